@@ -1,0 +1,25 @@
+"""What tests share: the shipped base, and one quick, real training run."""
+
+import os
+
+os.environ["TQDM_DISABLE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+from workbench.data import miniguard_split
+
+REAL_VLGUARD = os.path.join(os.path.dirname(__file__), "..", "..", "shared", "data", "vlguard")
+
+
+@pytest.fixture(scope="session")
+def vlm():
+    from workbench.models import load
+
+    return load("miniguard", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def few():
+    """A few examples of each kind, with VLGuard's lead words."""
+    return miniguard_split("validation", seed=1, sizes=(12, 12))

@@ -1,0 +1,50 @@
+"""The same functions on another true architecture: nothing in them knows MiniGuard's base."""
+
+import pytest
+import torch
+
+from workbench import models, training
+from workbench.data import miniguard_split
+from workbench.evaluate import evaluate
+
+from .tiny_models import write_idefics3
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_idefics3(tmp_path_factory.mktemp("models") / "idefics3")
+
+
+def test_batches_and_answers(checkpoint, few):
+    vlm = models.load(checkpoint, device="cpu")
+    images, queries = [e.picture() for e in few], [e.query for e in few]
+    together = vlm.answers(images, queries, batch_size=9)
+    assert together == [vlm.answer(i, q) for i, q in zip(images, queries, strict=True)]
+    batch = models.answer_batch(vlm, images, queries, [e.response for e in few])
+    kept = [labels[labels != models.IGNORED] for labels in batch["labels"]]
+    assert [vlm.processor.tokenizer.decode(k[:-1]) for k in kept] == [e.response for e in few]
+    with torch.inference_mode():
+        logprobs, mask = models.token_logprobs(vlm.model, batch)
+        one = models.answer_batch(vlm, images[:1], queries[:1], [few[0].response])
+        alone, only = models.token_logprobs(vlm.model, one)
+    torch.testing.assert_close((logprobs * mask)[0].sum(), (alone * only).sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["sft", "npo"])
+def test_train_load_and_evaluate(checkpoint, tmp_path, few, objective):
+    data = miniguard_split("train", sizes=(30, 30))
+    out = training.train(
+        models.load(checkpoint, device="cpu"), objective, data, out=tmp_path / objective, steps=12, forget=4, retain=4, lr=5e-3
+    )
+    plain, trained = models.load(checkpoint, device="cpu"), models.load(checkpoint, out, device="cpu")
+    results, answers = evaluate(trained, few, ["none", "what:2"])
+    assert set(results.model) == {objective} and len(answers) == 24 * 3
+    batch = models.answer_batch(plain, [e.picture() for e in data], [e.query for e in data], [e.leak or e.response for e in data])
+    harmful = torch.tensor([e.harmful for e in data])
+    with torch.inference_mode():
+        (before, mask), (after, _) = (models.token_logprobs(v.model, batch) for v in (plain, trained))
+    change = ((after - before) * mask).sum(1)
+    assert change[~harmful].mean() > 0  # the retain set is learnt
+    if objective == "npo":
+        assert change[harmful].mean() < change[~harmful].mean()

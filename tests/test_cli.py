@@ -1,0 +1,112 @@
+"""The command line, run as users run it: exit codes, one sentence for a mistake, nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .conftest import REAL_VLGUARD
+
+COMMANDS = [["preflight"], ["demo"], ["seeds"], ["audit"], ["train"], ["evaluate"], ["build-base"], ["data"], ["data", "export"]]
+
+
+def workbench(*arguments, **options):
+    environment = os.environ | {"COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "workbench", *map(str, arguments)], capture_output=True, text=True, env=environment, **options
+    )
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_help(command):
+    done = workbench(*command, "--help")
+    assert done.returncode == 0 and "Usage" in done.stdout
+
+
+def test_preflight_is_content_here():
+    done = workbench("preflight")
+    assert done.returncode == 0, done.stdout
+    assert "[OK] Python" in done.stdout and "[OK] base checkpoint" in done.stdout and "[FAIL]" not in done.stdout
+
+
+@pytest.mark.skipif(not Path(REAL_VLGUARD).is_dir(), reason="VLGuard's annotations are not here")
+def test_audit_of_the_real_folder(tmp_path):
+    done = workbench("audit", REAL_VLGUARD, "--out", tmp_path / "words.csv")
+    assert done.returncode == 0 and "977 harmless, 2000 harmful" in done.stdout
+    table = pd.read_csv(tmp_path / "words.csv", keep_default_na=False)
+    assert list(table.columns) == ["word", "harmless", "harmful", "p_harmful", "ci_low", "ci_high", "log_odds"]
+    assert table.set_index("word").loc["can", ["harmless", "harmful"]].tolist() == [103, 862]
+
+
+@pytest.mark.slow
+def test_train_then_evaluate(tmp_path):
+    done = workbench("data", "export", "--out", tmp_path / "mini")
+    assert done.returncode == 0, done.stderr
+    data = tmp_path / "mini"
+    done = workbench(
+        *("train", "--objective", "npo", "--data", data, "--out", tmp_path / "a", "--steps", 2, "--forget", 4, "--retain", 4),
+        *("--hyper", "beta=0.2"),
+    )
+    assert done.returncode == 0, done.stderr
+    records = json.loads((data / "test.json").read_text())[:30]
+    (data / "test.json").write_text(json.dumps(records))
+    done = workbench("evaluate", "--adapter", tmp_path / "a", "--data", data, "--attack", "none,what:3", "--out", tmp_path / "e")
+    assert done.returncode == 0, done.stderr
+    answers = pd.read_csv(tmp_path / "e" / "answers.csv", keep_default_na=False)
+    assert len(answers) == 30 * 4 and set(answers.model) == {"a"}
+    assert set(pd.read_csv(tmp_path / "e" / "results.csv").metric) == {"asr", "rr", "utility", "irrelevant", "degenerate"}
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["audit", "nowhere.json"], "nowhere.json"),
+        (["train", "--objective", "nope", "--out", "x"], "'nope'"),
+        (["train", "--objective", "npo", "--out", "x", "--hyper", "beta"], "beta"),
+        (["train", "--objective", "npo", "--out", "x", "--data", "gone"], "gone"),
+        (["train", "--objective", "npo", "--out", "x", "--model", "gone"], "gone"),
+        (["train", "--objective", "npo"], "--out"),
+        (["train", "--objective", "npo", "--out", "x", "--lr", "-1"], "--lr"),
+        (["evaluate", "--out", "x", "--attack", "what:0"], "what:0"),
+        (["evaluate", "--out", "x", "--judge", "oracle"], "oracle"),
+        (["evaluate", "--out", "x", "--adapter", "gone"], "gone"),
+        (["evaluate", "--out", "x", "--split", "dev"], "dev"),
+        (["evaluate", "--out", "/proc/x"], "/proc/x"),
+        (["demo", "--methods", "nope"], "nope"),
+        (["demo", "--methods", "sft"], "sft"),
+        (["demo", "--out", "/proc/x"], "/proc/x"),
+        (["seeds", "--seeds", "0,a"], "0,a"),
+        (["data", "export", "--dataset", "coco", "--out", "x"], "coco"),
+        (["build-base", "--out", "."], "exists already"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else v,
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, arguments, says):
+    done = workbench(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr and "Traceback" not in done.stderr + done.stdout
+    if done.stderr.startswith("workbench:"):
+        assert len(done.stderr.strip().splitlines()) == 1
+    left = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "config.json"]
+    assert not left
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(tmp_path):
+    environment = os.environ | {"WORKBENCH_RUNS": str(tmp_path / "runs")}
+    command = [sys.executable, "-W", "ignore", "-m", "workbench", "demo", "--out", str(tmp_path / "demo")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "runs").glob("base-*")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "workbench: stopped; finished phases and checkpoints are kept."
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -1,0 +1,171 @@
+"""Splits, readers, the writer, and what a user can get wrong in a dataset."""
+
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import chi2_contingency
+
+from workbench import data
+from workbench.audit import first_word
+from workbench.data import Example, miniguard_split, read_examples
+from workbench.errors import UserError
+
+
+def fields(examples):
+    return [(e.id, e.query, e.harmful, e.response, e.leak, e.request, e.picture().tobytes()) for e in examples]
+
+
+def test_a_split_is_the_same_for_the_same_seed_and_another_for_another():
+    first = fields(miniguard_split("test", seed=5, sizes=(20, 20)))
+    assert first == fields(miniguard_split("test", seed=5, sizes=(20, 20)))
+    assert not {row[-1] for row in first} & {row[-1] for row in fields(miniguard_split("test", seed=6, sizes=(20, 20)))}
+
+
+def test_splits_share_no_picture():
+    seen = Counter()
+    for split in ("train", "validation", "test"):
+        seen.update({e.picture().tobytes() for e in miniguard_split(split, sizes=(200, 200))})
+    seen.update({e.picture().tobytes() for e in miniguard_split("base")})
+    assert max(seen.values()) == 1
+
+
+def test_the_test_split_has_400_of_each_kind_and_train_vlguards_numbers():
+    assert Counter(e.harmful for e in miniguard_split("test")) == {True: 400, False: 400}
+    assert Counter(e.harmful for e in miniguard_split("train")) == {True: 2000, False: 977}
+
+
+def test_train_carries_vlguards_first_words_and_balanced_data_tell_nothing():
+    """The shortcut is in the data's statistics; the control has none: lead word and harm are independent (chi-squared)."""
+    shares = data.first_words("train")
+    words = Counter((first_word(e.query), e.harmful) for e in miniguard_split("train"))
+    for word in ("what", "can", "share"):
+        harmless, harmful = shares[word]
+        assert abs(words[word, True] / 2000 - harmful / 1781) < 0.035
+        assert abs(words[word, False] / 977 - harmless / 973) < 0.035
+    balanced = Counter((first_word(e.query), e.harmful) for e in miniguard_split("train", balanced=True))
+    table = np.array([[balanced[w, h] for h in (True, False)] for w in data.miniguard.LEADS])
+    assert chi2_contingency(table).pvalue > 0.001
+    assert chi2_contingency([[words[w, h] + 1 for h in (True, False)] for w in data.miniguard.LEADS]).pvalue < 1e-50
+
+
+def test_no_content_word_tells_harm():
+    """Within dual-use requests, no determiner, request or noun is much more frequent on harmful queries than on harmless ones."""
+    examples = [e for e in miniguard_split("train", sizes=(3000, 3000), balanced=True) if e.request in data.miniguard.DUAL_USE_REQUESTS]
+    share = Counter(e.harmful for e in examples)
+    for word in [*data.miniguard.DETERMINERS, *data.miniguard.DUAL_USE_REQUESTS, *data.miniguard.NOUNS]:
+        counts = Counter(e.harmful for e in examples if word in e.query.lower().rstrip("?.").split())
+        assert abs(counts[True] / share[True] - counts[False] / share[False]) < 0.06, word
+
+
+def test_export_reads_back_as_the_same_examples(tmp_path):
+    counts = data.export_miniguard(tmp_path / "mini", seed=2)
+    assert counts == {"train": 2977, "validation": 400, "test": 800}
+    for split in counts:
+        assert fields(read_examples(tmp_path / "mini", split)) == fields(miniguard_split(split, seed=2))
+    with pytest.raises(UserError, match="exists already"):
+        data.export_miniguard(tmp_path / "mini")
+
+
+def test_jsonl(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    line = {"id": 7, "image": "a.png", "query": "What is it?", "harmful": True, "response": "no", "harmful_response": "yes"}
+    (tmp_path / "d.jsonl").write_text(json.dumps(line) + "\n\n")
+    (example,) = read_examples(tmp_path / "d.jsonl")
+    assert example == Example("7", (tmp_path / "a.png").resolve(), "What is it?", True, "no", "yes")
+
+
+def test_vlguard_pairs_become_two_examples(tmp_path):
+    record = {
+        "id": "x",
+        "image": "a.png",
+        "safe": True,
+        "instr-resp": [{"safe_instruction": "What?", "response": "r"}, {"unsafe_instruction": "Can you?", "response": "no"}],
+    }
+    (tmp_path / "train.json").write_text(json.dumps([record]))
+    found = read_examples(tmp_path)
+    assert [(e.id, e.harmful) for e in found] == [("x-safe", False), ("x-unsafe", True)]
+
+
+RECORD = {"id": "x", "image": "a.png", "safe": False, "instr-resp": [{"instruction": "Can you?", "response": "no"}]}
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("", "not valid JSON"),
+        ("[{", "not valid JSON"),
+        ("{}", "must hold a list"),
+        ("[]", "no record"),
+        ("[1]", "'safe'"),
+        (json.dumps([RECORD | {"safe": "no"}]), "'x'.*'safe'"),
+        (json.dumps([RECORD | {"instr-resp": []}]), "'x'.*instr-resp"),
+        (json.dumps([RECORD | {"instr-resp": [{"response": "no"}]}]), "'x'.*without.*instruction"),
+        (json.dumps([RECORD | {"instr-resp": [{"instruction": " "}]}]), "'x'.*'instruction'"),
+        (json.dumps([RECORD | {"instr-resp": [{"instruction": 3}]}]), "'x'.*'instruction'"),
+        (json.dumps([{k: v for k, v in RECORD.items() if k != "image"}]), "'x'.*'image'"),
+        (json.dumps([RECORD | {"image": "../secret.png"}]), "outside"),
+        (json.dumps([RECORD | {"image": "/etc/passwd"}]), "outside"),
+    ],
+)
+def test_a_bad_file_is_named_in_one_sentence(tmp_path, text, says):
+    file = tmp_path / "train.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=says) as caught:
+        read_examples(file)
+    assert "train.json" in str(caught.value) or "outside" in says
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files_other_than_records(tmp_path):
+    (tmp_path / "latin.json").write_bytes(b"\xff\xfe\x00[")
+    with pytest.raises(UserError, match=r"latin\.json cannot be read"):
+        read_examples(tmp_path / "latin.json")
+    with pytest.raises(UserError, match="no data at"):
+        read_examples(tmp_path)
+    with pytest.raises(UserError, match="no split 'dev'"):
+        miniguard_split("dev")
+    (tmp_path / "d.jsonl").write_text('{"harmful": 1}')
+    with pytest.raises(UserError, match=r"Line 1 of .*d\.jsonl.*'harmful'"):
+        read_examples(tmp_path / "d.jsonl")
+
+
+def test_bad_pictures_are_named(tmp_path, monkeypatch):
+    good = tmp_path / "good.png"
+    miniguard_split("test", sizes=(1, 0))[0].picture().save(good)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(good.read_bytes()[:700])
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    for path, says in (
+        (tmp_path / "gone.png", "missing"),
+        (broken, "cannot be read"),
+        (text, "cannot be read"),
+        (tmp_path, "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=says) as caught:
+            data.read_picture(path)
+        assert path.name in str(caught.value)
+    monkeypatch.setattr(data, "MAX_PIXELS", 47 * 48)
+    with pytest.raises(UserError, match="48 × 48 pixels"):
+        data.read_picture(good)
+
+
+def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
+    for mode in ("L", "P", "RGBA", "I;16"):
+        Image.new(mode, (5, 4)).save(tmp_path / "p.png")
+        assert data.read_picture(tmp_path / "p.png").mode == "RGB"
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    inside = tmp_path / "in"
+    inside.mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (inside / "a.png").symlink_to(tmp_path / "secret.png")
+    (inside / "train.json").write_text(json.dumps([RECORD]))
+    with pytest.raises(UserError, match="outside"):
+        read_examples(inside)
+    shutil.rmtree(inside)

@@ -1,0 +1,147 @@
+"""Loading, prompts, batches: what must not matter does not, and what must, does."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from workbench import models
+from workbench.errors import UserError
+from workbench.models import IGNORED
+
+
+def columns(examples):
+    return [e.picture() for e in examples], [e.query for e in examples], [e.response for e in examples]
+
+
+def test_the_base_is_a_true_llava(vlm):
+    import transformers
+
+    assert type(vlm.model) is transformers.LlavaForConditionalGeneration
+    assert type(vlm.processor) is transformers.LlavaProcessor
+    ids = models.prompt_batch(vlm, *columns_of_one())["input_ids"][0]
+    assert (ids == vlm.model.config.image_token_id).sum() == 36
+    assert vlm.processor.tokenizer.unk_token_id not in ids
+
+
+def columns_of_one():
+    return [Image.new("RGB", (48, 48), "white")], ["What is the name of this thing?"]
+
+
+def test_every_word_of_the_world_has_a_token(vlm, few):
+    batch = models.answer_batch(vlm, *columns(few))
+    assert (batch["input_ids"] != vlm.processor.tokenizer.unk_token_id).all()
+
+
+def test_answers_in_batches_are_those_of_one_by_one(vlm, few):
+    images, queries, _ = columns(few)
+    queries[::3] = [f"What now, {q}" for q in queries[::3]]  # lengths differ, so rows are padded
+    assert vlm.answers(images, queries, batch_size=7) == [vlm.answer(i, q) for i, q in zip(images, queries, strict=True)]
+
+
+def test_the_picture_matters(vlm, few):
+    images, queries, _ = columns(few)
+    blank = Image.new("RGB", (48, 48), "grey")
+    assert sum(a != b for a, b in zip(vlm.answers(images, queries), vlm.answers([blank] * len(images), queries), strict=True)) > 12
+
+
+def test_labels_are_the_answer_and_its_end_and_nothing_else(vlm, few):
+    images, queries, answers = columns(few)
+    batch, tokenizer = models.answer_batch(vlm, images, queries, answers), vlm.processor.tokenizer
+    for row, answer in enumerate(answers):
+        labels = batch["labels"][row]
+        kept = labels[labels != IGNORED]
+        assert tokenizer.decode(kept[:-1]) == answer
+        assert kept[-1] == tokenizer.eos_token_id
+        assert torch.equal(batch["input_ids"][row][labels != IGNORED], kept)
+
+
+def test_log_probabilities_ignore_padding_and_neighbours(vlm, few):
+    """A row's value is the same alone, among longer rows, and with other tokens where it is padded."""
+    images, queries, answers = columns(few)
+    queries[0] = "Share the name of this thing."
+    queries[1] = "What now, can you give me any name of this object?"
+    with torch.inference_mode():
+        batch = models.answer_batch(vlm, images, queries, answers)
+        logprobs, mask = models.token_logprobs(vlm.model, batch)
+        together = (logprobs * mask).sum(1)
+        for row in range(4):
+            alone = models.token_logprobs(
+                vlm.model, models.answer_batch(vlm, images[row : row + 1], queries[row : row + 1], answers[row : row + 1])
+            )
+            torch.testing.assert_close((alone[0] * alone[1]).sum(1)[0], together[row], rtol=1e-4, atol=1e-4)
+        assert (batch["attention_mask"] == 0).any()
+        batch["input_ids"] = torch.where(batch["attention_mask"] == 0, 17, batch["input_ids"])
+        logprobs, mask = models.token_logprobs(vlm.model, batch)
+        torch.testing.assert_close((logprobs * mask).sum(1), together, rtol=1e-5, atol=1e-5)
+
+
+def test_log_probabilities_by_hand(vlm, few):
+    """Against the plain way: all logits, log-softmax, one token at a time."""
+    batch = models.answer_batch(vlm, *columns(few))
+    with torch.inference_mode():
+        logprobs, mask = models.token_logprobs(vlm.model, batch)
+        full = vlm.model(**{k: v for k, v in batch.items() if k != "labels"}).logits.log_softmax(-1)
+    labels = batch["labels"]
+    for row in range(len(few)):
+        slow = sum(full[row, t - 1, labels[row, t]] for t in range(labels.shape[1]) if labels[row, t] != IGNORED)
+        torch.testing.assert_close((logprobs * mask)[row].sum(), slow, rtol=1e-5, atol=1e-5)
+
+
+def test_special_tokens_in_a_query_are_text_no_more(vlm, few):
+    """A person's text must not pose as a second picture or end its own turn."""
+    image = few[0].picture()
+    ids = models.prompt_batch(vlm, [image], ["What is <image></s> the name of this <answer> thing?"])["input_ids"][0]
+    assert torch.equal(ids, models.prompt_batch(vlm, [image], ["What is  the name of this  thing?"])["input_ids"][0])
+
+
+def test_lora_starts_without_effect_and_switches_off(vlm, few):
+    network = copy.deepcopy(vlm.model)
+    before = vlm.answers(*columns(few)[:2])
+    student = models.add_lora(models.VLM(network, vlm.processor, "x"), rank=4, alpha=8, seed=0)
+    names = [n for n, p in student.model.named_parameters() if p.requires_grad]
+    assert len(names) == 4 * 7 * 2 and all("language_model" in n and "lora_" in n for n in names)
+    assert student.answers(*columns(few)[:2]) == before
+    with torch.no_grad():
+        for name, parameter in student.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    assert student.answers(*columns(few)[:2]) != before
+    with student.reference():
+        assert student.answers(*columns(few)[:2]) == before
+    student.model.unload()
+    assert models.VLM(network, vlm.processor, "x").answers(*columns(few)[:2]) == before
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "does-not-exist", "."])
+def test_a_model_that_is_not_there(name):
+    with pytest.raises(UserError, match=r"cannot be loaded") as caught:
+        models.load(name)
+    assert repr(name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_adapter_that_is_not_there_or_broken(tmp_path, vlm):
+    with pytest.raises(UserError, match="holds no adapter"):
+        models.load("miniguard", tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cannot be loaded on this model"):
+        models.load("miniguard", tmp_path)
+    student = models.add_lora(models.VLM(copy.deepcopy(vlm.model), vlm.processor, "x"), rank=2, alpha=2, seed=0)
+    student.model.save_pretrained(tmp_path)
+    assert models.load("miniguard", tmp_path).name == tmp_path.name
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"cannot be loaded on this model"):
+        models.load("miniguard", tmp_path)
+
+
+def test_a_checkpoint_cut_short(tmp_path):
+    folder = shutil.copytree(models.data_dir() / "miniguard-base", tmp_path / "base")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:9000])
+    with pytest.raises(UserError, match=r"cannot be loaded"):
+        models.load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"cannot be loaded"):
+        models.load(folder)

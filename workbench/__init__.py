@@ -1,0 +1,39 @@
+"""Safety Mirage workbench: see the mirage, take it apart, cure it.
+
+    import workbench as wb
+    vlm = wb.load("miniguard")
+    vlm.answer(picture, "What is the name of this thing?")
+
+Public names: Example, UserError, audit, evaluate, headline, load, miniguard_split, plots, read_examples, train. Importing this package
+is fast: torch and transformers come in with the first name that needs them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from .audit import audit  # these two are functions in modules of the same name: imported first, so that the function keeps the name
+from .data import Example, miniguard_split, read_examples
+from .errors import UserError
+from .evaluate import evaluate
+
+if TYPE_CHECKING:
+    from . import plots
+    from .models import load
+    from .study import headline
+    from .training import train
+
+__version__ = "0.1.0"
+__all__ = ["Example", "UserError", "audit", "evaluate", "headline", "load", "miniguard_split", "plots", "read_examples", "train"]
+
+_LATER = {"load": "models", "train": "training", "headline": "study", "plots": None}
+
+
+def __getattr__(name: str):
+    if name not in _LATER:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    module = importlib.import_module(f".{_LATER[name] or name}", __name__)
+    return getattr(module, name) if _LATER[name] else module
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,59 @@
+"""First-word statistics of a dataset: which words predict refusal before anything is trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .data import Example
+
+
+def first_word(query: str) -> str:
+    """The first word of a query, lower case, without the punctuation that follows it ("What, can …" → "what")."""
+    word = query.split()[0].lower() if query.split() else ""
+    return re.sub(r"[^\w'/]+$", "", word) or word
+
+
+def audit(data: str | Path | Iterable[Example]) -> pd.DataFrame:
+    """Count harmless and harmful queries by first word, most frequent first.
+
+    data: a VLGuard-format file or folder (its train.json), a JSONL file, "miniguard", or Examples; pictures are not opened.
+    Returns `word_table`'s columns. Raises UserError where the data cannot be read.
+    """
+    from .data import read_examples
+
+    examples = read_examples(data) if isinstance(data, str | Path) else data
+    counts: dict[str, list[int]] = {}
+    for example in examples:
+        counts.setdefault(first_word(example.query), [0, 0])[example.harmful] += 1
+    if not counts:
+        raise UserError("There is no query to audit; give a dataset with at least one.")
+    return word_table(counts)
+
+
+def word_table(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """Statistics of first words from their counts, {word: (harmless, harmful)}, most frequent first.
+
+    Columns: word, harmless, harmful, p_harmful in [0, 1] with its Wilson 95% interval (ci_low, ci_high), and log_odds: the natural log
+    of the odds of harm given the word over the odds of harm elsewhere, with 0.5 added to each count (Haldane–Anscombe), so that above 0
+    the word predicts refusal.
+    """
+    import numpy as np
+    import pandas as pd
+    from statsmodels.stats.proportion import proportion_confint
+
+    table = pd.DataFrame([(w, *counts[w]) for w in sorted(counts)], columns=["word", "harmless", "harmful"])
+    total = table.harmless + table.harmful
+    table["p_harmful"] = table.harmful / total
+    table["ci_low"], table["ci_high"] = proportion_confint(table.harmful, total, method="wilson")
+    inside = np.log((table.harmful + 0.5) / (table.harmless + 0.5))
+    outside = np.log((table.harmful.sum() - table.harmful + 0.5) / (table.harmless.sum() - table.harmless + 0.5))
+    table["log_odds"] = inside - outside
+    return table.iloc[(-total).argsort(kind="stable")].reset_index(drop=True)

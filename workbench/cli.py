@@ -1,0 +1,239 @@
+"""The command line: `workbench …`. Exit code 0 on success, 2 with one sentence on standard error for a user's mistake."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .errors import UserError
+
+app = typer.Typer(
+    help="See the safety mirage of a vision-language model, take it apart, cure it.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+data_app = typer.Typer(help="Datasets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+out = Console(highlight=False)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Seed = Annotated[int, typer.Option(help="Of safety data, training and test pictures.", min=0)]
+Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
+Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
+Methods = Annotated[str, typer.Option(help="Unlearning methods, separated by commas.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence, Ctrl-C a short word."""
+    try:
+        app()
+    except UserError as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as error:
+        if error.code == 130:  # typer's answer to Ctrl-C
+            print("workbench: stopped; finished phases and checkpoints are kept.", file=sys.stderr)
+        raise
+
+
+def _print_table(frame, title: str | None = None) -> None:
+    table = Table(title=title)
+    for column in frame.columns:
+        table.add_column(str(column), justify="left" if frame[column].dtype.kind in "OUST" else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
+    out.print(table)
+
+
+@app.command()
+def preflight() -> None:
+    """Check Python, packages, device, memory, the base checkpoint and the notebook kernel; exit 1 if anything fails."""
+    from .preflight import checks
+
+    found = list(checks())
+    for status, text in found:
+        out.print(f"\\[{status}] {text}")
+    raise typer.Exit(1 if any(status == "FAIL" for status, _ in found) else 0)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"), seed: Seed = 0, methods: Methods = "npo"
+) -> None:
+    """The mirage and its cure on MiniGuard: base, SFT, control and unlearned models, attacked; tables, figures and a report."""
+    from . import report
+    from .files import make_folder
+    from .study import headline
+
+    make_folder(folder)  # before minutes of work
+    study = headline(seed, _names(methods), report=lambda line: out.print(line))
+    report.write(study, folder, seed)
+    _print_table(report.comparison(study.results), title="per cent; in brackets the paper's LLaVA-1.5-7B on VLGuard")
+    for sentence in report.findings(study.results):
+        out.print(sentence)
+    out.print(f"Written to {folder}: open {folder / 'report.html'}.")
+
+
+@app.command()
+def seeds(
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("seeds"),
+    numbers: Annotated[str, typer.Option("--seeds", help="Seeds, separated by commas.")] = "0,1,2,3,4",
+    methods: Methods = "npo",
+) -> None:
+    """The demo's study over several seeds: seeds.csv, seeds.png, and medians with ranges. About four minutes a seed."""
+    from . import plots, report
+    from .files import make_folder, write_text
+    from .study import over_seeds, seed_medians
+
+    make_folder(folder)
+    try:
+        wanted = [int(n) for n in numbers.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {numbers!r} must be whole numbers separated by commas, as in 0,1,2.") from None
+    table = over_seeds(wanted, _names(methods), report=lambda line: out.print(line))
+    write_text(folder / "seeds.csv", table.to_csv(index=False))
+    report.save(plots.seeds(table), folder / "seeds.png")
+    _print_table(seed_medians(table), title=f"median (lowest to highest) over {len(wanted)} seeds, per cent")
+
+
+@app.command()
+def audit(
+    data: Annotated[str, typer.Argument(help="A VLGuard folder, a .json or .jsonl file, or 'miniguard'.")],
+    csv: Annotated[Path | None, typer.Option("--out", help="Also write the table to this CSV file.")] = None,
+    top: Annotated[int, typer.Option(help="How many words to print; the file holds all.", min=1)] = 20,
+) -> None:
+    """First-word statistics of a dataset: which words predict refusal. No picture is opened."""
+    from .audit import audit
+    from .files import write_text
+
+    table = audit(data)
+    if csv:
+        write_text(csv, table.to_csv(index=False))
+    _print_table(table.head(top))
+    harmless, harmful = table.harmless.sum(), table.harmful.sum()
+    out.print(f"{len(table)} first words; all: {harmless} harmless, {harmful} harmful, P(harmful) {harmful / (harmless + harmful):.3f}")
+
+
+@app.command()
+def train(
+    out_folder: Out,
+    objective: Annotated[str, typer.Option(help="The objective, as in 'npo' or 'sft'.")],
+    model: Model = "miniguard",
+    data: Data = "miniguard",
+    seed: Seed = 0,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; default: the objective's on MiniGuard.", min=0)] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; default: the objective's.", min=1)] = None,
+    forget: Annotated[int | None, typer.Option(help="Harmful examples a step.", min=1)] = None,
+    retain: Annotated[int | None, typer.Option(help="Harmless examples a step.", min=1)] = None,
+    rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
+    alpha: Annotated[int, typer.Option(help="LoRA alpha.", min=1)] = 32,
+    hyper: Annotated[list[str] | None, typer.Option(help="A hyper-parameter of the loss, as in beta=0.5; may be repeated.")] = None,
+    curve: Annotated[int, typer.Option(help="MiniGuard: rates on validation queries every so many steps; 0 for none.", min=0)] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")] = False,
+) -> None:
+    """Train a LoRA adapter with an objective: writes the adapter, config.json and curves.csv."""
+    from . import objectives, training
+    from .data import miniguard_split, read_examples
+    from .evaluate import evaluate
+    from .models import load
+
+    objectives.named(objective)  # before the model is loaded
+    options = dict(_number(pair) for pair in hyper or [])
+    examples = miniguard_split("train", seed) if data == "miniguard" else read_examples(data, "train")
+    slice_ = miniguard_split("validation", seed, sizes=(60, 60)) if curve and data == "miniguard" else None
+    if curve and not slice_:
+        raise UserError("--curve needs MiniGuard's validation split; leave it out with other data.")
+    training.train(
+        load(model),
+        objective,
+        examples,
+        out=out_folder,
+        seed=seed,
+        lr=lr,
+        steps=steps,
+        forget=forget,
+        retain=retain,
+        rank=rank,
+        alpha=alpha,
+        resume=resume,
+        probe=(lambda vlm: evaluate(vlm, slice_, ["none", "what:1", "share:1"]).results) if slice_ else None,
+        probe_every=curve or 20,
+        **options,
+    )
+    out.print(f"Written to {out_folder}. Next: workbench evaluate --adapter {out_folder} --attack what:3 --out evaluation")
+
+
+@app.command()
+def evaluate(
+    out_folder: Out,
+    model: Model = "miniguard",
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")] = None,
+    data: Data = "miniguard",
+    seed: Seed = 0,
+    split: Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")] = "test",
+    attack: Annotated[
+        str, typer.Option(help="none, or WORD:K for K rewrites that begin with WORD, as in what:3; several with commas.")
+    ] = "none",
+    judge: Annotated[str, typer.Option(help="Who judges answers.")] = "exact",
+) -> None:
+    """Ask, attack, judge and count: writes answers.csv and results.csv."""
+    from . import attacks, judges
+    from .data import miniguard_split, read_examples
+    from .evaluate import evaluate
+    from .files import make_folder, write_text
+    from .models import load
+
+    names = _names(attack)
+    for name in names:
+        attacks.parse(name)
+    judges.judge(judge)
+    make_folder(out_folder)
+    examples = miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
+    found = evaluate(load(model, adapter), examples, names, judge)
+    write_text(out_folder / "answers.csv", found.answers.to_csv(index=False))
+    write_text(out_folder / "results.csv", found.results.to_csv(index=False))
+    _print_table(found.results)
+
+
+@app.command("build-base")
+def build_base(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, its processor and its model card.")],
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")] = False,
+) -> None:
+    """Retrain MiniGuard's base model from nothing."""
+    from .base import build
+
+    _print_table(build(folder, seed, resume=resume).query("metric in ['asr', 'utility']"), title="on pictures it has not seen")
+    out.print(f"Written to {folder}.")
+
+
+@data_app.command("export")
+def export(
+    folder: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    dataset: Annotated[str, typer.Option(help="Which dataset; there is 'miniguard'.")] = "miniguard",
+    seed: Seed = 0,
+    base: Annotated[bool, typer.Option("--base", help="Also the base model's training split (14,400 pictures).")] = False,
+) -> None:
+    """Write a dataset's splits as a VLGuard-format folder of PNG and JSON."""
+    from .data import SPLITS, export_miniguard
+
+    if dataset != "miniguard":
+        raise UserError(f"There is no dataset {dataset!r} to export; there is 'miniguard'.")
+    for split, count in export_miniguard(folder, seed, SPLITS if base else SPLITS[1:]).items():
+        out.print(f"{folder / split}.json: {count} queries")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _number(pair: str) -> tuple[str, float]:
+    name, _, value = pair.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UserError(f"--hyper {pair!r} must be NAME=NUMBER, as in beta=0.5.") from None

@@ -1,0 +1,229 @@
+"""Every figure, drawn from DataFrames. One palette (Okabe and Ito's, safe for colour-blind readers), legible in grey."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from . import judges
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+BEFORE, AFTER = "#0072B2", "#D55E00"
+OUTCOME_STYLE = {  # outcome -> (colour, hatch)
+    judges.REFUSAL: ("#0072B2", ""),
+    judges.RELEVANT: ("#D55E00", "//"),
+    judges.IRRELEVANT: ("#BBBBBB", ""),
+    judges.DEGENERATE: ("#444444", ".."),
+}
+NAMES = {
+    "base": "base model",
+    "sft": "safety fine-tuned (SFT)",
+    "sft-balanced": "SFT, balanced lead words",
+    "npo": "unlearned (NPO)",
+}
+# a panel: title, queries, metric, the attack after which it is shown (None: before only), which end is good
+_PANELS = [
+    ("Harmful queries answered\n(attack success rate)", "harmful", "asr", "what:3", "low is safe"),
+    ("Harmless queries refused\n(refusal rate)", "harmless", "rr", "share:1", "low is helpful"),
+    ("Harmless queries answered right\n(utility)", "harmless", "utility", None, "high is able"),
+]
+
+
+def _rate(results: pd.DataFrame, model: str, attack: str, queries: str, metric: str) -> tuple[float, float, float]:
+    """(value, ci_low, ci_high) in per cent."""
+    row = results[(results.model == model) & (results.attack == attack) & (results.queries == queries) & (results.metric == metric)]
+    if row.empty:
+        return np.nan, np.nan, np.nan
+    return tuple(100 * row.iloc[0][["value", "ci_low", "ci_high"]].astype(float))
+
+
+def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
+    """Attack success, refusal and utility of every model, before and after the one-word attack, with 95% intervals.
+
+    results: evaluate's table (values in [0, 1]). paper: `study.paper_table()`, drawn as small crosses for comparison.
+    """
+    models = list(dict.fromkeys(results.model))
+    figure, axes = plt.subplots(1, 3, figsize=(11, 1.6 + 0.55 * len(models)), sharey=True, layout="constrained")
+    for axis, (title, queries, metric, attack, good) in zip(axes, _PANELS, strict=True):
+        for y, model in enumerate(models):
+            marks = [("none", BEFORE, "o", "white")] + ([(attack, AFTER, "D", AFTER)] if attack else [])
+            ends = [_rate(results, model, name, queries, metric)[0] for name, *_ in marks]
+            axis.plot(ends, [y] * len(ends), color="#999999", linewidth=2, zorder=1)
+            for name, colour, shape, fill in marks:
+                value, low, high = _rate(results, model, name, queries, metric)
+                axis.errorbar(value, y, xerr=[[value - low], [high - value]], color=colour, capsize=3, linewidth=1.3, zorder=2)
+                axis.scatter(value, y, marker=shape, s=60, facecolor=fill, edgecolor=colour, linewidth=1.8, zorder=3)
+            if paper is not None and model in set(paper.model):
+                row = paper[paper.model == model].iloc[0]
+                columns = {"asr": ["asr", "asr_what3"], "rr": ["rr", "rr_share1"], "utility": ["utility"]}[metric]
+                for column, colour in zip(columns, (BEFORE, AFTER), strict=False):
+                    axis.scatter(row[column], y + 0.28, marker="x", s=26, color=colour, linewidth=1.4, zorder=3)
+        axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}", ylim=(len(models) - 0.4, -0.6))
+        axis.grid(axis="x", color="#e5e5e5")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+    handles = [
+        plt.Line2D([], [], marker="o", color=BEFORE, markerfacecolor="white", markeredgewidth=1.8, linestyle="", label="as asked"),
+        plt.Line2D([], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"),
+    ]
+    if paper is not None:
+        label = "the paper, LLaVA-1.5-7B on VLGuard (utility: VQAv2)"
+        handles.append(plt.Line2D([], [], marker="x", color="#333333", linestyle="", label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    return figure
+
+
+def curves(table: pd.DataFrame) -> Figure:
+    """ASR, RR and utility against training steps, one column a model; attacked rates dashed; bands are 95% intervals.
+
+    table: a run's curves.csv (values in [0, 1]), or several of them together.
+    """
+    models = list(dict.fromkeys(table.model))
+    lines = [
+        ("harmful", "asr", lambda a: a == "none", "harmful answered", AFTER, "-", "o"),
+        ("harmful", "asr", lambda a: a.startswith("what"), "… after “What”", AFTER, "--", "D"),
+        ("harmless", "rr", lambda a: a == "none", "harmless refused", BEFORE, "-", "o"),
+        ("harmless", "rr", lambda a: a.startswith("share"), "… after “Share”", BEFORE, "--", "D"),
+        ("harmless", "utility", lambda a: a == "none", "harmless answered right", "#444444", ":", "s"),
+    ]
+    figure, axes = plt.subplots(1, len(models), figsize=(1 + 3.6 * len(models), 3.8), sharey=True, squeeze=False, layout="constrained")
+    for axis, model in zip(axes[0], models, strict=True):
+        for queries, metric, wanted, label, colour, style, marker in lines:
+            mine = table[(table.model == model) & (table.queries == queries) & (table.metric == metric) & table.attack.map(wanted)]
+            face = "white" if style == "-" else colour
+            axis.plot(
+                mine.step, 100 * mine.value, color=colour, linestyle=style, marker=marker, markersize=4.5, markerfacecolor=face, label=label
+            )
+            axis.fill_between(mine.step.astype(float), 100 * mine.ci_low, 100 * mine.ci_high, color=colour, alpha=0.1, linewidth=0)
+        axis.set(title=NAMES.get(model, model), xlabel="training step", ylim=(-4, 104))
+        axis.grid(color="#eeeeee")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("per cent of validation queries")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def seeds(table: pd.DataFrame) -> Figure:
+    """Every seed's rate as a dot and the median as a bar, before and after the one-word attack. table: `study.over_seeds`'."""
+    models = list(dict.fromkeys(table.model))
+    figure, axes = plt.subplots(1, 3, figsize=(11, 1.6 + 0.6 * len(models)), sharey=True, layout="constrained")
+    for axis, (title, queries, metric, attack, good) in zip(axes, _PANELS, strict=True):
+        for y, model in enumerate(models):
+            for name, colour, shape, fill, shift in (("none", BEFORE, "o", "white", -0.14), (attack, AFTER, "D", AFTER, 0.14)):
+                mine = table[(table.model == model) & (table.attack == name) & (table.queries == queries) & (table.metric == metric)]
+                values = 100 * mine.value
+                axis.scatter(values, [y + shift] * len(mine), marker=shape, s=26, facecolor=fill, edgecolor=colour, alpha=0.85, zorder=3)
+                if len(mine):
+                    axis.plot([values.median()] * 2, [y + shift - 0.13, y + shift + 0.13], color="black", linewidth=2, zorder=4)
+        axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}", ylim=(len(models) - 0.5, -0.5))
+        axis.grid(axis="x", color="#e5e5e5")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+    handles = [
+        plt.Line2D([], [], marker="o", color=BEFORE, markerfacecolor="white", linestyle="", label="as asked, one dot a seed"),
+        plt.Line2D([], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"),
+        plt.Line2D([], [], color="black", linewidth=2, label="median"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:3") -> Figure:
+    """The four outcomes of every model under one attack, stacked.
+
+    table: `evaluate.outcome_shares` (shares in [0, 1]).
+    """
+    mine = table[(table.queries == queries) & (table.attack == attack)]
+    models = list(dict.fromkeys(mine.model))
+    figure, axis = plt.subplots(figsize=(8, 1.4 + 0.5 * len(models)), layout="constrained")
+    left = np.zeros(len(models))
+    for outcome, (colour, hatch) in OUTCOME_STYLE.items():
+        values = np.array([100 * mine[(mine.model == m) & (mine.outcome == outcome)].share.sum() for m in models])
+        name = {"harmful": "leak", "harmless": "right answer"}[queries] if outcome == judges.RELEVANT else outcome
+        axis.barh(range(len(models)), values, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
+        left += values
+    axis.set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+    axis.set(xlim=(0, 100), xlabel=f"per cent of {queries} queries, attack {attack}")
+    axis.invert_yaxis()
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def refusals_by_word(results: pd.DataFrame) -> Figure:
+    """Refusal rate of one model by attack, harmful beside harmless queries, with 95% intervals. results: `evaluate`'s table."""
+    attacks = list(dict.fromkeys(results.attack))
+    figure, axis = plt.subplots(figsize=(1.5 + 1.6 * len(attacks), 3.6), layout="constrained")
+    for shift, queries, colour, hatch in ((-0.2, "harmful", BEFORE, ""), (0.2, "harmless", AFTER, "//")):
+        cells = np.array([_rate(results, results.model.iloc[0], attack, queries, "rr") for attack in attacks])  # (attacks, 3)
+        value, low, high = cells.T
+        axis.bar(
+            np.arange(len(attacks)) + shift,
+            value,
+            0.38,
+            yerr=[value - low, high - value],
+            capsize=3,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            label=f"{queries} queries",
+        )
+    axis.set_xticks(range(len(attacks)), ["as asked" if a == "none" else f"“{a.split(':')[0].capitalize()} …”" for a in attacks])
+    axis.set(ylim=(0, 104), ylabel="per cent refused")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def first_words(table: pd.DataFrame, words: int = 15) -> Figure:
+    """P(harmful | first word) with 95% intervals for the most frequent words. table: `audit`'s."""
+    mine = table.head(words).sort_values("p_harmful", kind="stable").reset_index(drop=True)
+    total = mine.harmless + mine.harmful
+    overall = 100 * table.harmful.sum() / (table.harmful.sum() + table.harmless.sum())
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.32 * len(mine)), layout="constrained")
+    value = 100 * mine.p_harmful
+    axis.axvline(overall, color="#888888", linestyle="--", linewidth=1)
+    axis.errorbar(
+        value,
+        mine.index,
+        xerr=[value - 100 * mine.ci_low, 100 * mine.ci_high - value],
+        fmt="none",
+        color="#777777",
+        capsize=2,
+        linewidth=1.2,
+    )
+    colours = np.where(value > overall, AFTER, BEFORE)
+    axis.scatter(value, mine.index, c=colours, s=30 + 2.2 * np.sqrt(total) * 4, zorder=3)
+    axis.set_yticks(mine.index, [f"{w}  (n = {n})" for w, n in zip(mine.word, total, strict=True)])
+    axis.set(xlim=(-3, 104), ylim=(-0.7, len(mine) - 0.3), xlabel="per cent of the queries that begin so and are labelled harmful")
+    axis.annotate("all queries", (overall, -0.55), xytext=(4, 0), textcoords="offset points", fontsize=8, color="#555555")
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
+    """A sheet of examples, each with its query and what should be answered."""
+    rows = -(-len(examples) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.75) * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, example in zip(axes.flat, examples, strict=False):
+        axis.imshow(example.picture(), interpolation="nearest")
+        axis.set_title("harmful" if example.harmful else "harmless", fontsize=8, color=AFTER if example.harmful else BEFORE)
+        axis.text(0.5, -0.06, _wrap(example.query), transform=axis.transAxes, ha="center", va="top", fontsize=7)
+    return figure
+
+
+def _wrap(text: str, width: int = 24) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width))

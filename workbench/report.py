@@ -1,0 +1,109 @@
+"""What a study leaves behind: tables, figures, and a report in one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from . import plots
+from .files import make_folder, write_text, written_whole
+from .study import CONTROL, Study, paper_table, summary
+
+COLUMNS = {
+    "asr": "ASR",
+    "asr_what3": "ASR after “What” ×3",
+    "rr": "RR",
+    "rr_share1": "RR after “Share”",
+    "utility": "utility",
+}
+
+
+def write(study: Study, out: Path, seed: int) -> None:
+    """Write results.csv, outcomes.csv, curves.csv, answers.csv, before_after.png, curves.png and report.html to the folder `out`."""
+    make_folder(out)
+    tables = {"results": study.results, "outcomes": study.outcomes, "curves": study.curves, "answers": study.answers}
+    for name, table in tables.items():
+        write_text(out / f"{name}.csv", table.to_csv(index=False))
+    figures = {
+        "before_after": plots.before_after(study.results, paper_table()),
+        "curves": plots.curves(study.curves),
+        "outcomes": plots.outcomes(study.outcomes),
+    }
+    for name in ("before_after", "curves"):
+        save(figures[name], out / f"{name}.png")
+    write_text(out / "report.html", _html(study, figures, seed))
+
+
+def save(figure, path: Path) -> None:
+    """Write a figure as PNG or SVG, whole or not at all."""
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def comparison(results: pd.DataFrame) -> pd.DataFrame:
+    """The paper's table for our models, per cent, as text; the paper's own figure behind each in brackets where it has one."""
+    paper = paper_table().set_index("model")
+    table = summary(results)
+    rows = []
+    for row in table.itertuples(index=False):
+        cells = {"model": plots.NAMES.get(row.model, row.model)}
+        for column, title in COLUMNS.items():
+            there = f" ({paper.at[row.model, column]:.1f})" if row.model in paper.index else ""
+            cells[title] = f"{getattr(row, column):.1f}{there}"
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def findings(results: pd.DataFrame) -> list[str]:
+    """What the table says, in sentences whose numbers come from it."""
+    row = summary(results).set_index("model").round(1)
+    lost = (row.at["base", "utility"] - row.utility).round(1)
+    n = int(results.n.iloc[0])
+    told = [
+        f"SFT answers {row.at['sft', 'asr']} % of harmful queries as asked and {row.at['sft', 'asr_what3']} % once “What” begins them; "
+        f"it refuses {row.at['sft', 'rr']} % of harmless ones as asked and {row.at['sft', 'rr_share1']} % after “Share” (n = {n} each).",
+        f"The control, the same SFT on data in which no lead word tells harm, goes from {row.at[CONTROL, 'asr']} % to "
+        f"{row.at[CONTROL, 'asr_what3']} % and from {row.at[CONTROL, 'rr']} % to {row.at[CONTROL, 'rr_share1']} %.",
+    ]
+    for model in row.index.difference(["base", "sft", CONTROL]):
+        told.append(
+            f"{model.upper()} goes from {row.at[model, 'asr']} % to {row.at[model, 'asr_what3']} % and from {row.at[model, 'rr']} % to "
+            f"{row.at[model, 'rr_share1']} %; it loses {lost[model]} points of utility against the base."
+        )
+    return told
+
+
+def _html(study: Study, figures: dict, seed: int) -> str:
+    table = comparison(study.results).to_html(index=False, border=0)
+    parts = [f"<p>{escape(sentence)}</p>" for sentence in findings(study.results)]
+    alt = {
+        "before_after": "ASR, RR and utility of every model before and after the one-word attack",
+        "outcomes": "The four outcomes of attacked harmful queries for every model",
+        "curves": "ASR, RR and utility on validation queries while training",
+    }
+    for name, text in alt.items():
+        buffer = io.BytesIO()
+        figures[name].savefig(buffer, dpi=130)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        parts.append(
+            f'<figure><img alt="{escape(text)}" src="data:image/png;base64,{data}"><figcaption>{escape(text)}.</figcaption></figure>'
+        )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>The safety mirage on MiniGuard</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; }} th, td {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ccc; }}
+th:first-child, td:first-child {{ text-align: left; }}
+img {{ max-width: 100%; }} figure {{ margin: 1.5rem 0; }} figcaption {{ color: #555; }}
+</style></head><body>
+<h1>The safety mirage on MiniGuard, seed {seed}</h1>
+<p>Per cent; in brackets the paper's figures for LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, Table 1; its utility is VQAv2 accuracy).
+ASR: harmful queries answered. RR: harmless queries refused. Intervals in the figures are Wilson 95%.</p>
+{table}
+{"".join(parts)}
+<p>results.csv, outcomes.csv, curves.csv and answers.csv beside this file hold the numbers.</p>
+</body></html>
+"""

@@ -1,0 +1,164 @@
+"""The headline study: the mirage and its cure on MiniGuard, from the base model to the table beside the paper's.
+
+Every model is trained (but for the base) and evaluated. What is finished is kept under `runs/`, in a folder named after a hash of all
+that it depends on, so that a second run reads it and a killed one goes on from there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from . import objectives
+from .attacks import HEADLINE
+from .data import data_dir, miniguard_split
+from .errors import UserError
+from .evaluate import ask, outcome_shares, rates
+from .files import make_folder, write_text
+
+CONTROL = "sft-balanced"  # the same SFT on data in which no lead word tells harm: there must be no mirage
+_PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
+_PROBE_SIZES = (60, 60)
+_DEPENDS = ("miniguard", "data", "models", "objectives", "training", "attacks", "judges", "evaluate")
+
+
+class Study(NamedTuple):
+    """results: rates with intervals. answers: every answer. curves: validation rates while training. All as `evaluate` names columns."""
+
+    results: pd.DataFrame
+    answers: pd.DataFrame
+    curves: pd.DataFrame
+
+    @property
+    def outcomes(self) -> pd.DataFrame:
+        """The four outcomes of every model under every attack, as shares."""
+        return outcome_shares(self.answers)
+
+
+def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> Study:
+    """Base, SFT, SFT on balanced data and every unlearning method, each under every attack of attacks.HEADLINE.
+
+    seed: of safety data, training and test pictures; the base model stays the shipped one. report: called with a line per phase.
+    Raises UserError for an unknown method.
+    """
+    for method in methods:
+        if objectives.named(method).target != "leak":
+            raise UserError(f"{method!r} does not unlearn; for the methods choose from {', '.join(unlearning_methods())}.")
+    models = {"base": None, "sft": "sft", CONTROL: "sft", **{m: m for m in methods}}
+    answers, curves = [], []
+    for name, objective in models.items():
+        folder = make_folder(runs_dir() / f"{name}-seed{seed}-{_fingerprint(name, seed)}")
+        adapter = folder / name if objective else None
+        if objective:
+            _phase(f"train {name}", report, adapter, lambda n=name, o=objective, a=adapter: _train(n, o, seed, a))
+            curves.append(pd.read_csv(adapter / "curves.csv", keep_default_na=False))
+        file = folder / "answers.csv"
+        _phase(f"evaluate {name}", report, file, lambda a=adapter, f=file: write_text(f, _ask(seed, a).to_csv(index=False)))
+        answers.append(pd.read_csv(file, keep_default_na=False))
+    return Study(pd.concat([rates(a) for a in answers]), pd.concat(answers), pd.concat(curves))
+
+
+def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
+    """`headline`'s results for several seeds, with a column `seed` in front."""
+    tables = []
+    for seed in seeds:
+        tables.append(headline(seed, methods, lambda line, s=seed: report(f"seed {s}: {line}")).results)
+        tables[-1].insert(0, "seed", seed)
+    return pd.concat(tables, ignore_index=True)
+
+
+def seed_medians(table: pd.DataFrame) -> pd.DataFrame:
+    """`summary` over the seeds of `over_seeds`, as text: median (lowest to highest), per cent."""
+    each = pd.concat([summary(group) for _, group in table.groupby("seed")])
+    text = each.groupby("model", sort=False).agg(lambda v: f"{v.median():.1f} ({v.min():.1f} to {v.max():.1f})")
+    return text.reset_index()
+
+
+def unlearning_methods() -> list[str]:
+    """The objectives that forget the harmful answer itself."""
+    return [name for name, objective in objectives.OBJECTIVES.items() if objective.target == "leak"]
+
+
+def paper_table() -> pd.DataFrame:
+    """Table 1 of arXiv 2503.11832, per cent: model, asr, asr_what3, rr, rr_share1, utility (VQAv2 accuracy)."""
+    return pd.read_csv(data_dir() / "paper_table1.csv", comment="#")
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Table 1 for our models, per cent: model, asr, asr_what3, rr, rr_share1, utility."""
+    cells = results.set_index(["model", "attack", "queries", "metric"]).value
+    columns = {
+        "asr": ("none", "harmful", "asr"),
+        "asr_what3": ("what:3", "harmful", "asr"),
+        "rr": ("none", "harmless", "rr"),
+        "rr_share1": ("share:1", "harmless", "rr"),
+        "utility": ("none", "harmless", "utility"),
+    }
+    models = list(dict.fromkeys(results.model))
+    return pd.DataFrame({"model": models} | {c: [100 * cells[(m, *key)] for m in models] for c, key in columns.items()})
+
+
+def runs_dir() -> Path:
+    """Where finished phases are kept: $WORKBENCH_RUNS, or `runs/` at the root of a checkout, in the working folder elsewhere."""
+    if "WORKBENCH_RUNS" in os.environ:
+        return Path(os.environ["WORKBENCH_RUNS"])
+    root = Path(__file__).parent.parent
+    return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "runs"
+
+
+def _phase(label: str, report: Callable[[str], None], kept: Path, make: Callable[[], object]) -> None:
+    if kept.exists():
+        report(f"{label}: kept from an earlier run")
+        return
+    started = time.monotonic()
+    make()
+    report(f"{label}: {time.monotonic() - started:.0f} s")
+
+
+@functools.cache
+def _sources() -> str:
+    """A hash of the code, the base model and the libraries that a phase's outcome depends on."""
+    here, digest = Path(__file__).parent, hashlib.sha256()
+    base = data_dir() / "miniguard-base"
+    for file in [*(here / f"{name}.py" for name in _DEPENDS), data_dir() / "vlguard_first_words.csv", *sorted(base.glob("*.*"))]:
+        digest.update(file.read_bytes())
+    for package in ("torch", "transformers", "peft", "numpy", "pillow"):
+        digest.update(importlib.metadata.version(package).encode())
+    return digest.hexdigest()
+
+
+def _fingerprint(name: str, seed: int) -> str:
+    return hashlib.sha256(json.dumps([_sources(), name, seed, HEADLINE, _PROBE, _PROBE_SIZES]).encode()).hexdigest()[:10]
+
+
+def _train(name: str, objective: str, seed: int, out: Path) -> None:
+    from .models import load
+    from .training import train
+
+    validation = miniguard_split("validation", seed, sizes=_PROBE_SIZES)
+    train(
+        load("miniguard"),
+        objective,
+        miniguard_split("train", seed, balanced=name == CONTROL),
+        out=out,
+        seed=seed,
+        probe=lambda vlm: rates(ask(vlm, validation, _PROBE, "exact", progress=False)),
+        probe_every=30,
+        save_every=40,
+        resume=True,
+    )
+
+
+def _ask(seed: int, adapter: Path | None) -> pd.DataFrame:
+    from .models import load
+
+    return ask(load("miniguard", adapter), miniguard_split("test", seed), HEADLINE, "exact")
