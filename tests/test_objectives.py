@@ -102,6 +102,6 @@ def test_labels_alone_choose_what_enters_a_loss(double, batches):
 
 
 def test_names_and_hyper_parameters():
-    assert objectives.named("npo").hyper == {"beta": 1.0, "alpha": 10.0}
+    assert objectives.named("npo").hyper == {"beta": 0.7, "alpha": 10.0}
     with pytest.raises(UserError, match=r"no objective 'nope'; choose one of sft, npo"):
         objectives.named("nope")

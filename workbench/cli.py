@@ -41,8 +41,8 @@ def main() -> None:
 
 def _print_table(frame, title: str | None = None) -> None:
     table = Table(title=title)
-    for column in frame.columns:
-        table.add_column(str(column), justify="left" if frame[column].dtype.kind in "OUST" else "right")
+    for place, column in enumerate(frame.columns):
+        table.add_column(str(column), justify="left" if frame[column].dtype.kind in "OUST" else "right", no_wrap=place == 0)
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
     out.print(table)
@@ -83,7 +83,7 @@ def seeds(
     numbers: Annotated[str, typer.Option("--seeds", help="Seeds, separated by commas.")] = "0,1,2,3,4",
     methods: Methods = "npo",
 ) -> None:
-    """The demo's study over several seeds: seeds.csv, seeds.png, and medians with ranges. About four minutes a seed."""
+    """The demo's study over several seeds: seeds.csv, seeds.png, and medians with ranges. About two and a half minutes a seed."""
     from . import plots, report
     from .files import make_folder, write_text
     from .study import over_seeds, seed_medians

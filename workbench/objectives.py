@@ -75,15 +75,15 @@ def cross_entropy(model, batch: Batch) -> torch.Tensor:
     return -((logprobs * mask).sum(dim=1) / mask.sum(dim=1)).mean()
 
 
-@objective(target="response", reference=False, lr=5e-4, steps=120, forget=16, retain=16)
+@objective(target="response", reference=False, lr=4e-4, steps=120, forget=16, retain=24)
 def sft(model, forget: Batch, retain: Batch) -> torch.Tensor:
     """Supervised safety fine-tuning: CE on refusals of harmful queries and on answers to harmless ones, every example equal."""
     n_f, n_r = len(forget["labels"]), len(retain["labels"])
     return (n_f * cross_entropy(model, forget) + n_r * cross_entropy(model, retain)) / (n_f + n_r)
 
 
-@objective(target="leak", reference=True, lr=2e-3, steps=120, forget=16, retain=16)
-def npo(model, forget: Batch, retain: Batch, *, beta: float = 1.0, alpha: float = 10.0) -> torch.Tensor:
+@objective(target="leak", reference=True, lr=2e-3, steps=240, forget=24, retain=8)
+def npo(model, forget: Batch, retain: Batch, *, beta: float = 0.7, alpha: float = 10.0) -> torch.Tensor:
     """Negative preference optimisation (arXiv 2404.05868): −(2/β) E log σ(−β (log π(y|x) − log π₀(y|x))) + α CE_r.
 
     The log-ratio is that of the whole sequence, not the mean over its tokens. beta: inverse temperature; towards 0 the first term
