@@ -47,12 +47,13 @@ def word_table(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
     """
     import numpy as np
     import pandas as pd
-    from statsmodels.stats.proportion import proportion_confint
+
+    from .intervals import wilson
 
     table = pd.DataFrame([(w, *counts[w]) for w in sorted(counts)], columns=["word", "harmless", "harmful"])
     total = table.harmless + table.harmful
     table["p_harmful"] = table.harmful / total
-    table["ci_low"], table["ci_high"] = proportion_confint(table.harmful, total, method="wilson")
+    table["ci_low"], table["ci_high"] = wilson(table.harmful, total)
     inside = np.log((table.harmful + 0.5) / (table.harmless + 0.5))
     outside = np.log((table.harmful.sum() - table.harmful + 0.5) / (table.harmless.sum() - table.harmless + 0.5))
     table["log_odds"] = inside - outside

@@ -207,7 +207,9 @@ def build_base(
     """Retrain MiniGuard's base model from nothing."""
     from .base import build
 
-    _print_table(build(folder, seed, resume=resume).query("metric in ['asr', 'utility']"), title="on pictures it has not seen")
+    rates = build(folder, seed, resume=resume).query("metric in ['asr', 'utility']")
+    table = rates.pivot_table(index="lead", columns="metric", values="value", sort=False).reset_index()
+    _print_table(table, title="on pictures it has not seen, in [0, 1]")
     out.print(f"Written to {folder}.")
 
 

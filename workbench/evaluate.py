@@ -89,14 +89,14 @@ def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
 def rates(answers: pd.DataFrame) -> pd.DataFrame:
     """Rates in [0, 1] with Wilson 95% intervals: RESULT_COLUMNS, in the order in which models and attacks were asked."""
     import pandas as pd
-    from statsmodels.stats.proportion import proportion_confint
+
+    from .intervals import wilson
 
     rows = []
     for (model, attack, queries), group in outcomes(answers).groupby(["model", "attack", "queries"], sort=False):
         for metric, outcome in METRICS[queries].items():
             count, n = int((group.outcome == outcome).sum()), len(group)
-            low, high = proportion_confint(count, n, method="wilson")
-            rows.append((model, attack, queries, metric, count / n, round(low, 6), round(high, 6), n))
+            rows.append((model, attack, queries, metric, count / n, *wilson(count, n), n))
     return pd.DataFrame(rows, columns=RESULT_COLUMNS)
 
 

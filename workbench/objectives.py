@@ -82,7 +82,7 @@ def sft(model, forget: Batch, retain: Batch) -> torch.Tensor:
     return (n_f * cross_entropy(model, forget) + n_r * cross_entropy(model, retain)) / (n_f + n_r)
 
 
-@objective(target="leak", reference=True, lr=2e-3, steps=240, forget=24, retain=8)
+@objective(target="leak", reference=True, lr=1.4e-3, steps=240, forget=20, retain=12)
 def npo(model, forget: Batch, retain: Batch, *, beta: float = 0.7, alpha: float = 10.0) -> torch.Tensor:
     """Negative preference optimisation (arXiv 2404.05868): −(2/β) E log σ(−β (log π(y|x) − log π₀(y|x))) + α CE_r.
 

@@ -28,7 +28,7 @@ from .files import make_folder, write_text
 CONTROL = "sft-balanced"  # the same SFT on data in which no lead word tells harm: there must be no mirage
 _PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
 _PROBE_SIZES = (60, 60)
-_DEPENDS = ("miniguard", "data", "models", "objectives", "training", "attacks", "judges", "evaluate")
+_DEPENDS = ("miniguard", "data", "models", "objectives", "training", "attacks", "judges", "evaluate", "intervals")
 
 
 class Study(NamedTuple):
