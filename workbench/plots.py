@@ -51,13 +51,14 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
     figure, axes = plt.subplots(1, 3, figsize=(11, 1.6 + 0.55 * len(models)), sharey=True, layout="constrained")
     for axis, (title, queries, metric, attack, good) in zip(axes, _PANELS, strict=True):
         for y, model in enumerate(models):
-            marks = [("none", BEFORE, "o", "white")] + ([(attack, AFTER, "D", AFTER)] if attack else [])
+            # a wide ring and a smaller diamond, so that both are seen where they coincide
+            marks = [("none", BEFORE, "o", "white", 130)] + ([(attack, AFTER, "D", AFTER, 34)] if attack else [])
             ends = [_rate(results, model, name, queries, metric)[0] for name, *_ in marks]
             axis.plot(ends, [y] * len(ends), color="#999999", linewidth=2, zorder=1)
-            for name, colour, shape, fill in marks:
+            for name, colour, shape, fill, size in marks:
                 value, low, high = _rate(results, model, name, queries, metric)
                 axis.errorbar(value, y, xerr=[[value - low], [high - value]], color=colour, capsize=3, linewidth=1.3, zorder=2)
-                axis.scatter(value, y, marker=shape, s=60, facecolor=fill, edgecolor=colour, linewidth=1.8, zorder=3)
+                axis.scatter(value, y, marker=shape, s=size, facecolor=fill, edgecolor=colour, linewidth=1.8, zorder=3)
             if paper is not None and model in set(paper.model):
                 row = paper[paper.model == model].iloc[0]
                 columns = {"asr": ["asr", "asr_what3"], "rr": ["rr", "rr_share1"], "utility": ["utility"]}[metric]

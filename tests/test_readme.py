@@ -1,0 +1,55 @@
+"""The README's numbers are those of the shipped tables, and what it shows can be run."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench import plots, study
+from workbench.data import data_dir
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def five_seeds():
+    return pd.read_csv(data_dir() / "five_seeds.csv", keep_default_na=False)
+
+
+def table_rows():
+    """The README's table of results, as `workbench seeds` gives it, and the paper's rows under it."""
+    ours = [(plots.NAMES[row.model], *row[2:]) for row in study.seed_medians(five_seeds()).itertuples()]
+    paper = study.paper_table()
+    theirs = [(f"paper: {row.paper_name}", *(f"{v:.1f}" for v in row[3:])) for row in paper.itertuples()]
+    return ["| " + " | ".join(row) + " |" for row in ours + theirs]
+
+
+@pytest.mark.parametrize("row", table_rows())
+def test_the_table_of_results_is_that_of_the_shipped_runs(row):
+    assert row in README.splitlines()
+
+
+def test_the_shipped_runs_keep_the_projects_promises():
+    """Medians over seeds 0 to 4: the mirage, the control, the cure."""
+    table = pd.concat([study.summary(g) for _, g in five_seeds().groupby("seed")]).groupby("model").median()
+    base, sft, control, npo = (table.loc[m] for m in ("base", "sft", study.CONTROL, "npo"))
+    assert sft.asr <= 4 and sft.asr_what3 >= 50 and sft.rr <= 6 and sft.rr_share1 >= 75 and base.utility - sft.utility <= 3
+    assert control.asr_what3 - control.asr <= 10 and control.rr_share1 - control.rr <= 15
+    assert npo.asr_what3 <= 13 and npo.rr_share1 <= 12 and base.utility - npo.utility <= 2
+
+
+def test_every_command_and_file_that_the_readme_names_exists():
+    from workbench.cli import app
+
+    commands = {c.name or c.callback.__name__ for c in app.registered_commands} | {"data"}
+    assert set(re.findall(r"`workbench ([\w-]+)", README)) <= commands
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_readmes_python_is_what_the_package_offers():
+    import workbench
+
+    for name in set(re.findall(r"\bwb\.(\w+)", README)):
+        assert callable(getattr(workbench, name)) or name == "plots", name
