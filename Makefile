@@ -17,7 +17,7 @@ test: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
-# run every notebook from top to bottom and save it with its outputs
+# run every notebook from top to bottom and save it with its outputs (nbval knows no trailing ;, so cells assign their figures)
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute notebooks/[0-9]*.ipynb
 
