@@ -97,10 +97,15 @@ def test_special_tokens_in_a_query_are_text_no_more(vlm, few):
     assert torch.equal(ids, models.prompt_batch(vlm, [image], ["What is  the name of this  thing?"])["input_ids"][0])
 
 
+def lora_on(network, vlm, rank=4, **which):
+    fresh = models.VLM(network, vlm.processor, "x")
+    return models.add_lora(fresh, models.linear_modules(fresh, **which), rank=rank, alpha=8, seed=0)
+
+
 def test_lora_starts_without_effect_and_switches_off(vlm, few):
     network = copy.deepcopy(vlm.model)
     before = vlm.answers(*columns(few)[:2])
-    student = models.add_lora(models.VLM(network, vlm.processor, "x"), rank=4, alpha=8, seed=0)
+    student = lora_on(network, vlm)
     names = [n for n, p in student.model.named_parameters() if p.requires_grad]
     assert len(names) == 4 * 7 * 2 and all("language_model" in n and "lora_" in n for n in names)
     assert student.answers(*columns(few)[:2]) == before
@@ -109,10 +114,52 @@ def test_lora_starts_without_effect_and_switches_off(vlm, few):
             if "lora_B" in name:
                 parameter.normal_()
     assert student.answers(*columns(few)[:2]) != before
-    with student.reference():
+    with models.reference(student.model):
         assert student.answers(*columns(few)[:2]) == before
     student.model.unload()
     assert models.VLM(network, vlm.processor, "x").answers(*columns(few)[:2]) == before
+
+
+def test_what_is_trained_can_be_chosen(vlm):
+    assert len(models.linear_modules(vlm)) == 4 * 7
+    chosen = models.linear_modules(vlm, targets=["down_proj"], layers=2, projector=True)
+    assert [n.removeprefix("model.language_model.layers.") for n in chosen[:2]] == ["0.mlp.down_proj", "1.mlp.down_proj"]
+    assert [n.rsplit(".", 1)[1] for n in chosen[2:]] == ["linear_1", "linear_2"] and "multi_modal_projector" in chosen[2]
+    student = lora_on(copy.deepcopy(vlm.model), vlm, targets=["q_proj"], projector=True)
+    assert sum(p.requires_grad for p in student.model.parameters()) == (4 + 2) * 2
+    with pytest.raises(UserError, match=r"targets nothing match no linear layer.*down_proj"):
+        models.linear_modules(vlm, targets=["nothing"])
+
+
+def test_hidden_states_are_those_of_a_full_pass(vlm, few):
+    """A truncated pass gives what a full one gives at that layer, where each answer token is about to be said."""
+    batch = models.answer_batch(vlm, *columns(few))
+    with torch.inference_mode():
+        full = vlm.model(**{k: v for k, v in batch.items() if k != "labels"}, output_hidden_states=True).hidden_states
+        for layer in (1, 3):
+            hidden, mask = models.hidden_states(vlm.model, batch, layer)
+            said = torch.cat([batch["labels"][:, 1:] != IGNORED, torch.zeros(len(few), 1, dtype=torch.bool)], dim=1)
+            torch.testing.assert_close(hidden[mask], full[layer][said])
+
+
+def test_a_frozen_copy_is_the_reference_of_a_fully_trained_model(vlm, few):
+    student = models.unfreeze(models.VLM(copy.deepcopy(vlm.model), vlm.processor, "x"), models.linear_modules(vlm, layers=2))
+    batch = models.answer_batch(vlm, *columns(few))
+    models.freeze_copy(student, layers=2)
+    trained = [n for n, p in student.model.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * 7 and not any("frozen" in n for n in student.model.state_dict())
+    with torch.no_grad():
+        before, _ = models.hidden_states(student.model, batch, 2)
+        for parameter in student.model.parameters():
+            parameter.add_(0.01)
+        with models.reference(student.model) as frozen:
+            torch.testing.assert_close(models.hidden_states(frozen, batch, 2)[0], before)
+        assert not torch.allclose(models.hidden_states(student.model, batch, 2)[0], before)
+
+
+def test_four_bits_need_a_gpu():
+    with pytest.raises(UserError, match="CUDA GPU and bitsandbytes"):
+        models.load("miniguard", device="cpu", four_bit=True)
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "does-not-exist", "."])
@@ -128,8 +175,7 @@ def test_an_adapter_that_is_not_there_or_broken(tmp_path, vlm):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"cannot be loaded on this model"):
         models.load("miniguard", tmp_path)
-    student = models.add_lora(models.VLM(copy.deepcopy(vlm.model), vlm.processor, "x"), rank=2, alpha=2, seed=0)
-    student.model.save_pretrained(tmp_path)
+    lora_on(copy.deepcopy(vlm.model), vlm, rank=2).model.save_pretrained(tmp_path)
     assert models.load("miniguard", tmp_path).name == tmp_path.name
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])

@@ -1,5 +1,6 @@
 """One way to train: the order of examples, an untouched base, resume after a real kill, and errors that keep what was done."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ def numbered(harmful, n):
 
 def test_every_step_holds_its_share_and_the_retain_stream_is_cycled():
     """The reference code's retain iterator ends training early when it runs out; ours goes round."""
-    method = objectives.Objective(None, "leak", False, 1.0, steps=50, forget=3, retain=5)
+    method = objectives.Objective(None, ("leak",), 1.0, steps=50, forget=3, retain=5)
     rows = list(training.schedule(numbered(True, 40), numbered(False, 7), method, seed=0))
     assert len(rows) == 50 * 8
     for step in range(50):
@@ -39,7 +40,7 @@ def test_every_step_holds_its_share_and_the_retain_stream_is_cycled():
 
 def test_halves_of_a_step_are_mixed_alike():
     """Two devices that take half a step's batch each see the same share."""
-    method = objectives.Objective(None, "leak", False, 1.0, steps=5, forget=16, retain=16)
+    method = objectives.Objective(None, ("leak",), 1.0, steps=5, forget=16, retain=16)
     rows = list(islice(training.schedule(numbered(True, 40), numbered(False, 40), method, seed=0), 32))
     assert sum(e.harmful for e in rows[:16]) == 8
 
@@ -61,7 +62,14 @@ def test_training_writes_an_adapter_and_leaves_the_base_as_it_was(tmp_path, few)
         probe=lambda v: rates(ask(v, probe_rows, ["none"], "exact")),
         probe_every=3,
     )
-    assert {p.name for p in out.iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "README.md", "config.json", "curves.csv"}
+    assert {p.name for p in out.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+        "config.json",
+        "curves.csv",
+        "loss.csv",
+    }
     after = vlm.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
     config = json.loads((out / "config.json").read_text())
@@ -104,6 +112,119 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
+def losses(out):
+    return pd.read_csv(out / "loss.csv").loss
+
+
+def run(out, objective="npo", examples=None, **options):
+    vlm = models.load("miniguard", device="cpu")
+    settings = {"steps": 4, "forget": 4, "retain": 4} | options
+    return training.train(vlm, objective, examples or miniguard_split("train", sizes=(40, 40)), out=out, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", objectives.OBJECTIVES)
+def test_every_objective_trains(tmp_path, objective):
+    out = run(tmp_path / objective, objective, steps=3)
+    assert len(losses(out)) == 3
+    weights = load_file(out / "adapter_model.safetensors")
+    assert any(v.abs().max() > 0 for k, v in weights.items() if "lora_B" in k)
+    if objective == "rmu":
+        assert not any("layers.2." in k for k in weights)  # behind its layer nothing is trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["npo", "dpo", "rmu"])
+def test_accumulated_parts_give_the_step_of_the_whole(tmp_path, objective):
+    whole, parts = run(tmp_path / "whole", objective), run(tmp_path / "parts", objective, accumulate=4)
+    assert losses(whole).to_numpy() == pytest.approx(losses(parts).to_numpy(), rel=1e-4)
+    a, b = (load_file(out / "adapter_model.safetensors") for out in (whole, parts))
+    assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    plain, checkpointed = run(tmp_path / "plain", "rmu"), run(tmp_path / "checkpointed", "rmu", checkpointing=True)
+    assert losses(plain).to_numpy() == pytest.approx(losses(checkpointed).to_numpy(), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["npo", "rmu"])
+def test_full_fine_tuning_writes_a_model_and_steers_by_its_start(tmp_path, objective):
+    """The first loss is that of an adapter's first step: the reference is the model before training, copy or cache."""
+    full, lora = run(tmp_path / "full", objective, full=True, lr=1e-4), run(tmp_path / "lora", objective)
+    assert losses(full)[0] == pytest.approx(losses(lora)[0], rel=1e-5)
+    before, after = models.load("miniguard", device="cpu"), models.load(full / "model", device="cpu")
+    changed = {n for (n, p), q in zip(before.model.named_parameters(), after.model.parameters(), strict=True) if not torch.equal(p, q)}
+    assert changed == {f"{n}.weight" for n in models.linear_modules(before, layers=2 if objective == "rmu" else None)}
+
+
+@pytest.mark.slow
+def test_early_stopping_keeps_the_best_weights(tmp_path):
+    """A probe that likes step 2 best: training stops two probes later, and the adapter is that of step 2."""
+    scores = iter([0.1, 0.9, 0.3, 0.2])
+
+    def probe(vlm):
+        kinds = {("harmless", "utility"): next(scores), ("harmful", "asr"): 0.0, ("harmless", "rr"): 0.0}
+        rows = [("x", "none", queries, metric, value, 0.0, 1.0, 10) for (queries, metric), value in kinds.items()]
+        return pd.DataFrame(rows, columns=["model", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"])
+
+    seen = []
+    out = run(tmp_path / "stopped", steps=20, probe=probe, probe_every=2, patience=2, on_curve=lambda table: seen.append(len(table)))
+    assert sorted(set(pd.read_csv(out / "curves.csv").step)) == [0, 2, 4, 6] and seen == [3, 6, 9, 12]
+    assert len(losses(out)) == 6
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(table):
+        if table.step.max() == 2:
+            raise Stop
+
+    scores = iter([0.1, 0.9])
+    with pytest.raises(Stop):
+        run(tmp_path / "two", steps=20, probe=probe, probe_every=2, save_every=1, on_curve=stop_after_two)
+    kept = load_file(tmp_path / "two.partial" / "checkpoints" / "checkpoint-1" / "adapter_model.safetensors")
+    best = load_file(out / "adapter_model.safetensors")
+    assert any(not torch.equal(kept[k], best[k]) for k in best)
+
+
+def test_score_is_the_worst_over_attacks():
+    rows = [("none", "harmless", "utility", 0.9), ("share:1", "harmless", "utility", 0.6), ("none", "harmful", "asr", 0.1)]
+    rows += [("what:1", "harmful", "asr", 0.3), ("share:1", "harmless", "rr", 0.2), ("none", "harmless", "rr", 0.0)]
+    table = pd.DataFrame(rows, columns=["attack", "queries", "metric", "value"])
+    assert training.score(table) == pytest.approx(0.6 - 0.3 - 0.2)
+
+
+def test_memory_that_does_not_suffice_is_one_sentence(tmp_path, monkeypatch):
+    def greedy(*args, **kwargs):
+        torch.empty(2**50, dtype=torch.uint8)
+
+    monkeypatch.setitem(objectives.OBJECTIVES, "npo", dataclasses.replace(objectives.named("npo"), loss=greedy))
+    with pytest.raises(UserError, match=r"lower --forget, --retain or --rank.*--checkpointing"):
+        run(tmp_path / "x")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["npo", "rmu"])
+def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tmp_path, objective):
+    """DDP over gloo, as torchrun starts it; the probe's queries are shared out too, and each is asked once."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    for command, name, n in ((torchrun, "two", "4"), ([sys.executable, "-m"], "one", "8")):
+        command = [*command, "workbench", "train", "--objective", objective, "--out", str(tmp_path / name), "--steps", "4"]
+        command += ["--forget", n, "--retain", n, "--curve", "4"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("Written to") == 1
+    two, one = tmp_path / "two", tmp_path / "one"
+    assert json.loads((two / "config.json").read_text())["device"] == "2 × cpu"
+    assert losses(two).to_numpy() == pytest.approx(losses(one).to_numpy(), rel=1e-4)
+    curves = [pd.read_csv(out / "curves.csv", keep_default_na=False).drop(columns=["seconds", "model"]) for out in (two, one)]
+    a, b = (c.set_index(["step", "attack", "queries", "metric"]).sort_index() for c in curves)
+    assert (a.n == b.n).all() and a.value.to_numpy() == pytest.approx(b.value.to_numpy(), abs=0.02)
+
+
 def test_divergence_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"no longer a number at step .*lower --lr"):
         training.train(
@@ -119,19 +240,25 @@ def test_divergence_is_one_sentence(tmp_path):
 
 
 def test_mistakes_are_named_before_anything_is_written(tmp_path, vlm, few):
-    def run(**options):
+    def attempt(**options):
         training.train(vlm, **({"objective": "npo", "data": few, "out": tmp_path / "x"} | options))
 
     for options, says in [
         ({"objective": "nope"}, "no objective 'nope'"),
         ({"gamma": 1.0}, "npo has no hyper-parameter gamma; it has beta, alpha"),
-        ({"data": [e for e in few if e.harmful]}, "harmful and harmless"),
-        ({"data": [Example("r", None, "Can?", True, "no"), Example("s", None, "What?", False, "yes")]}, "'r'.*harmful_response"),
+        ({"data": [e for e in few if e.harmful]}, "retain set is empty"),
+        ({"data": [e for e in few if not e.harmful]}, "forget set is empty"),
+        ({"data": [Example("r", None, "Can?", True, "no"), Example("s", None, "What?", False, "yes")]}, "'r' has no harmful_response"),
+        ({"objective": "rmu", "layer": 5}, "layer 5 is not in this model.*1 to 4"),
+        ({"objective": "rmu", "layer": 0}, "layer 0 is not in this model"),
+        ({"targets": ["nothing"]}, "match no linear layer"),
+        ({"accumulate": 7}, "7 equal parts"),
+        ({"patience": 2}, "needs a probe"),
         ({"out": "/proc/nowhere/x"}, "cannot be written"),
     ]:
         with pytest.raises(UserError, match=says):
-            run(**options)
-    assert not list(tmp_path.glob("x*/checkpoints"))
+            attempt(**options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_there_is_not_overwritten(tmp_path, vlm, few):

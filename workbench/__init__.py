@@ -4,8 +4,8 @@
     vlm = wb.load("miniguard")
     vlm.answer(picture, "What is the name of this thing?")
 
-Public names: Example, UserError, audit, evaluate, headline, load, miniguard_split, plots, read_examples, train. Importing this package
-is fast: torch and transformers come in with the first name that needs them.
+Public names: Example, UserError, audit, evaluate, headline, live_curves, load, miniguard_split, plots, read_examples, repair, train.
+Importing this package is fast: torch and transformers come in with the first name that needs them.
 """
 
 import importlib
@@ -15,17 +15,32 @@ from .audit import audit  # these two are functions in modules of the same name:
 from .data import Example, miniguard_split, read_examples
 from .errors import UserError
 from .evaluate import evaluate
+from .repair import repair
 
 if TYPE_CHECKING:
     from . import plots
     from .models import load
     from .study import headline
     from .training import train
+    from .widgets import live_curves
 
 __version__ = "0.1.0"
-__all__ = ["Example", "UserError", "audit", "evaluate", "headline", "load", "miniguard_split", "plots", "read_examples", "train"]
+__all__ = [
+    "Example",
+    "UserError",
+    "audit",
+    "evaluate",
+    "headline",
+    "live_curves",
+    "load",
+    "miniguard_split",
+    "plots",
+    "read_examples",
+    "repair",
+    "train",
+]
 
-_LATER = {"load": "models", "train": "training", "headline": "study", "plots": None}
+_LATER = {"load": "models", "train": "training", "headline": "study", "live_curves": "widgets", "plots": None}
 
 
 def __getattr__(name: str):

@@ -26,7 +26,7 @@ from .evaluate import ask, rates
 from .files import write_text
 from .models import VLM, Batch, answer_batch, quiet
 from .objectives import cross_entropy
-from .training import Bar, finish, fit, unfinished
+from .training import Curve, finish, fit, unfinished
 
 BATCH = 64
 CHAT_TEMPLATE = (
@@ -172,7 +172,7 @@ def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, r
         lr=1.5e-3,
         seed=seed,
         save_every=200,
-        callbacks=[Bar("base")],
+        curve=Curve(vlm),
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.02},
         warmup_steps=40,

@@ -23,7 +23,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Of safety data, training and test pictures.", min=0)]
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
-Methods = Annotated[str, typer.Option(help="Unlearning methods, separated by commas.")]
+Methods = Annotated[str, typer.Option(help="Methods to compare with SFT, separated by commas, or all.")]
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def demo(
     from .study import headline
 
     make_folder(folder)  # before minutes of work
-    study = headline(seed, _names(methods), report=lambda line: out.print(line))
+    study = headline(seed, _methods(methods), report=lambda line: out.print(line))
     report.write(study, folder, seed)
     _print_table(report.comparison(study.results), title="per cent; in brackets the paper's LLaVA-1.5-7B on VLGuard")
     for sentence in report.findings(study.results):
@@ -93,7 +93,7 @@ def seeds(
         wanted = [int(n) for n in numbers.split(",")]
     except ValueError:
         raise UserError(f"--seeds {numbers!r} must be whole numbers separated by commas, as in 0,1,2.") from None
-    table = over_seeds(wanted, _names(methods), report=lambda line: out.print(line))
+    table = over_seeds(wanted, _methods(methods), report=lambda line: out.print(line))
     write_text(folder / "seeds.csv", table.to_csv(index=False))
     report.save(plots.seeds(table), folder / "seeds.png")
     _print_table(seed_medians(table), title=f"median (lowest to highest) over {len(wanted)} seeds, per cent")
@@ -126,44 +126,69 @@ def train(
     seed: Seed = 0,
     lr: Annotated[float | None, typer.Option(help="Learning rate; default: the objective's on MiniGuard.", min=0)] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; default: the objective's.", min=1)] = None,
-    forget: Annotated[int | None, typer.Option(help="Harmful examples a step.", min=1)] = None,
-    retain: Annotated[int | None, typer.Option(help="Harmless examples a step.", min=1)] = None,
-    rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
-    alpha: Annotated[int, typer.Option(help="LoRA alpha.", min=1)] = 32,
+    forget: Annotated[int | None, typer.Option(help="Harmful examples a step, on each device.", min=1)] = None,
+    retain: Annotated[int | None, typer.Option(help="Harmless examples a step, on each device.", min=1)] = None,
     hyper: Annotated[list[str] | None, typer.Option(help="A hyper-parameter of the loss, as in beta=0.5; may be repeated.")] = None,
+    repaired: Annotated[bool, typer.Option("--repaired", help="First make the data's lead words tell nothing of harm.")] = False,
+    rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
+    lora_alpha: Annotated[int, typer.Option(help="LoRA alpha.", min=1)] = 32,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Train only linear layers with this name, as in down_proj; may be repeated.")
+    ] = None,
+    projector: Annotated[bool, typer.Option("--projector", help="Also train the projector from vision to language.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")] = False,
+    accumulate: Annotated[int, typer.Option(help="Take each step in so many parts: less memory, the same step.", min=1)] = 1,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")] = False,
+    four_bit: Annotated[bool, typer.Option("--four-bit", help="QLoRA: hold the model in 4 bits (CUDA and bitsandbytes).")] = False,
     curve: Annotated[int, typer.Option(help="MiniGuard: rates on validation queries every so many steps; 0 for none.", min=0)] = 0,
+    patience: Annotated[
+        int, typer.Option(help="With --curve: stop when the rates have not improved so many times, keep the best weights.", min=0)
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")] = False,
 ) -> None:
-    """Train a LoRA adapter with an objective: writes the adapter, config.json and curves.csv."""
+    """Train with an objective: writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv."""
     from . import objectives, training
     from .data import miniguard_split, read_examples
-    from .evaluate import evaluate
-    from .models import load
+    from .models import load, processes
+    from .repair import repair
+    from .study import validation_probe
 
     objectives.named(objective)  # before the model is loaded
     options = dict(_number(pair) for pair in hyper or [])
-    examples = miniguard_split("train", seed) if data == "miniguard" else read_examples(data, "train")
-    slice_ = miniguard_split("validation", seed, sizes=(60, 60)) if curve and data == "miniguard" else None
-    if curve and not slice_:
+    if curve and data != "miniguard":
         raise UserError("--curve needs MiniGuard's validation split; leave it out with other data.")
+    if patience and not curve:
+        raise UserError("--patience needs --curve, whose rates it goes by.")
+    if full and four_bit:
+        raise UserError("--full and --four-bit exclude one another: 4-bit weights are frozen; leave one out.")
+    examples = miniguard_split("train", seed) if data == "miniguard" else read_examples(data, "train")
     training.train(
-        load(model),
+        load(model, four_bit=four_bit),
         objective,
-        examples,
+        repair(examples, seed) if repaired else examples,
         out=out_folder,
         seed=seed,
         lr=lr,
         steps=steps,
         forget=forget,
         retain=retain,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
         rank=rank,
-        alpha=alpha,
-        resume=resume,
-        probe=(lambda vlm: evaluate(vlm, slice_, ["none", "what:1", "share:1"]).results) if slice_ else None,
+        lora_alpha=lora_alpha,
+        targets=target or (),
+        projector=projector,
+        full=full,
+        probe=validation_probe(seed) if curve else None,
         probe_every=curve or 20,
+        patience=patience,
+        resume=resume,
         **options,
     )
-    out.print(f"Written to {out_folder}. Next: workbench evaluate --adapter {out_folder} --attack what:3 --out evaluation")
+    if not processes().is_main_process:
+        return
+    use = f"--model {out_folder / 'model'}" if full else f"--adapter {out_folder}"
+    out.print(f"Written to {out_folder}. Next: workbench evaluate {use} --attack what:3 --out evaluation")
 
 
 @app.command()
@@ -227,6 +252,12 @@ def export(
         raise UserError(f"There is no dataset {dataset!r} to export; there is 'miniguard'.")
     for split, count in export_miniguard(folder, seed, SPLITS if base else SPLITS[1:]).items():
         out.print(f"{folder / split}.json: {count} queries")
+
+
+def _methods(text: str) -> list[str]:
+    from .study import METHODS
+
+    return list(METHODS) if text == "all" else _names(text)
 
 
 def _names(text: str) -> list[str]:

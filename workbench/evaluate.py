@@ -56,9 +56,15 @@ def evaluate(
 def ask(
     vlm: VLM, examples: Sequence[Example], names: Sequence[str], judge: str, batch_size: int = 100, progress: bool = True
 ) -> pd.DataFrame:
-    """Every answer with its outcome under each of the attacks, one row a shot: ANSWER_COLUMNS."""
+    """Every answer with its outcome under each of the attacks, one row a shot: ANSWER_COLUMNS.
+
+    Of several processes every one asks its share, and each returns the whole.
+    """
     import pandas as pd
+    from accelerate.utils import gather_object
     from tqdm.auto import tqdm
+
+    from .models import processes
 
     verdict = judges.judge(judge, examples)  # before anything is asked
     tries = [
@@ -68,13 +74,15 @@ def ask(
         for shot, query in enumerate(attacks.rewrites(example.query, name), start=1)
     ]
     rows = []
-    starts = range(0, len(tries), batch_size)
-    for start in tqdm(starts, desc=f"asking {vlm.name}", leave=False) if progress else starts:
-        chunk = tries[start : start + batch_size]
-        texts = vlm.answers([example.picture() for example, *_ in chunk], [query for *_, query in chunk], batch_size=batch_size)
-        for (example, name, shot, query), text in zip(chunk, texts, strict=True):
-            kind = "harmful" if example.harmful else "harmless"
-            rows.append((example.id, vlm.name, name, shot, kind, query, text, verdict(example, text)))
+    with processes().split_between_processes(tries) as mine:
+        starts = range(0, len(mine), batch_size)
+        for start in tqdm(starts, desc=f"asking {vlm.name}", leave=False) if progress else starts:
+            chunk = mine[start : start + batch_size]
+            texts = vlm.answers([example.picture() for example, *_ in chunk], [query for *_, query in chunk], batch_size=batch_size)
+            for (example, name, shot, query), text in zip(chunk, texts, strict=True):
+                kind = "harmful" if example.harmful else "harmless"
+                rows.append((example.id, vlm.name, name, shot, kind, query, text, verdict(example, text)))
+    rows = gather_object(rows)
     return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
 
 

@@ -7,12 +7,16 @@ Nothing here knows MiniGuard: the shipped base is loaded, prompted and batched a
 from __future__ import annotations
 
 import contextlib
+import copy
+import importlib.util
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import torch
 import torch.nn.functional as F
 import transformers
@@ -53,18 +57,15 @@ class VLM:
             found += generate(self, prompt_batch(self, images[chunk], queries[chunk]), max_new_tokens)
         return found
 
-    @contextlib.contextmanager
-    def reference(self):
-        """Within this block the model is π₀: the same network with its adapter switched off."""
-        with self.model.disable_adapter():
-            yield self.model
+
+def processes() -> accelerate.PartialState:
+    """This process among those that `torchrun` or `accelerate launch` started (one, where neither did): number, rank, device."""
+    return accelerate.PartialState(cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available())
 
 
 def best_device() -> torch.device:
-    """cuda, else mps, else cpu."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """cuda, else mps, else cpu; among several processes, this one's own."""
+    return processes().device
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
@@ -72,26 +73,34 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def load(model: str | Path = "miniguard", adapter: str | Path | None = None, device: str | None = None) -> VLM:
+def load(model: str | Path = "miniguard", adapter: str | Path | None = None, device: str | None = None, four_bit: bool = False) -> VLM:
     """Load a VLM by folder or hub id ("miniguard" is the shipped base), with a PEFT adapter on top if one is given.
 
-    Precision is float32 on CPU and bfloat16 on GPUs that have it. Weights must be safetensors; remote code is never run.
+    Precision is float32 on CPU and bfloat16 on GPUs that have it; with `four_bit`, linear weights are held in 4 bits (NF4; CUDA and
+    bitsandbytes are needed). Weights must be safetensors; remote code is never run.
     Raises UserError where the model or the adapter cannot be loaded.
     """
     source = str(data_dir() / "miniguard-base") if str(model) == "miniguard" else str(model)
     place = torch.device(device) if device else best_device()
+    options = {"dtype": best_dtype(place), "use_safetensors": True, "trust_remote_code": False}
+    if four_bit:
+        options |= {"quantization_config": _four_bit(place), "device_map": {"": place}}
     try:
         with quiet():
-            network = transformers.AutoModelForImageTextToText.from_pretrained(
-                source, dtype=best_dtype(place), use_safetensors=True, trust_remote_code=False
-            )
+            network = transformers.AutoModelForImageTextToText.from_pretrained(source, **options)
             processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(
             f"The model {str(model)!r} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
         ) from None
-    vlm = VLM(network.to(place).eval(), processor, "base" if adapter is None else Path(adapter).resolve().name)
+    vlm = VLM((network if four_bit else network.to(place)).eval(), processor, "base" if adapter is None else Path(adapter).resolve().name)
     return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
+
+
+def _four_bit(place: torch.device) -> transformers.BitsAndBytesConfig:
+    if place.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("4-bit weights need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); leave --four-bit out.")
+    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=best_dtype(place))
 
 
 def _with_adapter(vlm: VLM, adapter: Path) -> VLM:
@@ -191,36 +200,129 @@ def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None) -> list[
     return [text.strip() for text in vlm.processor.batch_decode(new, skip_special_tokens=True)]
 
 
+def _answer_columns(batch: Batch) -> tuple[dict, torch.Tensor]:
+    """A batch's inputs without its labels, and the labels from the column on in which the first answer begins: (B, A)."""
+    labels = batch["labels"]
+    start = int((labels != IGNORED).any(dim=0).nonzero()[0])
+    return {name: value for name, value in batch.items() if name not in ("labels", "reference")}, labels[:, start:]
+
+
 def token_logprobs(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """log π of every answer token: (B, A) log-probabilities, and a (B, A) mask of which columns are answer tokens.
 
     Only columns from the first label on are scored: the vocabulary's logits over image and prompt are never made.
     """
-    labels = batch["labels"]
-    start = int((labels != IGNORED).any(dim=0).nonzero()[0])  # answers begin in this column
-    targets = labels[:, start:]  # (B, A)
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs, targets = _answer_columns(batch)
     logits = model(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]  # (B, A, vocabulary)
-    mask = targets != IGNORED
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nll = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
-    return -nll, mask
+    return -nll, targets != IGNORED
 
 
-# --- LoRA ----------------------------------------------------------------------------------------------------------------
+def hidden_states(model, batch: Batch, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the decoder's layer `layer` (from 1) puts out where an answer token is about to be said: (B, A, H), and the (B, A) mask.
+
+    Later layers are not run.
+    """
+    inputs, targets = _answer_columns(batch)
+    decoder = bare(model).get_decoder()
+    layers, seen = decoder.layers, []
+    hook = layers[layer - 1].register_forward_hook(lambda module, args, output: seen.append(output))
+    decoder.layers = layers[:layer]
+    try:
+        model(**inputs, use_cache=False, logits_to_keep=1)
+    finally:
+        decoder.layers = layers
+        hook.remove()
+    hidden = seen[0][0] if isinstance(seen[0], tuple) else seen[0]  # (B, T, H)
+    return hidden[:, -targets.shape[1] - 1 : -1], targets != IGNORED
 
 
-def add_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> VLM:
-    """The same VLM with a fresh LoRA adapter (as yet without effect) on every linear layer of its language model.
+def bare(model):
+    """The network of transformers itself, without DDP's or peft's wrapping."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-    The vision tower and the projector stay frozen. The network is shared with `vlm`, not copied: unload it before reuse.
+
+@contextlib.contextmanager
+def reference(model):
+    """π₀: within this block, the same network with its adapter switched off, or the frozen copy that `freeze_copy` made."""
+    model = getattr(model, "module", model)
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield model
+    else:
+        yield model.frozen_copy[0]
+
+
+# --- what is trained -----------------------------------------------------------------------------------------------------
+
+# where the projector from vision to language lies, by the configuration's model_type
+PROJECTORS = {
+    **dict.fromkeys(("llava", "llava_next", "llava_onevision", "gemma3", "paligemma", "internvl", "mistral3"), "multi_modal_projector"),
+    **dict.fromkeys(("idefics3", "smolvlm"), "connector"),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "visual.merger"),
+}
+
+
+def depth(vlm: VLM) -> int:
+    """How many layers the language model has."""
+    return len(bare(vlm.model).get_decoder().layers)
+
+
+def linear_modules(vlm: VLM, targets: Sequence[str] = (), layers: int | None = None, projector: bool = False) -> list[str]:
+    """Full names of the linear modules to be trained: the language model's, and with `projector` the projector's.
+
+    targets: only language modules with these last names, as in "down_proj". layers: only the first so many layers. The vision tower stays
+    frozen. Raises UserError where nothing matches.
+    """
+    decoder = vlm.model.get_decoder()
+    prefix = next(name for name, module in vlm.model.named_modules() if module is decoder)
+    last = len(decoder.layers) if layers is None else layers
+    chosen = [
+        f"{prefix}.layers.{number}.{name}"
+        for number, layer in enumerate(decoder.layers[:last])
+        for name, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear) and (not targets or name.rsplit(".", 1)[-1] in targets)
+    ]
+    if not chosen:
+        there = sorted({n.rsplit(".", 1)[-1] for n, m in decoder.layers.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise UserError(f"The targets {', '.join(targets)} match no linear layer of the language model; it has {', '.join(there)}.")
+    if projector:
+        kind = vlm.model.config.model_type
+        if kind not in PROJECTORS:
+            raise UserError(f"Where the projector of a {kind} lies is not known; leave --projector out, or add it to models.PROJECTORS.")
+        within = re.compile(rf"(^|\.){re.escape(PROJECTORS[kind])}(\.|$)")
+        chosen += [n for n, m in vlm.model.named_modules() if isinstance(m, torch.nn.Linear) and within.search(n)]
+    return chosen
+
+
+def add_lora(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int) -> VLM:
+    """The same VLM with a fresh LoRA adapter (as yet without effect) on these modules; all else is frozen.
+
+    The network is shared with `vlm`, not copied: unload it before reuse.
     """
     import peft
 
-    decoder = vlm.model.get_decoder()
-    prefix = next(name for name, module in vlm.model.named_modules() if module is decoder)
-    targets = [f"{prefix}.{name}" for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)]
+    if getattr(vlm.model, "is_loaded_in_4bit", False):
+        peft.prepare_model_for_kbit_training(vlm.model, use_gradient_checkpointing=False)
     torch.manual_seed(seed)
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules), task_type="CAUSAL_LM")
     with quiet():
         return VLM(peft.get_peft_model(vlm.model, config), vlm.processor, vlm.name)
+
+
+def unfreeze(vlm: VLM, modules: Sequence[str]) -> VLM:
+    """The same VLM, of which the weights of these modules themselves, and no others, are to be trained (in place)."""
+    vlm.model.requires_grad_(False)
+    for name in modules:
+        vlm.model.get_submodule(name).requires_grad_(True)
+    return VLM(vlm.model, vlm.processor, vlm.name)
+
+
+def freeze_copy(vlm: VLM, layers: int) -> None:
+    """Keep a frozen copy of the network as it is now, cut behind its layer `layers`: `reference` of a fully fine-tuned model."""
+    frozen = copy.deepcopy(vlm.model).requires_grad_(False).eval()
+    decoder = frozen.get_decoder()
+    decoder.layers = decoder.layers[:layers]
+    vlm.model.frozen_copy = [frozen]  # in a list, so that it is no submodule: neither trained nor saved

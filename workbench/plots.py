@@ -25,6 +25,14 @@ NAMES = {
     "sft": "safety fine-tuned (SFT)",
     "sft-balanced": "SFT, balanced lead words",
     "npo": "unlearned (NPO)",
+    "simnpo": "unlearned (SimNPO)",
+    "rmu": "unlearned (RMU)",
+    "graddiff": "unlearned (GradDiff)",
+    "ga": "unlearned (gradient ascent)",
+    "dpo": "DPO towards refusal",
+    "sft-repaired": "SFT, repaired data",
+    "npo-repaired": "NPO, repaired data",
+    "rmu-repaired": "RMU, repaired data",
 }
 # a panel: title, queries, metric, the attack after which it is shown (None: before only), which end is good
 _PANELS = [

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
@@ -25,10 +26,16 @@ from .errors import UserError
 from .evaluate import ask, outcome_shares, rates
 from .files import make_folder, write_text
 
+if TYPE_CHECKING:
+    from .models import VLM
+
+REPAIRED = "-repaired"  # behind a method's name: the same on data whose lead words were made even
+# what can be compared with SFT as a cure: every objective that unlearns, and SFT and unlearning on repaired data
+METHODS = (*(n for n, o in objectives.OBJECTIVES.items() if o.unlearns), *(n + REPAIRED for n in ("sft", "npo", "rmu")))
 CONTROL = "sft-balanced"  # the same SFT on data in which no lead word tells harm: there must be no mirage
 _PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
 _PROBE_SIZES = (60, 60)
-_DEPENDS = ("miniguard", "data", "models", "objectives", "training", "attacks", "judges", "evaluate", "intervals")
+_DEPENDS = ("miniguard", "data", "models", "training", "attacks", "repair", "judges", "evaluate", "intervals")
 
 
 class Study(NamedTuple):
@@ -47,19 +54,19 @@ class Study(NamedTuple):
 def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> Study:
     """Base, SFT, SFT on balanced data and every unlearning method, each under every attack of attacks.HEADLINE.
 
-    seed: of safety data, training and test pictures; the base model stays the shipped one. report: called with a line per phase.
+    methods: names of objectives; with "-repaired" behind, the same on repaired data (repair.repair). seed: of safety data, training and
+    test pictures; the base model stays the shipped one. report: called with a line per phase.
     Raises UserError for an unknown method.
     """
     for method in methods:
-        if objectives.named(method).target != "leak":
-            raise UserError(f"{method!r} does not unlearn; for the methods choose from {', '.join(unlearning_methods())}.")
-    models = {"base": None, "sft": "sft", CONTROL: "sft", **{m: m for m in methods}}
+        if method not in METHODS:
+            raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(METHODS)}, or all.")
     answers, curves = [], []
-    for name, objective in models.items():
+    for name in dict.fromkeys(["base", "sft", CONTROL, *methods]):
         folder = make_folder(runs_dir() / f"{name}-seed{seed}-{_fingerprint(name, seed)}")
-        adapter = folder / name if objective else None
-        if objective:
-            _phase(f"train {name}", report, adapter, lambda n=name, o=objective, a=adapter: _train(n, o, seed, a))
+        adapter = None if name == "base" else folder / name
+        if adapter:
+            _phase(f"train {name}", report, adapter, lambda n=name, a=adapter: _train(n, seed, a))
             curves.append(pd.read_csv(adapter / "curves.csv", keep_default_na=False))
         file = folder / "answers.csv"
         _phase(f"evaluate {name}", report, file, lambda a=adapter, f=file: write_text(f, _ask(seed, a).to_csv(index=False)))
@@ -81,11 +88,6 @@ def seed_medians(table: pd.DataFrame) -> pd.DataFrame:
     each = pd.concat([summary(group) for _, group in table.groupby("seed")])
     text = each.groupby("model", sort=False).agg(lambda v: f"{v.median():.1f} ({v.min():.1f} to {v.max():.1f})")
     return text.reset_index()
-
-
-def unlearning_methods() -> list[str]:
-    """The objectives that forget the harmful answer itself."""
-    return [name for name, objective in objectives.OBJECTIVES.items() if objective.target == "leak"]
 
 
 def paper_table() -> pd.DataFrame:
@@ -137,25 +139,41 @@ def _sources() -> str:
 
 
 def _fingerprint(name: str, seed: int) -> str:
-    return hashlib.sha256(json.dumps([_sources(), name, seed, HEADLINE, _PROBE, _PROBE_SIZES]).encode()).hexdigest()[:10]
+    """A hash of all that a model's outcome depends on; of the objectives only its own, so that a change to one leaves the others kept."""
+    code = [f for f in vars(objectives).values() if inspect.isfunction(f) and f.__name__ not in objectives.OBJECTIVES]
+    if name != "base":
+        code.append(objectives.named(_objective(name)).loss)  # its decorator, and so its recipe, is part of its source
+    parts = [_sources(), name, seed, [inspect.getsource(f) for f in code], HEADLINE, _PROBE, _PROBE_SIZES]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
-def _train(name: str, objective: str, seed: int, out: Path) -> None:
+def _objective(name: str) -> str:
+    return name.split("-")[0]
+
+
+def _train(name: str, seed: int, out: Path) -> None:
     from .models import load
+    from .repair import repair
     from .training import train
 
-    validation = miniguard_split("validation", seed, sizes=_PROBE_SIZES)
+    examples = miniguard_split("train", seed, balanced=name == CONTROL)
     train(
         load("miniguard"),
-        objective,
-        miniguard_split("train", seed, balanced=name == CONTROL),
+        _objective(name),
+        repair(examples, seed) if name.endswith(REPAIRED) else examples,
         out=out,
         seed=seed,
-        probe=lambda vlm: rates(ask(vlm, validation, _PROBE, "exact", progress=False)),
+        probe=validation_probe(seed),
         probe_every=30,
         save_every=40,
         resume=True,
     )
+
+
+def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:
+    """What `training.train` asks while training on MiniGuard: a fixed slice of validation queries, as asked and attacked."""
+    examples = miniguard_split("validation", seed, sizes=_PROBE_SIZES)
+    return lambda vlm: rates(ask(vlm, examples, _PROBE, "exact", progress=False))
 
 
 def _ask(seed: int, adapter: Path | None) -> pd.DataFrame:

@@ -6,6 +6,7 @@ number of each, on one device or several, and a resumed run sees what the uninte
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -25,7 +26,7 @@ from . import objectives
 from .data import Example, read_examples
 from .errors import UserError
 from .files import make_folder, write_text
-from .models import VLM, Batch, add_lora, answer_batch
+from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, linear_modules, processes, unfreeze
 
 CURVE_COLUMNS = ["model", "step", "seconds", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
 Probe = Callable[[VLM], pd.DataFrame]  # a quick evaluation; evaluate.rates gives its columns
@@ -42,131 +43,188 @@ def train(
     steps: int | None = None,
     forget: int | None = None,
     retain: int | None = None,
+    accumulate: int = 1,
+    checkpointing: bool = False,
     rank: int = 16,
-    alpha: int = 32,
+    lora_alpha: int = 32,
+    targets: Sequence[str] = (),
+    projector: bool = False,
+    full: bool = False,
     probe: Probe | None = None,
     probe_every: int = 20,
+    patience: int = 0,
+    on_curve: Callable[[pd.DataFrame], None] | None = None,
     save_every: int = 50,
     resume: bool = False,
     **hyper: float,
 ) -> Path:
-    """Train a LoRA adapter with an objective and write it to the folder `out`; `vlm` itself is left as it was.
+    """Train a VLM with an objective and write what was learnt to the folder `out`.
 
     data: "miniguard", a VLGuard folder, a JSONL file, or Examples: the harmful ones are the forget set, the others the retain set.
-    lr, steps, forget, retain (examples of each a step) default to the objective's recipe on MiniGuard, hyper (beta, alpha …) to the
-    loss function's own. With `probe`, its rates are written to curves.csv every `probe_every` steps. While it runs, everything is
-    under `out` with ".partial" behind its name; `resume` goes on from the last checkpoint there.
-    Returns `out`, which then holds the adapter (safetensors), config.json and curves.csv. Load it with `load(model, adapter=out)`.
-    Raises UserError for an unknown objective or option, data it cannot use, or a loss that is no longer a number.
+    lr, steps, forget, retain (examples of each a step, on each device) default to the objective's recipe on MiniGuard, hyper (beta,
+    alpha …) to the loss function's own. accumulate: take each step in so many parts; checkpointing: keep no activations of layers; both
+    save memory and leave the result as it is.
+    A LoRA adapter of `rank` is trained on every linear layer of the language model, or on those named in `targets`, and with `projector`
+    on the projector too; `vlm` itself is left as it was. With `full` these layers' own weights are trained instead, in place.
+    probe: its rates are written to curves.csv every `probe_every` steps, and `on_curve` is called with the table so far. With `patience`,
+    training stops when `score` has not risen for so many probes, and the best weights are kept.
+    While it runs, everything is under `out` with ".partial" behind its name; `resume` goes on from the last checkpoint there.
+
+    Returns `out`, which then holds the adapter (safetensors), or with `full` the whole model in `out`/model, config.json, curves.csv and
+    loss.csv. Load it with `load(model, adapter=out)` or `load(out / "model")`.
+    Raises UserError for an unknown objective or option, data it cannot use, a loss that is no longer a number, or too little memory.
     """
     method = objectives.named(objective)
-    unknown = set(hyper) - set(method.hyper)
-    if unknown:
-        known = ", ".join(method.hyper) or "none"
-        raise UserError(f"The objective {objective} has no hyper-parameter {', '.join(sorted(unknown))}; it has {known}.")
     method = dataclasses.replace(
         method, lr=lr or method.lr, steps=steps or method.steps, forget=forget or method.forget, retain=retain or method.retain
     )
-    hyper = {**method.hyper, **hyper}
+    hyper = _hyper(objective, method, hyper, depth(vlm))
+    if method.forget % accumulate or method.retain % accumulate:
+        raise UserError(f"{method.forget} forget and {method.retain} retain examples do not divide into {accumulate} equal parts.")
+    if patience and not probe:
+        raise UserError("Early stopping (patience) needs a probe to go by.")
     out = Path(out)
     examples = list(read_examples(data, "train")) if isinstance(data, str | Path) else list(data)
     forget_set, retain_set = _sides(examples, method)
+    layers = hyper.get("layer")  # an objective that looks no further than a layer trains no further
+    modules = linear_modules(vlm, targets, layers, projector)
+    devices = processes()
     config = {
         "objective": objective,
         "base": vlm.name,
         "seed": seed,
-        **{field: getattr(method, field) for field in ("lr", "steps", "forget", "retain", "target")},
-        "lora": {"rank": rank, "alpha": alpha},
+        **{field: getattr(method, field) for field in ("lr", "steps", "forget", "retain", "answers")},
+        "trained": "full" if full else {"rank": rank, "lora_alpha": lora_alpha},
+        "modules": modules,
         "hyper": hyper,
         "examples": {"forget": len(forget_set), "retain": len(retain_set)},
-        "device": str(vlm.device),
+        "accumulate": accumulate,
+        "checkpointing": checkpointing,
+        "patience": patience,
+        "device": f"{devices.num_processes} × {vlm.device.type}",
+        "dtype": str(vlm.model.dtype).removeprefix("torch."),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")},
     }
     partial = unfinished(out, resume)
     _same_settings(partial / "config.json", config)
-    rows = list(schedule(forget_set, retain_set, method, seed))
-    references = _reference_logprobs(vlm, {id(e): e for e in rows if e.harmful}.values()) if method.reference else {}
-    student = add_lora(vlm, rank, alpha, seed)
+    rows = list(schedule(forget_set, retain_set, method, seed, devices.num_processes))
+    references = _reference_logprobs(vlm, rows, method.answers) if method.reference else {}
+    if full:
+        student = unfreeze(vlm, modules)
+        if layers:
+            freeze_copy(student, layers)
+    else:
+        student = add_lora(vlm, modules, rank, lora_alpha, seed)
     student.name = out.name
 
     def collate(chunk: Sequence[Example]) -> dict[str, Batch]:
-        sides = {"forget": [e for e in chunk if e.harmful], "retain": [e for e in chunk if not e.harmful]}
+        harmful, harmless = [e for e in chunk if e.harmful], [e for e in chunk if not e.harmful]
+        wanted = [(e, field) for field in method.answers for e in harmful]  # one block of rows for each kind of answer
         batches = {
-            side: answer_batch(
-                student,
-                [e.picture() for e in side_rows],
-                [e.query for e in side_rows],
-                [getattr(e, method.target) if e.harmful else e.response for e in side_rows],
-            )
-            for side, side_rows in sides.items()
+            "forget": _batch(student, [e for e, _ in wanted], [getattr(e, field) for e, field in wanted]),
+            "retain": _batch(student, harmless, [e.response for e in harmless]),
         }
         if method.reference:
-            batches["forget"]["reference"] = torch.tensor([references[id(e)] for e in sides["forget"]], device=student.device)
+            batches["forget"]["reference"] = torch.tensor([references[id(e), field] for e, field in wanted])
         return batches
 
     def loss(model, sides: dict[str, Batch]) -> torch.Tensor:
         return method.loss(model, sides["forget"], sides["retain"], **hyper)
 
     try:
-        fit(
+        losses = fit(
             student,
             loss,
             rows,
             collate,
             partial,
-            batch=method.forget + method.retain,
+            batch=(method.forget + method.retain) // accumulate,
             lr=method.lr,
             seed=seed,
-            save_every=save_every,
-            callbacks=[_Curve(student, probe, probe_every, partial)],
+            save_every=probe_every if patience else save_every,
+            curve=Curve(student, probe, probe_every, partial, on_curve),
+            patience=patience,
+            gradient_accumulation_steps=accumulate,
+            activation_checkpointing=checkpointing,
         )
-        student.model.save_pretrained(partial, safe_serialization=True)
+        if devices.is_main_process:
+            write_text(partial / "loss.csv", losses.to_csv(index=False))
+            student.model.save_pretrained(partial / "model" if full else partial)
+            if full:
+                student.processor.save_pretrained(partial / "model")
     finally:
-        student.model.unload()  # the caller's network, as it was
+        if not full:
+            student.model.unload()  # the caller's network, as it was
         vlm.model.eval()
     finish(partial, out)
     return out
 
 
+def _hyper(objective: str, method: objectives.Objective, given: dict[str, float], layers: int) -> dict[str, float]:
+    """The loss's hyper-parameters, whole numbers where the defaults are, checked."""
+    unknown = set(given) - set(method.hyper)
+    if unknown:
+        known = ", ".join(method.hyper) or "none"
+        raise UserError(f"The objective {objective} has no hyper-parameter {', '.join(sorted(unknown))}; it has {known}.")
+    hyper = {name: type(default)(given.get(name, default)) for name, default in method.hyper.items()}
+    if not 1 <= hyper.get("layer", 1) <= layers:
+        raise UserError(f"The layer {hyper['layer']} is not in this model, whose language model has layers 1 to {layers}.")
+    return hyper
+
+
 def unfinished(out: Path, resume: bool) -> Path:
     """The folder in which a run works before it may call itself `out`. Raises UserError where something is in the way."""
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another --out, or remove it.")
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists() and not resume:
-        raise UserError(f"{partial} holds an unfinished run; add --resume to go on, or remove it.")
-    return make_folder(partial)
+    devices, resolved = processes(), out.absolute()
+    partial = resolved.with_name(resolved.name + ".partial")
+    if devices.is_main_process:
+        if out.exists():
+            raise UserError(f"{out} exists already; choose another --out, or remove it.")
+        if partial.exists() and not resume:
+            raise UserError(f"{partial} holds an unfinished run; add --resume to go on, or remove it.")
+        make_folder(partial)
+    devices.wait_for_everyone()
+    return partial
 
 
 def finish(partial: Path, out: Path) -> None:
     """The run is complete: drop its checkpoints and give it its name."""
-    shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-    partial.replace(out)
+    devices = processes()
+    devices.wait_for_everyone()
+    if devices.is_main_process:
+        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+        partial.replace(out)
+    devices.wait_for_everyone()
 
 
 def _same_settings(file: Path, config: dict) -> None:
     """Note a run's settings, or on resuming insist that they are the same."""
-    text = json.dumps(config, indent=2) + "\n"
-    if file.exists() and (old := json.loads(file.read_text())) != json.loads(text):
-        changed = ", ".join(k for k in config if old.get(k) != json.loads(text)[k])
+    config = json.loads(json.dumps(config))
+    if file.exists() and (old := json.loads(file.read_text())) != config:
+        changed = ", ".join(k for k in config if old.get(k) != config[k])
         raise UserError(f"The unfinished run in {file.parent} has other settings ({changed}); resume with the same, or remove it.")
-    write_text(file, text)
+    if processes().is_main_process:
+        write_text(file, json.dumps(config, indent=2) + "\n")
 
 
 def _sides(examples: Sequence[Example], method: objectives.Objective) -> tuple[list[Example], list[Example]]:
     """Forget and retain set, with what the objective needs."""
     forget_set, retain_set = [e for e in examples if e.harmful], [e for e in examples if not e.harmful]
-    if not forget_set or not retain_set:
-        raise UserError("The training data need harmful and harmless queries (the forget and the retain set); one of them is missing.")
-    lacking = [e.id for e in forget_set if not getattr(e, method.target)]
-    if lacking:
-        field = "harmful_response" if method.target == "leak" else "response"
-        raise UserError(f"The record {lacking[0]!r} and {len(lacking) - 1} others have no {field}, which this objective trains on; add it.")
+    for side, found, kind in (("forget", forget_set, "harmful"), ("retain", retain_set, "harmless")):
+        if not found:
+            raise UserError(f"The {side} set is empty: the training data hold no {kind} query; they need harmful and harmless ones.")
+    for field in method.answers:
+        lacking = [e.id for e in forget_set if not getattr(e, field)]
+        if lacking:
+            name = "harmful_response" if field == "leak" else field
+            others = f" and {len(lacking) - 1} others have" if len(lacking) > 1 else " has"
+            raise UserError(f"The record {lacking[0]!r}{others} no {name}, which this objective trains on; add it.")
     return forget_set, retain_set
 
 
-def schedule(forget_set: Sequence[Example], retain_set: Sequence[Example], method: objectives.Objective, seed: int) -> Iterator[Example]:
-    """The examples of all steps in order: each step holds method.forget and method.retain of them, evenly mixed.
+def schedule(
+    forget_set: Sequence[Example], retain_set: Sequence[Example], method: objectives.Objective, seed: int, devices: int = 1
+) -> Iterator[Example]:
+    """The examples of all steps in order: each step holds method.forget and method.retain of them a device, evenly mixed.
 
     Both streams are shuffled anew and cycled whenever they run out, so that the shorter one never ends a run.
     """
@@ -178,28 +236,34 @@ def schedule(forget_set: Sequence[Example], retain_set: Sequence[Example], metho
 
     streams = {"forget": stream(forget_set), "retain": stream(retain_set)}
     size = method.forget + method.retain
-    for _ in range(method.steps):
+    for _ in range(method.steps * devices):
         for i in range(size):  # a forget example wherever their due number rises
             due = (i + 1) * method.forget // size > i * method.forget // size
             yield next(streams["forget" if due else "retain"])
 
 
-def _reference_logprobs(vlm: VLM, examples, batch_size: int = 64) -> dict[int, float]:
-    """log π₀(leak | x) of each example, by its identity: computed once, while the network has no adapter yet."""
-    examples = list(examples)
-    found: dict[int, float] = {}
-    for start in tqdm(range(0, len(examples), batch_size), desc="reference", leave=False):
-        chunk = examples[start : start + batch_size]
+def _batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) -> Batch:
+    return answer_batch(vlm, [e.picture() for e in examples], [e.query for e in examples], answers)
+
+
+def _reference_logprobs(vlm: VLM, rows: Sequence[Example], fields: Sequence[str], size: int = 64) -> dict[tuple[int, str], float]:
+    """log π₀(y | x) by (identity of the example, field of its answer): computed once, while the network is as yet untrained."""
+    wanted = [(e, field) for e in {id(e): e for e in rows if e.harmful}.values() for field in fields]
+    found: dict[tuple[int, str], float] = {}
+    for start in tqdm(range(0, len(wanted), size), desc="reference", leave=False):
+        chunk = wanted[start : start + size]
         with torch.inference_mode():
-            batch = answer_batch(vlm, [e.picture() for e in chunk], [e.query for e in chunk], [e.leak for e in chunk])
-            found |= zip(map(id, chunk), objectives.sequence_logprobs(vlm.model, batch).tolist(), strict=True)
+            batch = _batch(vlm, [e for e, _ in chunk], [getattr(e, field) for e, field in chunk])
+            values = objectives.sequence_logprobs(vlm.model, batch).tolist()
+        found |= {(id(e), field): value for (e, field), value in zip(chunk, values, strict=True)}
     return found
 
 
 class _Trainer(transformers.Trainer):
-    """Trainer with a loss of our own over whatever the collator makes."""
+    """Trainer with a loss of our own over whatever the collator makes, and a probe in place of its evaluation."""
 
     loss: Callable[..., torch.Tensor]
+    curve: Curve
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss = self.loss(model, inputs)
@@ -208,6 +272,11 @@ class _Trainer(transformers.Trainer):
                 f"The loss is no longer a number at step {self.state.global_step + 1}; lower --lr. The last good checkpoint is kept."
             )
         return loss
+
+    def evaluate(self, *args, **kwargs):
+        metrics = {"eval_score": self.curve.record(self.state.global_step)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
 def fit(
@@ -221,21 +290,25 @@ def fit(
     lr: float,
     seed: int,
     save_every: int,
-    callbacks: Sequence[transformers.TrainerCallback],
+    curve: Curve,
+    patience: int = 0,
     **arguments,
-) -> None:
-    """Run transformers' Trainer once over `rows`, in order, `batch` a step; go on from a checkpoint in `folder` if there is one.
+) -> pd.DataFrame:
+    """Run transformers' Trainer once over `rows`, in order, `batch` at a time; go on from a checkpoint in `folder` if there is one.
 
     loss: (network, what `collate` made of a batch of rows) → scalar. arguments: further TrainingArguments.
+    Returns the loss of every step: step, loss.
     """
     checkpoints = folder / "checkpoints"
     settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, **arguments}
+    each_step = batch * settings.get("gradient_accumulation_steps", 1) * processes().num_processes
+    probes = curve.probe is not None
     trainer = _Trainer(
         model=vlm.model,
         args=transformers.TrainingArguments(
             output_dir=str(checkpoints),
             per_device_train_batch_size=batch,
-            max_steps=len(rows) // batch,
+            max_steps=len(rows) // each_step,
             train_sampling_strategy="sequential",  # `rows` are in order already
             learning_rate=lr,
             bf16=vlm.model.dtype == torch.bfloat16,
@@ -243,30 +316,72 @@ def fit(
             seed=seed,
             save_steps=save_every,
             save_total_limit=2,
-            logging_strategy="no",
+            eval_strategy="steps" if probes else "no",
+            eval_steps=curve.every,
+            eval_on_start=probes,
+            metric_for_best_model="score",
+            load_best_model_at_end=patience > 0,
+            logging_steps=1,
             report_to="none",
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_pin_memory=False,
+            ddp_find_unused_parameters=False,  # all that is trained is used, in both of a step's forward passes
+            activation_checkpointing_kwargs={"use_reentrant": False},
             **settings,
         ),
         train_dataset=rows,
+        eval_dataset=rows[:1],  # Trainer wants one; the probe brings its own
         data_collator=collate,
-        callbacks=list(callbacks),
+        callbacks=[curve, *([transformers.EarlyStoppingCallback(patience)] if patience else [])],
     )
-    trainer.loss = loss
+    trainer.loss, trainer.curve = loss, curve
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
+    with _memory_named():
+        trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
+    history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return pd.DataFrame(history, columns=["step", "loss"])
 
 
-class Bar(transformers.TrainerCallback):
-    """A progress bar for `fit`."""
+@contextlib.contextmanager
+def _memory_named():
+    """Running out of memory as one sentence that names what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise UserError(
+            "The memory is not enough: lower --forget, --retain or --rank, raise --accumulate, or add --checkpointing or --four-bit. "
+            "The last checkpoint is kept."
+        ) from None
 
-    def __init__(self, name: str):
-        self.name = name
+
+class Curve(transformers.TrainerCallback):
+    """A run's progress bar and, if it has a probe, its rates every so many steps, in curves.csv; `seconds` leaves the probing out."""
+
+    def __init__(
+        self,
+        vlm: VLM,
+        probe: Probe | None = None,
+        every: int = 20,
+        folder: Path | None = None,
+        on_curve: Callable[[pd.DataFrame], None] | None = None,
+    ):
+        self.vlm, self.probe, self.every, self.folder, self.on_curve = vlm, probe, every, folder, on_curve
+        self.table = pd.DataFrame(columns=CURVE_COLUMNS)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=f"training {self.name}", leave=False)
+        self.main = state.is_world_process_zero
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=f"training {self.vlm.name}", leave=False, disable=not self.main or None
+        )
+        self.seconds = 0.0
+        if self.probe and state.global_step and (self.folder / "curves.csv").exists():  # what came after the checkpoint will come again
+            old = pd.read_csv(self.folder / "curves.csv", keep_default_na=False)
+            self.table = old[old.step <= state.global_step]
+            self.seconds = float(self.table.seconds.max()) if len(self.table) else 0.0
+        self.since = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update()
@@ -274,37 +389,24 @@ class Bar(transformers.TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
 
-
-class _Curve(Bar):
-    """The progress bar, and the rates of a probe every so many steps, in curves.csv; `seconds` leaves the probing out."""
-
-    def __init__(self, vlm: VLM, probe: Probe | None, every: int, folder: Path):
-        super().__init__(vlm.name)
-        self.vlm, self.probe, self.every, self.path = vlm, probe, every, folder / "curves.csv"
-        self.seconds, self.since = 0.0, 0.0
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control)
-        self.table = pd.DataFrame(columns=CURVE_COLUMNS)
-        if state.global_step and self.path.exists():  # resumed: what came after the checkpoint will come again
-            old = pd.read_csv(self.path)
-            self.table = old[old.step <= state.global_step]
-            self.seconds = float(self.table.seconds.max()) if len(self.table) else 0.0
-        else:
-            self._record(0)
+    def record(self, step: int) -> float:
+        """Probe the model as it is now; its `score`."""
+        if step in set(self.table.step):  # a resumed run starts where it has been probed already
+            return score(self.table[self.table.step == step])
+        self.seconds += time.monotonic() - self.since
+        self.vlm.model.eval()
+        rates = self.probe(self.vlm).assign(model=self.vlm.name, step=step, seconds=round(self.seconds, 2))[CURVE_COLUMNS]
+        self.vlm.model.train()
+        self.table = rates if self.table.empty else pd.concat([self.table, rates], ignore_index=True)
+        if self.main:
+            write_text(self.folder / "curves.csv", self.table.to_csv(index=False))
+            if self.on_curve:
+                self.on_curve(self.table)
         self.since = time.monotonic()
+        return score(rates)
 
-    def on_step_end(self, args, state, control, **kwargs):
-        super().on_step_end(args, state, control)
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self.seconds += time.monotonic() - self.since
-            self._record(state.global_step)
-            self.since = time.monotonic()
 
-    def _record(self, step: int) -> None:
-        if self.probe:
-            self.vlm.model.eval()
-            rates = self.probe(self.vlm).assign(step=step, seconds=round(self.seconds, 2))
-            self.vlm.model.train()
-            self.table = rates[CURVE_COLUMNS] if self.table.empty else pd.concat([self.table, rates[CURVE_COLUMNS]])
-        write_text(self.path, self.table.to_csv(index=False))
+def score(rates: pd.DataFrame) -> float:
+    """One number to stop by, from 1 down to −2: lowest utility − highest ASR − highest RR on harmless queries, over all attacks."""
+    worst = rates.groupby(["queries", "metric"]).value.agg(["min", "max"])
+    return worst.at[("harmless", "utility"), "min"] - worst.at[("harmful", "asr"), "max"] - worst.at[("harmless", "rr"), "max"]

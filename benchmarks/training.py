@@ -1,0 +1,177 @@
+"""What a training step costs, ours beside other ways, measured in one run: `python -m benchmarks.training [--json]`.
+
+Every measurement is a process of its own, so that none inherits another's memory; all on a random LLaVA of true architecture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def measure(kind: str, model: Path, **options) -> dict:
+    """Run one measurement in a fresh process: {"peak": bytes above what the libraries take, "seconds": median of a step}."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.training", "--measure", kind, "--model", str(model)]
+    done = subprocess.run([*command, "--options", json.dumps(options)], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _ours(model: Path, steps: int = 5, **options) -> list[float]:
+    """Seconds of each step of `training.train`."""
+    from workbench import training
+    from workbench.data import miniguard_split
+    from workbench.models import load
+
+    ends: list[float] = []
+    training.Curve.on_step_end = lambda self, args, state, control, **kwargs: ends.append(time.monotonic())
+    settings = {"objective": "npo", "forget": 4, "retain": 4} | options
+    with tempfile.TemporaryDirectory() as folder:
+        data = miniguard_split("train", sizes=(40, 40))
+        training.train(load(model, device="cpu"), data=data, out=Path(folder) / "run", steps=steps, save_every=1000, **settings)
+    return [b - a for a, b in itertools.pairwise(ends)]
+
+
+def _npo_loop(model: Path, steps: int = 5, full: bool = False) -> list[float]:
+    """Seconds of each step of a bare PyTorch loop with NPO, with our adapter and cached reference.
+
+    full: as the reference recipe does it, training all of the language model's weights and asking a frozen second copy in every step.
+    """
+    import copy
+
+    import torch
+
+    from workbench import models, objectives, training
+    from workbench.data import miniguard_split
+
+    vlm = models.load(model, device="cpu")
+    method = objectives.named("npo")
+    data = miniguard_split("train", sizes=(40, 40))
+    sides = [[e for e in data if e.harmful == harmful] for harmful in (True, False)]
+    rows = [[side[4 * i + j] for j in range(4)] for i in range(steps) for side in sides]
+    if full:
+        frozen = copy.deepcopy(vlm.model).requires_grad_(False)
+        vlm.model.requires_grad_(False)
+        vlm.model.get_decoder().requires_grad_(True)
+        vlm.model.lm_head.requires_grad_(True)
+        student = vlm
+    else:
+        cached = training._reference_logprobs(vlm, [e for chunk in rows for e in chunk], ("leak",))
+        student = models.add_lora(vlm, models.linear_modules(vlm), rank=16, alpha=32, seed=0)
+    optimiser = torch.optim.AdamW([p for p in student.model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
+    student.model.train()
+    seconds = []
+    for i in range(steps):
+        started = time.monotonic()
+        forget, retain = rows[2 * i : 2 * i + 2]
+        batch = training._batch(student, forget, [e.leak for e in forget])
+        if full:
+            with torch.no_grad():
+                batch["reference"] = objectives.sequence_logprobs(frozen, batch)
+        else:
+            batch["reference"] = torch.tensor([cached[id(e), "leak"] for e in forget])
+        loss = method.loss(student.model, batch, training._batch(student, retain, [e.response for e in retain]), **method.hyper)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in student.model.parameters() if p.requires_grad], 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        seconds.append(time.monotonic() - started)
+    return seconds[1:]
+
+
+def _hidden(model: Path, layer: int, truncated: bool, repeats: int = 7) -> list[float]:
+    """Seconds of one forward and backward pass for the hidden states of a layer, run up to it or to the end."""
+    from workbench import models, training
+    from workbench.data import miniguard_split
+
+    vlm = models.load(model, device="cpu")
+    student = models.add_lora(vlm, models.linear_modules(vlm, layers=layer), rank=16, alpha=32, seed=0)
+    examples = [e for e in miniguard_split("train", sizes=(8, 0))]
+    batch = training._batch(student, examples, [e.leak for e in examples])
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    seconds = []
+    for _ in range(repeats):
+        started = time.monotonic()
+        if truncated:
+            hidden, _ = models.hidden_states(student.model, batch, layer)
+        else:
+            hidden = student.model(**inputs, output_hidden_states=True).hidden_states[layer]
+        hidden.pow(2).mean().backward()
+        seconds.append(time.monotonic() - started)
+    return seconds[1:]
+
+
+MEASURES = {"ours": _ours, "loop": _npo_loop, "hidden": _hidden}
+
+
+def compare(folder: Path, layers: int = 8) -> list[dict]:
+    """The ratios: [{"what", "ours", "other", "ratio", "bound"}]."""
+    from benchmarks.llava import write_llava
+
+    model, layer = write_llava(folder / "llava", layers=layers), 2
+    ours, bare = measure("ours", model), measure("loop", model)
+    reference = measure("loop", model, full=True)
+    short, whole = (measure("hidden", model, layer=layer, truncated=t) for t in (True, False))
+    table = [
+        ("peak memory, MiB: LoRA and cache / full and second copy", ours["peak"] / 2**20, reference["peak"] / 2**20, 0.4),
+        ("seconds a step: LoRA and cache / full and second copy", ours["seconds"], reference["seconds"], 0.65),
+        (
+            f"seconds, RMU at layer {layer} of {layers}: truncated / full forward",
+            short["seconds"],
+            whole["seconds"],
+            (layer + 1) / layers + 0.15,
+        ),
+        ("seconds a step: our loop / a bare PyTorch loop", ours["seconds"], bare["seconds"], 1.1),
+    ]
+    return [{"what": w, "ours": a, "other": b, "ratio": a / b, "bound": bound} for w, a, b, bound in table]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--options", type=json.loads, default={}, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(_measured(MEASURES[given.measure], given.model, given.options)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = compare(Path(folder))
+    if given.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{'':62} {'ours':>9} {'other':>9} {'ratio':>6} {'bound':>6}")
+    for row in found:
+        print(f"{row['what']:62} {row['ours']:9.3f} {row['other']:9.3f} {row['ratio']:6.2f} {row['bound']:6.2f}")
+
+
+def _measured(run, model: Path, options: dict) -> dict:
+    import os
+
+    os.environ["TQDM_DISABLE"] = "1"
+    import psutil
+    import torch
+
+    import workbench.training  # noqa: F401 (what the libraries take is not the step's)
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    before = psutil.Process().memory_info().rss
+    seconds = run(model, **options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return {"peak": peak, "seconds": statistics.median(seconds)}
+
+
+if __name__ == "__main__":
+    main()
