@@ -14,7 +14,7 @@ PATCH = 14  # pixels
 
 
 def write_llava(folder: Path, hidden: int = 768, layers: int = 8, image_size: int = 168) -> Path:
-    """Write a checkpoint with its processor: by default 83 million parameters, 144 image tokens, 32,000 words in its vocabulary."""
+    """Write a checkpoint with its processor: by default 99 million parameters, 144 image tokens, 32,000 words in its vocabulary."""
     small = untrained()
     processor, tokenizer = small.processor, small.processor.tokenizer
     processor.image_processor.size = {"height": image_size, "width": image_size}
