@@ -3,6 +3,7 @@
 import io
 
 import IPython.display
+import matplotlib.pyplot as plt
 import pandas as pd
 from PIL import Image
 
@@ -10,7 +11,7 @@ import workbench as wb
 
 
 def test_live_curves_replace_one_image(monkeypatch):
-    shown = []
+    shown, open_before = [], plt.get_fignums()
     monkeypatch.setattr(IPython.display, "display", shown.append)
     redraw = wb.live_curves()
     (image,) = shown
@@ -21,6 +22,4 @@ def test_live_curves_replace_one_image(monkeypatch):
     redraw(table)
     assert len(shown) == 1 and image.value != first
     assert Image.open(io.BytesIO(image.value)).format == "PNG"
-    import matplotlib.pyplot as plt
-
-    assert not plt.get_fignums()  # else the notebook would show the figure a second time
+    assert plt.get_fignums() == open_before  # else the notebook would show the figure a second time
