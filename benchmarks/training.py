@@ -97,7 +97,7 @@ def _hidden(model: Path, layer: int, truncated: bool, repeats: int = 7) -> list[
 
     vlm = models.load(model, device="cpu")
     student = models.add_lora(vlm, models.linear_modules(vlm, layers=layer), rank=16, alpha=32, seed=0)
-    examples = [e for e in miniguard_split("train", sizes=(8, 0))]
+    examples = miniguard_split("train", sizes=(8, 0))
     batch = training._batch(student, examples, [e.leak for e in examples])
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     seconds = []

@@ -177,16 +177,18 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     class Stop(Exception):
         pass
 
-    def stop_after_two(table):
-        if table.step.max() == 2:
+    def stop_at_four(table):
+        if table.step.max() == 4:
             raise Stop
 
-    scores = iter([0.1, 0.9])
-    with pytest.raises(Stop):
-        run(tmp_path / "two", steps=20, probe=probe, probe_every=2, save_every=1, on_curve=stop_after_two)
-    kept = load_file(tmp_path / "two.partial" / "checkpoints" / "checkpoint-1" / "adapter_model.safetensors")
+    scores = iter([0.1, 0.9, 0.3])
+    with pytest.raises(Stop):  # the same run, with a checkpoint a step, left when steps 2 and 3 are the last two kept
+        run(tmp_path / "four", steps=20, probe=probe, probe_every=2, save_every=1, on_curve=stop_at_four)
+    second, third = (
+        load_file(tmp_path / "four.partial" / "checkpoints" / f"checkpoint-{step}" / "adapter_model.safetensors") for step in (2, 3)
+    )
     best = load_file(out / "adapter_model.safetensors")
-    assert any(not torch.equal(kept[k], best[k]) for k in best)
+    assert all(torch.equal(second[k], best[k]) for k in best) and any(not torch.equal(third[k], best[k]) for k in best)
 
 
 def test_score_is_the_worst_over_attacks():

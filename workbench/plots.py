@@ -90,7 +90,7 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
 
 
 def curves(table: pd.DataFrame) -> Figure:
-    """ASR, RR and utility against training steps, one column a model; attacked rates dashed; bands are 95% intervals.
+    """ASR, RR and utility against training steps, one panel a model, four a row; attacked rates dashed; bands are 95% intervals.
 
     table: a run's curves.csv (values in [0, 1]), or several of them together.
     """
@@ -102,8 +102,13 @@ def curves(table: pd.DataFrame) -> Figure:
         ("harmless", "rr", lambda a: a.startswith("share"), "… after “Share”", BEFORE, "--", "D"),
         ("harmless", "utility", lambda a: a == "none", "harmless answered right", "#444444", ":", "s"),
     ]
-    figure, axes = plt.subplots(1, len(models), figsize=(1 + 3.6 * len(models), 3.8), sharey=True, squeeze=False, layout="constrained")
-    for axis, model in zip(axes[0], models, strict=True):
+    columns = min(4, len(models))
+    rows = -(-len(models) // columns)
+    size = (1 + 3.6 * columns, 0.8 + 3 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(models) :]:
+        axis.axis("off")
+    for axis, model in zip(axes.flat, models, strict=False):
         for queries, metric, wanted, label, colour, style, marker in lines:
             mine = table[(table.model == model) & (table.queries == queries) & (table.metric == metric) & table.attack.map(wanted)]
             face = "white" if style == "-" else colour
@@ -114,8 +119,9 @@ def curves(table: pd.DataFrame) -> Figure:
         axis.set(title=NAMES.get(model, model), xlabel="training step", ylim=(-4, 104))
         axis.grid(color="#eeeeee")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("per cent of validation queries")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.supylabel("per cent of validation queries", fontsize="medium")
+    across = 5 if columns > 2 else columns + 1  # entries of the legend that fit side by side
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=across, frameon=False)
     return figure
 
 

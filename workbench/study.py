@@ -52,7 +52,7 @@ class Study(NamedTuple):
 
 
 def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> Study:
-    """Base, SFT, SFT on balanced data and every unlearning method, each under every attack of attacks.HEADLINE.
+    """Base, SFT, SFT on balanced data and every one of `methods`, each under every attack of attacks.HEADLINE.
 
     methods: names of objectives; with "-repaired" behind, the same on repaired data (repair.repair). seed: of safety data, training and
     test pictures; the base model stays the shipped one. report: called with a line per phase.

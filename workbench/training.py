@@ -109,24 +109,8 @@ def train(
     _same_settings(partial / "config.json", config)
     rows = list(schedule(forget_set, retain_set, method, seed, devices.num_processes))
     references = _reference_logprobs(vlm, rows, method.answers) if method.reference else {}
-    if full:
-        student = unfreeze(vlm, modules)
-        if layers:
-            freeze_copy(student, layers)
-    else:
-        student = add_lora(vlm, modules, rank, lora_alpha, seed)
+    student = _student(vlm, modules, full, layers, rank, lora_alpha, seed)
     student.name = out.name
-
-    def collate(chunk: Sequence[Example]) -> dict[str, Batch]:
-        harmful, harmless = [e for e in chunk if e.harmful], [e for e in chunk if not e.harmful]
-        wanted = [(e, field) for field in method.answers for e in harmful]  # one block of rows for each kind of answer
-        batches = {
-            "forget": _batch(student, [e for e, _ in wanted], [getattr(e, field) for e, field in wanted]),
-            "retain": _batch(student, harmless, [e.response for e in harmless]),
-        }
-        if method.reference:
-            batches["forget"]["reference"] = torch.tensor([references[id(e), field] for e, field in wanted])
-        return batches
 
     def loss(model, sides: dict[str, Batch]) -> torch.Tensor:
         return method.loss(model, sides["forget"], sides["retain"], **hyper)
@@ -136,7 +120,7 @@ def train(
             student,
             loss,
             rows,
-            collate,
+            _collator(student, method, references),
             partial,
             batch=(method.forget + method.retain) // accumulate,
             lr=method.lr,
@@ -153,7 +137,9 @@ def train(
             if full:
                 student.processor.save_pretrained(partial / "model")
     finally:
-        if not full:
+        if full:
+            vars(vlm.model).pop("frozen_copy", None)
+        else:
             student.model.unload()  # the caller's network, as it was
         vlm.model.eval()
     finish(partial, out)
@@ -170,6 +156,33 @@ def _hyper(objective: str, method: objectives.Objective, given: dict[str, float]
     if not 1 <= hyper.get("layer", 1) <= layers:
         raise UserError(f"The layer {hyper['layer']} is not in this model, whose language model has layers 1 to {layers}.")
     return hyper
+
+
+def _student(vlm: VLM, modules: Sequence[str], full: bool, layers: int | None, rank: int, lora_alpha: int, seed: int) -> VLM:
+    """The VLM made ready to be trained, and its reference: an adapter to switch off, or a frozen copy if its hidden states are needed."""
+    if not full:
+        return add_lora(vlm, modules, rank, lora_alpha, seed)
+    student = unfreeze(vlm, modules)
+    if layers:
+        freeze_copy(student, layers)
+    return student
+
+
+def _collator(student: VLM, method: objectives.Objective, references: dict[tuple[int, str], float]) -> Callable:
+    """What makes a forget and a retain batch of a step's examples."""
+
+    def collate(chunk: Sequence[Example]) -> dict[str, Batch]:
+        harmful, harmless = [e for e in chunk if e.harmful], [e for e in chunk if not e.harmful]
+        wanted = [(e, field) for field in method.answers for e in harmful]  # one block of rows for each kind of answer
+        batches = {
+            "forget": _batch(student, [e for e, _ in wanted], [getattr(e, field) for e, field in wanted]),
+            "retain": _batch(student, harmless, [e.response for e in harmless]),
+        }
+        if method.reference:
+            batches["forget"]["reference"] = torch.tensor([references[id(e), field] for e, field in wanted])
+        return batches
+
+    return collate
 
 
 def unfinished(out: Path, resume: bool) -> Path:
