@@ -1,6 +1,7 @@
 """Loading, prompts, batches: what must not matter does not, and what must, does."""
 
 import copy
+import functools
 import shutil
 
 import pytest
@@ -39,6 +40,35 @@ def test_answers_in_batches_are_those_of_one_by_one(vlm, few):
     images, queries, _ = columns(few)
     queries[::3] = [f"What now, {q}" for q in queries[::3]]  # lengths differ, so rows are padded
     assert vlm.answers(images, queries, batch_size=7) == [vlm.answer(i, q) for i, q in zip(images, queries, strict=True)]
+
+
+def counted(monkeypatch, network):
+    """A list that grows by one entry whenever the network looks at pictures."""
+    looks, look = [], network.get_image_features
+    monkeypatch.setattr(network, "get_image_features", functools.wraps(look)(lambda *a, **k: looks.append(1) or look(*a, **k)))
+    return looks
+
+
+def test_pictures_are_looked_at_once(monkeypatch, vlm, few):
+    images, queries, _ = columns(few)
+    looks, fresh = counted(monkeypatch, vlm.model), models.VLM(vlm.model, vlm.processor, "x")
+    first = fresh.answers(images, queries)
+    assert fresh.answers(images, queries[::-1]) != first and fresh.answers(images, queries) == first
+    assert len(looks) == 1
+    assert first == models.generate(vlm, models.prompt_batch(vlm, images, queries))  # as without features kept
+    assert fresh.answers(images[::-1], queries[::-1]) == first[::-1] and len(looks) == 2
+
+
+def test_features_are_bounded_and_never_kept_while_the_projector_learns(monkeypatch, vlm, few):
+    images, queries, _ = columns(few)
+    monkeypatch.setattr(models, "FEATURE_BYTES", 3 * (37 * 96 + 36 * 128) * 4)  # three pictures: tower and projector, 4 bytes a number
+    one = models.VLM(vlm.model, vlm.processor, "x")
+    for image, query in zip(images, queries, strict=True):
+        one.answer(image, query)
+    assert len(one.features) == 3
+    student = lora_on(copy.deepcopy(vlm.model), vlm, projector=True)
+    student.answers(images, queries)
+    assert not student.features
 
 
 def test_the_picture_matters(vlm, few):

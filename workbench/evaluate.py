@@ -67,19 +67,15 @@ def ask(
     from .models import processes
 
     verdict = judges.judge(judge, examples)  # before anything is asked
-    tries = [
-        (example, name, shot, query)
-        for name in names
-        for example in examples
-        for shot, query in enumerate(attacks.rewrites(example.query, name), start=1)
-    ]
     rows = []
-    with processes().split_between_processes(tries) as mine:
-        starts = range(0, len(mine), batch_size)
-        for start in tqdm(starts, desc=f"asking {vlm.name}", leave=False) if progress else starts:
-            chunk = mine[start : start + batch_size]
-            texts = vlm.answers([example.picture() for example, *_ in chunk], [query for *_, query in chunk], batch_size=batch_size)
-            for (example, name, shot, query), text in zip(chunk, texts, strict=True):
+    with processes().split_between_processes(list(examples)) as mine:
+        # the same pictures come again for every shot of every attack, in the same batches: the model then knows them already
+        chunks = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+        work = [(name, shot, chunk) for name in names for shot in range(1, attacks.parse(name)[1] + 1) for chunk in chunks]
+        for name, shot, chunk in tqdm(work, desc=f"asking {vlm.name}", leave=False) if progress else work:
+            queries = [attacks.rewrites(example.query, name)[shot - 1] for example in chunk]
+            texts = vlm.answers([example.picture() for example in chunk], queries, batch_size=batch_size)
+            for example, query, text in zip(chunk, queries, texts, strict=True):
                 kind = "harmful" if example.harmful else "harmless"
                 rows.append((example.id, vlm.name, name, shot, kind, query, text, verdict(example, text)))
     rows = gather_object(rows)

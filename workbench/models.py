@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import importlib.util
+import inspect
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from .errors import UserError, first_line
 Batch = dict[str, torch.Tensor]
 IGNORED = -100  # the label of positions that must not enter a loss
 MAX_NEW_TOKENS = 64  # where the model's generation_config sets none
+FEATURE_BYTES = 2**29  # of pictures' features that a VLM keeps
 
 
 @dataclass
@@ -38,6 +42,7 @@ class VLM:
     model: Any
     processor: Any
     name: str
+    features: OrderedDict = field(default_factory=OrderedDict, repr=False)  # what `with_features` keeps
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +59,8 @@ class VLM:
         found: list[str] = []
         for start in range(0, len(queries), batch_size):
             chunk = slice(start, start + batch_size)
-            found += generate(self, prompt_batch(self, images[chunk], queries[chunk]), max_new_tokens)
+            batch = prompt_batch(self, images[chunk], queries[chunk])
+            found += generate(self, with_features(self, batch, images[chunk]), max_new_tokens)
         return found
 
 
@@ -93,7 +99,7 @@ def load(model: str | Path = "miniguard", adapter: str | Path | None = None, dev
         raise UserError(
             f"The model {str(model)!r} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
         ) from None
-    vlm = VLM((network if four_bit else network.to(place)).eval(), processor, "base" if adapter is None else Path(adapter).resolve().name)
+    vlm = VLM((network if four_bit else network.to(place)).eval().requires_grad_(False), processor, "base" if adapter is None else Path(adapter).resolve().name)
     return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
 
 
@@ -187,6 +193,44 @@ def answer_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
     batch["labels"] = torch.cat([torch.full_like(batch["input_ids"], IGNORED), labels], dim=1)
     batch["input_ids"] = torch.cat([batch["input_ids"], ids], dim=1)
     return batch
+
+
+def with_features(vlm: VLM, batch: Batch, images: Sequence[Image.Image]) -> Batch:
+    """A `prompt_batch` with its pictures already seen: what vision tower and projector made of them stands in place of pixel_values.
+
+    The same pictures in the same order, asked anything else, are not run through the vision tower again (FEATURE_BYTES are kept, the
+    least recently used go first). Where vision or projector are being trained, the batch is returned as it is.
+    """
+    network = bare(vlm.model)
+    if not hasattr(network, "get_image_features") or any(p.requires_grad for p in _outside_decoder(network)):
+        return batch
+    digest = hashlib.blake2b()
+    for image in images:
+        digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
+    key, kept = digest.digest(), vlm.features
+    if key not in kept:
+        wanted = inspect.signature(network.get_image_features).parameters
+        with torch.no_grad():
+            seen = network.get_image_features(**{n: t for n, t in batch.items() if n in wanted}, return_dict=True)
+        kept[key] = type(seen)(**{n: part for n, part in seen.items() if n not in ("hidden_states", "attentions")})  # no model reads these
+        while len(kept) > 1 and sum(map(_bytes, kept.values())) > FEATURE_BYTES:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return {n: t for n, t in batch.items() if n != "pixel_values"} | {"mm_encoder_outputs": {"image": kept[key]}}
+
+
+def _outside_decoder(network) -> Iterator[torch.nn.Parameter]:
+    """The parameters of vision tower and projector."""
+    language = {id(p) for module in (network.get_decoder(), network.get_output_embeddings()) for p in module.parameters()}
+    return (p for p in network.parameters() if id(p) not in language)
+
+
+def _bytes(output) -> int:
+    """The size of all tensors in what a network put out."""
+    if isinstance(output, torch.Tensor):
+        return output.nbytes
+    parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
+    return sum(map(_bytes, parts))
 
 
 def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None) -> list[str]:

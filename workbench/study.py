@@ -13,7 +13,7 @@ import inspect
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,7 +63,7 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[
             raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(METHODS)}, or all.")
     answers, curves = [], []
     for name in dict.fromkeys(["base", "sft", CONTROL, *methods]):
-        folder = make_folder(runs_dir() / f"{name}-seed{seed}-{_fingerprint(name, seed)}")
+        folder = make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
         adapter = None if name == "base" else folder / name
         if adapter:
             _phase(f"train {name}", report, adapter, lambda n=name, a=adapter: _train(n, seed, a))
@@ -138,12 +138,12 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(name: str, seed: int) -> str:
+def fingerprint(name: str, seed: int, settings: Mapping[str, float] | None = None) -> str:
     """A hash of all that a model's outcome depends on; of the objectives only its own, so that a change to one leaves the others kept."""
     code = [f for f in vars(objectives).values() if inspect.isfunction(f) and f.__name__ not in objectives.OBJECTIVES]
     if name != "base":
         code.append(objectives.named(_objective(name)).loss)  # its decorator, and so its recipe, is part of its source
-    parts = [_sources(), name, seed, [inspect.getsource(f) for f in code], HEADLINE, _PROBE, _PROBE_SIZES]
+    parts = [_sources(), name, seed, [inspect.getsource(f) for f in code], HEADLINE, _PROBE, _PROBE_SIZES, dict(settings or {})]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
@@ -151,7 +151,8 @@ def _objective(name: str) -> str:
     return name.split("-")[0]
 
 
-def _train(name: str, seed: int, out: Path) -> None:
+def train_method(name: str, seed: int, out: Path, **settings) -> None:
+    """Train a method, or the control, on MiniGuard into the folder `out`, or go on with it. settings: other than its recipe, as of `train`."""
     from .models import load
     from .repair import repair
     from .training import train
@@ -163,11 +164,14 @@ def _train(name: str, seed: int, out: Path) -> None:
         repair(examples, seed) if name.endswith(REPAIRED) else examples,
         out=out,
         seed=seed,
-        probe=validation_probe(seed),
-        probe_every=30,
         save_every=40,
         resume=True,
+        **settings,
     )
+
+
+def _train(name: str, seed: int, out: Path) -> None:
+    train_method(name, seed, out, probe=validation_probe(seed), probe_every=30)
 
 
 def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:
