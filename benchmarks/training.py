@@ -67,7 +67,7 @@ def _npo_loop(model: Path, steps: int = 5, full: bool = False) -> list[float]:
         vlm.model.lm_head.requires_grad_(True)
         student = vlm
     else:
-        cached = training._reference_logprobs(vlm, [e for chunk in rows for e in chunk], ("leak",))
+        cached = training._reference_logprobs(vlm, [e for chunk in rows for e in chunk], ("leak",), 4)
         student = models.add_lora(vlm, models.linear_modules(vlm), rank=16, alpha=32, seed=0)
     optimiser = torch.optim.AdamW([p for p in student.model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
     student.model.train()
@@ -166,7 +166,7 @@ def _measured(run, model: Path, options: dict) -> dict:
 
     import workbench.training  # noqa: F401 (what the libraries take is not the step's)
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     before = psutil.Process().memory_info().rss
     seconds = run(model, **options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before

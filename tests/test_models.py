@@ -1,11 +1,14 @@
 """Loading, prompts, batches: what must not matter does not, and what must, does."""
 
+import contextlib
 import copy
 import functools
+import json
 import shutil
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from workbench import models
@@ -18,8 +21,6 @@ def columns(examples):
 
 
 def test_the_base_is_a_true_llava(vlm):
-    import transformers
-
     assert type(vlm.model) is transformers.LlavaForConditionalGeneration
     assert type(vlm.processor) is transformers.LlavaProcessor
     ids = models.prompt_batch(vlm, *columns_of_one())["input_ids"][0]
@@ -211,6 +212,26 @@ def test_an_adapter_that_is_not_there_or_broken(tmp_path, vlm):
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(UserError, match=r"cannot be loaded on this model"):
         models.load("miniguard", tmp_path)
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path, vlm):
+    """Even where every shape fits: the run's config.json says what its base was."""
+    lora_on(copy.deepcopy(vlm.model), vlm, rank=2).model.save_pretrained(tmp_path)
+    for of_base, fits in ((models.identity(vlm), True), ("0123456789abcdef", False)):
+        (tmp_path / "config.json").write_text(json.dumps({"base_identity": of_base}))
+        with contextlib.nullcontext() if fits else pytest.raises(UserError, match="was trained on another model"):
+            models.load("miniguard", tmp_path)
+    other = models.VLM(copy.deepcopy(vlm.model).to(torch.bfloat16), vlm.processor, "x")
+    assert models.identity(other) == models.identity(vlm)  # another precision is the same model
+    other.model.get_input_embeddings().weight.data[0, 0] += 1
+    assert models.identity(other) != models.identity(vlm)
+
+
+def test_a_text_only_model_is_refused(tmp_path):
+    tiny = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="takes no pictures"):
+        models.load(tmp_path)
 
 
 def test_a_checkpoint_cut_short(tmp_path):

@@ -11,6 +11,7 @@ import copy
 import hashlib
 import importlib.util
 import inspect
+import json
 import re
 import warnings
 from collections import OrderedDict
@@ -96,10 +97,18 @@ def load(model: str | Path = "miniguard", adapter: str | Path | None = None, dev
             network = transformers.AutoModelForImageTextToText.from_pretrained(source, **options)
             processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        if "for this kind of AutoModel" in str(error):
+            raise UserError(
+                f"The model {str(model)!r} takes no pictures (it is no image-text-to-text model); choose one that does."
+            ) from None
         raise UserError(
             f"The model {str(model)!r} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
         ) from None
-    vlm = VLM((network if four_bit else network.to(place)).eval().requires_grad_(False), processor, "base" if adapter is None else Path(adapter).resolve().name)
+    vlm = VLM(
+        (network if four_bit else network.to(place)).eval().requires_grad_(False),
+        processor,
+        "base" if adapter is None else Path(adapter).resolve().name,
+    )
     return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
 
 
@@ -114,6 +123,9 @@ def _with_adapter(vlm: VLM, adapter: Path) -> VLM:
 
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"The folder {adapter} holds no adapter (adapter_config.json); give what `workbench train --out` wrote.")
+    trained_on = json.loads((adapter / "config.json").read_text()).get("base_identity") if (adapter / "config.json").is_file() else None
+    if trained_on and trained_on != identity(vlm):
+        raise UserError(f"The adapter {adapter} was trained on another model; give --model the one that it was trained on.")
     try:
         with quiet():
             vlm.model = peft.PeftModel.from_pretrained(vlm.model, adapter, use_safetensors=True).eval()
@@ -122,6 +134,16 @@ def _with_adapter(vlm: VLM, adapter: Path) -> VLM:
             f"The adapter {adapter} cannot be loaded on this model ({first_line(error)}); give a whole one, and the base it was trained on."
         ) from None
     return vlm
+
+
+def identity(vlm: VLM) -> str:
+    """Tells one pretrained model from another, in any precision: a hash of its token embeddings' first rows and its decoder's last norm."""
+    network = bare(vlm.model)
+    parts = [network.get_input_embeddings().weight[:256], network.get_decoder().norm.weight]
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -146,8 +146,8 @@ def ga(model, forget: Batch, retain: Batch) -> torch.Tensor:
     return -cross_entropy(model, forget)
 
 
-@objective(answers=("response", "leak"), reference=True, lr=6e-4, steps=120, forget=16, retain=16)
-def dpo(model, forget: Batch, retain: Batch, *, beta: float = 0.1, alpha: float = 5.0) -> torch.Tensor:
+@objective(answers=("response", "leak"), reference=True, lr=1e-3, steps=300, forget=16, retain=16)
+def dpo(model, forget: Batch, retain: Batch, *, beta: float = 0.3, alpha: float = 5.0) -> torch.Tensor:
     """Direct preference optimisation (arXiv 2305.18290) of the refusal over the harmful answer, with a retain term:
     −E log σ(β (log π(y_w|x) − log π₀(y_w|x) − log π(y_l|x) + log π₀(y_l|x))) + α CE_r.
 

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -29,10 +30,28 @@ from .files import make_folder, write_text
 if TYPE_CHECKING:
     from .models import VLM
 
-REPAIRED = "-repaired"  # behind a method's name: the same on data whose lead words were made even
-# what can be compared with SFT as a cure: every objective that unlearns, and SFT and unlearning on repaired data
-METHODS = (*(n for n, o in objectives.OBJECTIVES.items() if o.unlearns), *(n + REPAIRED for n in ("sft", "npo", "rmu")))
-CONTROL = "sft-balanced"  # the same SFT on data in which no lead word tells harm: there must be no mirage
+
+class Method(NamedTuple):
+    """How a model of the study is trained: objective, safety data, and what differs from the objective's own recipe (sweep.py).
+
+    data: "biased" (VLGuard's lead words), "balanced" (drawn so that no lead word tells harm) or "repaired" (the biased data themselves,
+    rewritten so: repair.py).
+    """
+
+    objective: str
+    data: str = "biased"
+    settings: Mapping[str, float] = MappingProxyType({})
+
+
+CONTROL = "sft-balanced"  # differs from SFT in its data alone: there must be no mirage
+# what can be compared with SFT as a cure: every objective that unlearns, and the best of them and SFT itself on repaired data
+METHODS = {name: Method(name) for name, objective in objectives.OBJECTIVES.items() if objective.unlearns} | {
+    "sft-repaired": Method("sft", "repaired", {"lr": 8e-4, "steps": 240}),
+    "dpo-repaired": Method("dpo", "repaired"),
+    "npo-repaired": Method("npo", "repaired", {"beta": 0.3, "lr": 2e-3, "steps": 360}),
+    "rmu-repaired": Method("rmu", "repaired", {"c": 5}),
+}
+TRAINED = {"sft": Method("sft"), CONTROL: Method("sft", "balanced"), **METHODS}
 _PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
 _PROBE_SIZES = (60, 60)
 _DEPENDS = ("miniguard", "data", "models", "training", "attacks", "repair", "judges", "evaluate", "intervals")
@@ -141,32 +160,31 @@ def _sources() -> str:
 def fingerprint(name: str, seed: int, settings: Mapping[str, float] | None = None) -> str:
     """A hash of all that a model's outcome depends on; of the objectives only its own, so that a change to one leaves the others kept."""
     code = [f for f in vars(objectives).values() if inspect.isfunction(f) and f.__name__ not in objectives.OBJECTIVES]
-    if name != "base":
-        code.append(objectives.named(_objective(name)).loss)  # its decorator, and so its recipe, is part of its source
-    parts = [_sources(), name, seed, [inspect.getsource(f) for f in code], HEADLINE, _PROBE, _PROBE_SIZES, dict(settings or {})]
+    method = TRAINED.get(name)
+    if method:
+        code.append(objectives.named(method.objective).loss)  # its decorator, and so its recipe, is part of its source
+    trained = [*method[:2], {**method.settings, **(settings or {})}] if method else None
+    parts = [_sources(), name, seed, [inspect.getsource(f) for f in code], HEADLINE, _PROBE, _PROBE_SIZES, trained]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
-def _objective(name: str) -> str:
-    return name.split("-")[0]
-
-
 def train_method(name: str, seed: int, out: Path, **settings) -> None:
-    """Train a method, or the control, on MiniGuard into the folder `out`, or go on with it. settings: other than its recipe, as of `train`."""
+    """Train one of TRAINED on MiniGuard into the folder `out`, or go on with it. settings: what differs, as of `training.train`."""
     from .models import load
     from .repair import repair
     from .training import train
 
-    examples = miniguard_split("train", seed, balanced=name == CONTROL)
+    method = TRAINED[name]
+    examples = miniguard_split("train", seed, balanced=method.data == "balanced")
     train(
         load("miniguard"),
-        _objective(name),
-        repair(examples, seed) if name.endswith(REPAIRED) else examples,
+        method.objective,
+        repair(examples, seed) if method.data == "repaired" else examples,
         out=out,
         seed=seed,
         save_every=40,
         resume=True,
-        **settings,
+        **{**method.settings, **settings},
     )
 
 

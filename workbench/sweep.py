@@ -12,7 +12,7 @@ from .data import miniguard_split
 from .errors import UserError
 from .evaluate import ask, rates
 from .files import make_folder, write_text
-from .study import METHODS, fingerprint, runs_dir, train_method
+from .study import TRAINED, fingerprint, runs_dir, train_method
 
 SETTINGS = ("lr", "steps", "forget", "retain", "rank")  # what can be varied beside an objective's own hyper-parameters
 
@@ -22,13 +22,13 @@ def sweep(
 ) -> pd.DataFrame:
     """Train a method on MiniGuard with every combination of the grid and every seed, and measure it on 200 + 200 validation queries.
 
-    method: one of study.METHODS, or "sft". grid: {setting: values}, settings being SETTINGS and the objective's hyper-parameters.
+    method: one of study.TRAINED. grid: {setting: values}, settings being SETTINGS and the objective's hyper-parameters.
     What is finished is kept under runs/. Returns a row each, per cent: method, seed, settings; the highest ASR and RR, the lowest utility
     and the largest share of irrelevant and of degenerate answers to harmful queries over all attacks of the study; score, their sum.
     Raises UserError for an unknown method or setting.
     """
-    if method not in (*METHODS, "sft"):
-        raise UserError(f"There is no method {method!r} to sweep; choose from sft, {', '.join(METHODS)}.")
+    if method not in TRAINED:
+        raise UserError(f"There is no method {method!r} to sweep; choose from {', '.join(TRAINED)}.")
     rows = []
     for values in itertools.product(*grid.values()):
         settings = {n: int(v) if float(v).is_integer() and n != "lr" else v for n, v in zip(grid, values, strict=True)}

@@ -26,7 +26,7 @@ from . import objectives
 from .data import Example, read_examples
 from .errors import UserError
 from .files import make_folder, write_text
-from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, linear_modules, processes, unfreeze
+from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, identity, linear_modules, processes, unfreeze
 
 CURVE_COLUMNS = ["model", "step", "seconds", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
 Probe = Callable[[VLM], pd.DataFrame]  # a quick evaluation; evaluate.rates gives its columns
@@ -92,6 +92,7 @@ def train(
     config = {
         "objective": objective,
         "base": vlm.name,
+        "base_identity": identity(vlm),
         "seed": seed,
         **{field: getattr(method, field) for field in ("lr", "steps", "forget", "retain", "answers")},
         "trained": "full" if full else {"rank": rank, "lora_alpha": lora_alpha},
@@ -108,7 +109,7 @@ def train(
     partial = unfinished(out, resume)
     _same_settings(partial / "config.json", config)
     rows = list(schedule(forget_set, retain_set, method, seed, devices.num_processes))
-    references = _reference_logprobs(vlm, rows, method.answers) if method.reference else {}
+    references = _reference_logprobs(vlm, rows, method.answers, method.forget) if method.reference else {}
     student = _student(vlm, modules, full, layers, rank, lora_alpha, seed)
     student.name = out.name
 
@@ -259,8 +260,8 @@ def _batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) -> Bat
     return answer_batch(vlm, [e.picture() for e in examples], [e.query for e in examples], answers)
 
 
-def _reference_logprobs(vlm: VLM, rows: Sequence[Example], fields: Sequence[str], size: int = 64) -> dict[tuple[int, str], float]:
-    """log π₀(y | x) by (identity of the example, field of its answer): computed once, while the network is as yet untrained."""
+def _reference_logprobs(vlm: VLM, rows: Sequence[Example], fields: Sequence[str], size: int) -> dict[tuple[int, str], float]:
+    """log π₀(y | x) by (identity of the example, field of its answer): computed once, `size` at a time, while nothing is trained yet."""
     wanted = [(e, field) for e in {id(e): e for e in rows if e.harmful}.values() for field in fields]
     found: dict[tuple[int, str], float] = {}
     for start in tqdm(range(0, len(wanted), size), desc="reference", leave=False):
