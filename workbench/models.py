@@ -281,6 +281,7 @@ def token_logprobs(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     inputs, targets = _answer_columns(batch)
     logits = model(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]  # (B, A, vocabulary)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = targets.to(logits.device)  # of a network spread over devices, the last one's
     nll = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
     return -nll, targets != IGNORED
 
@@ -301,7 +302,7 @@ def hidden_states(model, batch: Batch, layer: int) -> tuple[torch.Tensor, torch.
         decoder.layers = layers
         hook.remove()
     hidden = seen[0][0] if isinstance(seen[0], tuple) else seen[0]  # (B, T, H)
-    return hidden[:, -targets.shape[1] - 1 : -1], targets != IGNORED
+    return hidden[:, -targets.shape[1] - 1 : -1], (targets != IGNORED).to(hidden.device)
 
 
 def bare(model):

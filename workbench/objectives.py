@@ -104,7 +104,7 @@ def npo(model, forget: Batch, retain: Batch, *, beta: float = 0.7, alpha: float 
     return -(2 / beta) * F.logsigmoid(-beta * log_ratio).mean() + alpha * cross_entropy(model, retain)
 
 
-@objective(answers=("leak",), lr=1e-3, steps=240, forget=20, retain=12)
+@objective(answers=("leak",), lr=1.4e-3, steps=300, forget=20, retain=12)
 def simnpo(model, forget: Batch, retain: Batch, *, beta: float = 2.5, gamma: float = 0.0, alpha: float = 10.0) -> torch.Tensor:
     """SimNPO (arXiv 2410.07163): −(2/β) E log σ(−(β/|y|) log π(y|x) − γ) + α CE_r. No reference model.
 

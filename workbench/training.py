@@ -78,7 +78,7 @@ def train(
     method = dataclasses.replace(
         method, lr=lr or method.lr, steps=steps or method.steps, forget=forget or method.forget, retain=retain or method.retain
     )
-    hyper = _hyper(objective, method, hyper, depth(vlm))
+    hyper = checked_hyper(objective, method, hyper, depth(vlm))
     if method.forget % accumulate or method.retain % accumulate:
         raise UserError(f"{method.forget} forget and {method.retain} retain examples do not divide into {accumulate} equal parts.")
     if patience and not probe:
@@ -110,7 +110,7 @@ def train(
     _same_settings(partial / "config.json", config)
     rows = list(schedule(forget_set, retain_set, method, seed, devices.num_processes))
     references = _reference_logprobs(vlm, rows, method.answers, method.forget) if method.reference else {}
-    student = _student(vlm, modules, full, layers, rank, lora_alpha, seed)
+    student = made_ready(vlm, modules, full, layers, rank, lora_alpha, seed)
     student.name = out.name
 
     def loss(model, sides: dict[str, Batch]) -> torch.Tensor:
@@ -147,7 +147,7 @@ def train(
     return out
 
 
-def _hyper(objective: str, method: objectives.Objective, given: dict[str, float], layers: int) -> dict[str, float]:
+def checked_hyper(objective: str, method: objectives.Objective, given: dict[str, float], layers: int) -> dict[str, float]:
     """The loss's hyper-parameters, whole numbers where the defaults are, checked."""
     unknown = set(given) - set(method.hyper)
     if unknown:
@@ -159,7 +159,7 @@ def _hyper(objective: str, method: objectives.Objective, given: dict[str, float]
     return hyper
 
 
-def _student(vlm: VLM, modules: Sequence[str], full: bool, layers: int | None, rank: int, lora_alpha: int, seed: int) -> VLM:
+def made_ready(vlm: VLM, modules: Sequence[str], full: bool, layers: int | None, rank: int, lora_alpha: int, seed: int) -> VLM:
     """The VLM made ready to be trained, and its reference: an adapter to switch off, or a frozen copy if its hidden states are needed."""
     if not full:
         return add_lora(vlm, modules, rank, lora_alpha, seed)

@@ -1,0 +1,248 @@
+"""Memory before training: the peak of a step, predicted from a model's configuration alone, and settings that fit.
+
+The step itself is run, objective and all, on torch's meta device, where tensors have shapes and no contents; what is alive is counted as
+it comes and goes. Not counted: libraries and driver (half a GiB on CUDA, a third on CPU), what an allocator wastes, and the vision
+tower's own passing activations, which are gone before the peak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers.integrations.sdpa_attention import repeat_kv
+
+from . import objectives
+from .data import data_dir
+from .errors import UserError, first_line
+from .models import IGNORED, VLM, depth, linear_modules
+from .training import checked_hyper, made_ready
+
+GIB = 2**30
+MARGIN = 0.08  # of a device's memory, kept free for libraries, driver and an allocator's waste
+_CLIP_336 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+# models whose shape is known without their configuration file: hidden, MLP, layers, heads of the Llama in a LLaVA-1.5
+KNOWN = {"llava-hf/llava-1.5-7b-hf": (4096, 11008, 32, 32), "llava-hf/llava-1.5-13b-hf": (5120, 13824, 40, 40)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the memory of a step; names and meanings as in `training.train`. prompt: tokens of picture and query; answer: of an answer."""
+
+    objective: str = "npo"
+    forget: int = 4
+    retain: int = 4
+    accumulate: int = 1
+    checkpointing: bool = False
+    four_bit: bool = False
+    rank: int = 16
+    targets: tuple[str, ...] = ()
+    projector: bool = False
+    full: bool = False
+    prompt: int = 640
+    answer: int = 64
+    hyper: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        """The options of `workbench train` that save memory."""
+        options = [f"--accumulate {self.accumulate}"] * (self.accumulate > 1)
+        options += ["--checkpointing"] * self.checkpointing + ["--four-bit"] * self.four_bit + ["--full"] * self.full
+        return " ".join(options) or "as they are"
+
+
+class Memory(NamedTuple):
+    """Bytes: the network's weights; gradients and optimiser state of what is trained, with the adapter; all else that is alive at the peak."""
+
+    weights: int
+    trained: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def configuration(model: str | Path) -> transformers.PreTrainedConfig:
+    """A model's configuration by hub id or folder ("miniguard" is the shipped base). Raises UserError where there is none."""
+    if str(model) in KNOWN:
+        hidden, mlp, layers, heads = KNOWN[str(model)]
+        text = transformers.LlamaConfig(
+            vocab_size=32064, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads
+        )
+        return transformers.LlavaConfig(vision_config=transformers.CLIPVisionConfig(**_CLIP_336), text_config=text, image_seq_length=576)
+    source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
+    try:
+        return transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"The configuration of {str(model)!r} cannot be read ({first_line(error)}); give a folder, a hub id, or one of {', '.join(KNOWN)}."
+        ) from None
+
+
+def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: torch.dtype = torch.bfloat16) -> Memory:
+    """Peak memory of a training step on each device. dtype: of the network; other than in float32, matrices are multiplied in it.
+
+    Raises UserError for an unknown objective or hyper-parameter, or an architecture that is not understood.
+    """
+    method = objectives.named(settings.objective)
+    if settings.forget % settings.accumulate or settings.retain % settings.accumulate:
+        raise UserError(f"{settings.forget} forget and {settings.retain} retain examples do not divide into {settings.accumulate} parts.")
+    try:
+        with torch.device("meta"):
+            network = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="planned")
+    except (ValueError, KeyError) as error:
+        raise UserError(f"A model of type {config.model_type} cannot be planned ({first_line(error)}).") from None
+    held = sum(p.nbytes for p in network.parameters())
+    if settings.four_bit:
+        held = _hold_in_four_bits(network)
+    vlm = VLM(network, None, config.model_type)
+    hyper = checked_hyper(settings.objective, method, dict(settings.hyper), depth(vlm))
+    layers = hyper.get("layer")
+    modules = linear_modules(vlm, settings.targets, layers, settings.projector)
+    student = made_ready(vlm, modules, settings.full, layers, settings.rank, lora_alpha=32, seed=0).model
+    if settings.checkpointing:
+        student.activation_checkpointing_enable({"use_reentrant": False})
+    student.train()
+    trained = [p for p in student.parameters() if p.requires_grad]
+    frozen_copy = sum(p.nbytes for copy in getattr(student, "frozen_copy", ()) for p in copy.parameters())
+    added = 0 if settings.full else sum(p.nbytes for p in trained)
+    with _Alive() as alive, _autocast(dtype):
+        for parameter in [*student.parameters(), *(p for copy in getattr(student, "frozen_copy", ()) for p in copy.parameters())]:
+            alive.count(parameter)
+        before = alive.now
+        for _ in range(settings.accumulate):
+            forget = _batch(network, settings, settings.forget // settings.accumulate * len(method.answers))
+            retain = _batch(network, settings, settings.retain // settings.accumulate)
+            method.loss(student, forget, retain, **hyper).backward()
+    gradients = sum(p.grad.nbytes for p in trained if p.grad is not None)
+    largest = max(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
+    unpacked = 2 * largest if settings.four_bit else 0  # one matrix at a time is read out to 16 bits
+    state = 2 * sum(p.nbytes for p in trained)  # AdamW's two moments
+    return Memory(held + frozen_copy, added + state + gradients, alive.peak - before - gradients + unpacked)
+
+
+def fitting(config, settings: Settings, memory: int, dtype: torch.dtype = torch.bfloat16) -> Iterator[tuple[Settings, Memory, bool]]:
+    """Settings that give the same step in less and less memory, each with its prediction and whether it fits in `memory` bytes, up to
+    the first that does: as they are, in parts, with checkpointing, in 4 bits."""
+    parts = [n for n in (1, 2, 4, 8, 16, 32) if math.gcd(settings.forget, settings.retain) % n == 0 and n >= settings.accumulate]
+    for saving in ({}, {"checkpointing": True}, {"checkpointing": True, "four_bit": True}):
+        if settings.full and "four_bit" in saving or dtype == torch.float32 and "four_bit" in saving:
+            continue
+        for accumulate in parts:
+            tried = dataclasses.replace(settings, accumulate=accumulate, **saving)
+            found = predict(config, tried, dtype)
+            fits = found.total <= (1 - MARGIN) * memory
+            yield tried, found, fits
+            if fits:
+                return
+
+
+def _batch(network, settings: Settings, rows: int) -> dict[str, torch.Tensor]:
+    """What `models.answer_batch` would make of so many rows, with pictures and words embedded already; labels have contents."""
+    tokens, hidden = settings.prompt + settings.answer, network.get_input_embeddings().weight.shape[1]
+    dtype = network.get_input_embeddings().weight.dtype
+    labels = torch.full((rows, tokens), IGNORED)
+    labels[:, settings.prompt :] = 0
+    return {
+        "inputs_embeds": torch.empty(rows, tokens, hidden, device="meta", dtype=dtype),
+        "attention_mask": torch.empty(rows, 1, tokens, tokens, device="meta", dtype=torch.bool),
+        "labels": labels,
+        "reference": torch.empty(rows, device="meta"),
+    }
+
+
+def _hold_in_four_bits(network) -> int:
+    """Give the network the shape that QLoRA trains, and return the bytes of its weights: linear layers but for the head in 4 bits with
+    a 32-bit scale for each 64, all else in 32 bits (bitsandbytes' NF4; peft's prepare_model_for_kbit_training)."""
+    packed = {m.weight for m in network.modules() if isinstance(m, torch.nn.Linear)} - {network.get_output_embeddings().weight}
+    for parameter in network.parameters():
+        if parameter not in packed:
+            parameter.data = parameter.data.to(torch.float32)
+    return sum(p.numel() // 2 + p.numel() // 16 if p in packed else p.nbytes for p in network.parameters())
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive, and their peak."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen: set[int] = set()
+
+    def count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()  # views share one
+        if id(storage) not in self.seen:
+            self.seen.add(id(storage))
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
+
+    def _gone(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self.count(tensor)
+        return made
+
+
+@contextlib.contextmanager
+def _autocast(dtype: torch.dtype):
+    """What torch.autocast does to linear layers, which it does not do on the meta device: they compute in `dtype`."""
+    linear = F.linear
+    F.linear = lambda *tensors: linear(*(t if t is None else t.to(dtype) for t in tensors))
+    try:
+        yield
+    finally:
+        F.linear = linear
+
+
+class _Attention(torch.autograd.Function):
+    """Attention as a fused kernel holds it: queries, keys, values, output and one number a row, never the square of the length."""
+
+    @staticmethod
+    def forward(ctx, query, key, value):
+        made = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, made, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return made
+
+    @staticmethod
+    def backward(ctx, gradient):
+        query, key, value, *_ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _planned_attention(module, query, key, value, attention_mask, **kwargs):
+    groups = query.shape[1] // key.shape[1]
+    return _Attention.apply(query, repeat_kv(key, groups), repeat_kv(value, groups)).transpose(1, 2).contiguous(), None
+
+
+transformers.AttentionInterface.register("planned", _planned_attention)
+
+
+def image_tokens(config: transformers.PreTrainedConfig) -> int | None:
+    """How many tokens a picture takes, where the configuration alone says it."""
+    return getattr(config, "image_seq_length", None)
+
+
