@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import REAL_VLGUARD
 
-COMMANDS = [["preflight"], ["demo"], ["seeds"], ["audit"], ["train"], ["evaluate"], ["build-base"], ["data"], ["data", "export"]]
+COMMANDS = [[name] for name in ("preflight", "demo", "seeds", "sweep", "audit", "plan", "train", "evaluate", "build-base", "data")]
 
 
 def workbench(*arguments, **options):
@@ -23,7 +23,7 @@ def workbench(*arguments, **options):
     )
 
 
-@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("command", [[], *COMMANDS, ["data", "export"]], ids=" ".join)
 def test_help(command):
     done = workbench(*command, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout
@@ -42,6 +42,14 @@ def test_audit_of_the_real_folder(tmp_path):
     table = pd.read_csv(tmp_path / "words.csv", keep_default_na=False)
     assert list(table.columns) == ["word", "harmless", "harmful", "p_harmful", "ci_low", "ci_high", "log_odds"]
     assert table.set_index("word").loc["can", ["harmless", "harmful"]].tolist() == [103, 862]
+
+
+def test_plan_proposes_a_command_that_fits():
+    done = workbench("plan", "--method", "rmu", "--gpu-memory", "1GiB")
+    assert done.returncode == 0, done.stderr
+    assert "as they are" in done.stdout and "workbench train --objective rmu --model miniguard --forget 16 --retain 16" in done.stdout
+    done = workbench("plan", "--precision", "float32", "--gpu-memory", "0.01GiB")
+    assert done.returncode == 1 and "Nothing fits" in done.stdout
 
 
 @pytest.mark.slow
@@ -86,6 +94,12 @@ def test_train_then_evaluate(tmp_path):
         (["demo", "--methods", "sft"], "sft"),
         (["demo", "--out", "/proc/x"], "/proc/x"),
         (["seeds", "--seeds", "0,a"], "0,a"),
+        (["sweep", "--method", "nope", "--out", "x"], "nope"),
+        (["sweep", "--method", "npo", "--grid", "beta=a", "--out", "x"], "beta=a"),
+        (["plan", "--gpu-memory", "big"], "big"),
+        (["plan", "--precision", "int3"], "int3"),
+        (["plan", "--model", "gone"], "gone"),
+        (["plan", "--method", "rmu", "--hyper", "layer=9"], "layer 9"),
         (["data", "export", "--dataset", "coco", "--out", "x"], "coco"),
         (["build-base", "--out", "."], "exists already"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -89,14 +90,31 @@ def seeds(
     from .study import over_seeds, seed_medians
 
     make_folder(folder)
-    try:
-        wanted = [int(n) for n in numbers.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {numbers!r} must be whole numbers separated by commas, as in 0,1,2.") from None
+    wanted = _seeds(numbers)
     table = over_seeds(wanted, _methods(methods), report=lambda line: out.print(line))
     write_text(folder / "seeds.csv", table.to_csv(index=False))
     report.save(plots.seeds(table), folder / "seeds.png")
     _print_table(seed_medians(table), title=f"median (lowest to highest) over {len(wanted)} seeds, per cent")
+
+
+@app.command()
+def sweep(
+    csv: Annotated[Path, typer.Option("--out", help="CSV file to write.")],
+    method: Annotated[str, typer.Option(help="The method, as in 'rmu' or 'npo-repaired'.")],
+    grid: Annotated[list[str] | None, typer.Option(help="A setting and its values, as in c=5,10; may be repeated.")] = None,
+    numbers: Annotated[str, typer.Option("--seeds", help="Seeds, separated by commas.")] = "0",
+) -> None:
+    """Choose hyper-parameters on validation: train every combination on MiniGuard, about a minute each; a killed sweep goes on."""
+    from .files import write_text
+    from .sweep import sweep
+
+    values = {}
+    for text in grid or []:
+        name, _, listed = text.partition("=")
+        values[name] = [_number(f"{name}={value}", "--grid")[1] for value in listed.split(",")]
+    table = sweep(method, values, _seeds(numbers), report=lambda line: out.print(line))
+    write_text(csv, table.to_csv(index=False))
+    _print_table(table, title="validation, the worst over all attacks, per cent")
 
 
 @app.command()
@@ -192,6 +210,62 @@ def train(
 
 
 @app.command()
+def plan(
+    objective: Annotated[str, typer.Option("--method", help="The objective, as in 'npo' or 'rmu'.")] = "npo",
+    model: Annotated[str, typer.Option(help="Hub id or folder of a VLM; its configuration is read, its weights are not.")] = "miniguard",
+    gpu_memory: Annotated[str, typer.Option(help="Of one device, as in 24GiB.")] = "24GiB",
+    forget: Annotated[int | None, typer.Option(help="Harmful examples a step; default: the objective's.", min=1)] = None,
+    retain: Annotated[int | None, typer.Option(help="Harmless examples a step; default: the objective's.", min=1)] = None,
+    hyper: Annotated[list[str] | None, typer.Option(help="A hyper-parameter of the loss, as in layer=7; may be repeated.")] = None,
+    rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
+    target: Annotated[list[str] | None, typer.Option(help="Train only linear layers with this name; may be repeated.")] = None,
+    projector: Annotated[bool, typer.Option("--projector", help="Also train the projector from vision to language.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")] = False,
+    precision: Annotated[str, typer.Option(help="Of the network: bfloat16, float16 or float32.")] = "bfloat16",
+    prompt: Annotated[
+        int | None, typer.Option("--prompt-tokens", help="Of picture and query; default: the picture's and 64.", min=1)
+    ] = None,
+    answer: Annotated[int, typer.Option("--answer-tokens", help="Of an answer.", min=1)] = 64,
+) -> None:
+    """Predict peak memory before anything is loaded, and find settings that fit: the same step in parts, with checkpointing, in 4 bits."""
+    import pandas as pd
+    import torch
+
+    from . import objectives
+    from .plan import GIB, Settings, configuration, fitting, picture_tokens
+
+    method = objectives.named(objective)
+    if precision not in ("bfloat16", "float16", "float32"):
+        raise UserError(f"--precision {precision!r} must be bfloat16, float16 or float32.")
+    config = configuration(model)
+    settings = Settings(
+        objective,
+        forget or method.forget,
+        retain or method.retain,
+        rank=rank,
+        targets=tuple(target or ()),
+        projector=projector,
+        full=full,
+        prompt=prompt or picture_tokens(config) + 64,
+        answer=answer,
+        hyper=tuple(_number(pair) for pair in hyper or []),
+    )
+    memory, rows = _bytes(gpu_memory), []
+    with out.status("predicting …"):
+        for tried, found, fits in fitting(config, settings, memory, getattr(torch, precision)):
+            gib = [f"{part / GIB:.1f}" for part in (*found, found.total)]
+            rows.append([tried.saving, *gib, "yes" if fits else "no"])
+    columns = ["settings", "weights", "trained", "step", "all, GiB", "fits"]
+    _print_table(pd.DataFrame(rows, columns=columns), title=f"{objective}, {settings.forget} + {settings.retain} examples a step")
+    if not fits:
+        out.print(f"Nothing fits in {gpu_memory}: take fewer examples a step (--forget, --retain), or a larger device.")
+        raise typer.Exit(1)
+    out.print(
+        f"Fits in {gpu_memory}: workbench train --objective {objective} --model {model} {tried.options} --data D --out DIR", soft_wrap=True
+    )
+
+
+@app.command()
 def evaluate(
     out_folder: Out,
     model: Model = "miniguard",
@@ -264,9 +338,23 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _number(pair: str) -> tuple[str, float]:
+def _bytes(text: str) -> int:
+    size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)?", text.strip(), re.IGNORECASE)
+    if not size or not float(size[1]):
+        raise UserError(f"--gpu-memory {text!r} must be a size, as in 24GiB.")
+    return int(float(size[1]) * (10**9 if (size[2] or "").lower() == "gb" else 2**30))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(n) for n in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text!r} must be whole numbers separated by commas, as in 0,1,2.") from None
+
+
+def _number(pair: str, option: str = "--hyper") -> tuple[str, float]:
     name, _, value = pair.partition("=")
     try:
         return name, float(value)
     except ValueError:
-        raise UserError(f"--hyper {pair!r} must be NAME=NUMBER, as in beta=0.5.") from None
+        raise UserError(f"{option} {pair!r} must be NAME=NUMBER, as in beta=0.5.") from None

@@ -45,7 +45,10 @@ KNOWN = {"llava-hf/llava-1.5-7b-hf": (4096, 11008, 32, 32), "llava-hf/llava-1.5-
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the memory of a step; names and meanings as in `training.train`. prompt: tokens of picture and query; answer: of an answer."""
+    """What decides the memory of a step; names and meanings as in `training.train`.
+
+    prompt: tokens of a picture with its query; answer: tokens of an answer.
+    """
 
     objective: str = "npo"
     forget: int = 4
@@ -61,15 +64,24 @@ class Settings:
     answer: int = 64
     hyper: tuple[tuple[str, float], ...] = ()
 
-    def __str__(self) -> str:
-        """The options of `workbench train` that save memory."""
-        options = [f"--accumulate {self.accumulate}"] * (self.accumulate > 1)
-        options += ["--checkpointing"] * self.checkpointing + ["--four-bit"] * self.four_bit + ["--full"] * self.full
-        return " ".join(options) or "as they are"
+    @property
+    def options(self) -> str:
+        """These settings as options of `workbench train`."""
+        given = [f"--forget {self.forget} --retain {self.retain} --rank {self.rank}"]
+        given += [f"--target {name}" for name in self.targets] + [f"--hyper {name}={value:g}" for name, value in self.hyper]
+        flags = {"projector": self.projector, "full": self.full, "checkpointing": self.checkpointing, "four-bit": self.four_bit}
+        given += [f"--{name}" for name, on in flags.items() if on]
+        return " ".join(given + [f"--accumulate {self.accumulate}"] * (self.accumulate > 1))
+
+    @property
+    def saving(self) -> str:
+        """What among them saves memory and leaves the step as it is."""
+        given = [f"{self.accumulate} parts"] * (self.accumulate > 1)
+        return ", ".join(given + ["checkpointing"] * self.checkpointing + ["4 bits"] * self.four_bit) or "as they are"
 
 
 class Memory(NamedTuple):
-    """Bytes: the network's weights; gradients and optimiser state of what is trained, with the adapter; all else that is alive at the peak."""
+    """Bytes: of the network's weights; of the adapter, the gradients and the optimiser's state; of all else that is alive at the peak."""
 
     weights: int
     trained: int
@@ -93,8 +105,17 @@ def configuration(model: str | Path) -> transformers.PreTrainedConfig:
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"The configuration of {str(model)!r} cannot be read ({first_line(error)}); give a folder, a hub id, or one of {', '.join(KNOWN)}."
+            f"The configuration of {str(model)!r} cannot be read ({first_line(error)}); give a folder or a hub id; "
+            f"without a network, {' and '.join(KNOWN)} are known."
         ) from None
+
+
+def picture_tokens(config: transformers.PreTrainedConfig) -> int:
+    """How many tokens a picture takes, where the configuration says it. Raises UserError elsewhere."""
+    for name in ("image_seq_length", "mm_tokens_per_image"):
+        if getattr(config, name, None):
+            return getattr(config, name)
+    raise UserError(f"How many tokens a picture takes is not in the configuration of a {config.model_type}; say --prompt-tokens.")
 
 
 def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: torch.dtype = torch.bfloat16) -> Memory:
@@ -128,11 +149,13 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
         for parameter in [*student.parameters(), *(p for copy in getattr(student, "frozen_copy", ()) for p in copy.parameters())]:
             alive.count(parameter)
         before = alive.now
-        for _ in range(settings.accumulate):
-            forget = _batch(network, settings, settings.forget // settings.accumulate * len(method.answers))
-            retain = _batch(network, settings, settings.retain // settings.accumulate)
-            method.loss(student, forget, retain, **hyper).backward()
-    gradients = sum(p.grad.nbytes for p in trained if p.grad is not None)
+        if settings.accumulate > 1:  # earlier parts have left their gradients
+            for parameter in trained:
+                parameter.grad = torch.empty_like(parameter)
+        forget = _batch(network, settings, settings.forget // settings.accumulate * len(method.answers))
+        retain = _batch(network, settings, settings.retain // settings.accumulate)
+        method.loss(student, forget, retain, **hyper).backward()
+    gradients = sum(p.nbytes for p in trained)
     largest = max(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
     unpacked = 2 * largest if settings.four_bit else 0  # one matrix at a time is read out to 16 bits
     state = 2 * sum(p.nbytes for p in trained)  # AdamW's two moments
@@ -140,11 +163,13 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
 
 
 def fitting(config, settings: Settings, memory: int, dtype: torch.dtype = torch.bfloat16) -> Iterator[tuple[Settings, Memory, bool]]:
-    """Settings that give the same step in less and less memory, each with its prediction and whether it fits in `memory` bytes, up to
-    the first that does: as they are, in parts, with checkpointing, in 4 bits."""
+    """Settings that give the same step in less and less memory: as they are, in parts, with checkpointing, in 4 bits.
+
+    Yields each with its prediction and whether it fits in `memory` bytes, up to the first that does.
+    """
     parts = [n for n in (1, 2, 4, 8, 16, 32) if math.gcd(settings.forget, settings.retain) % n == 0 and n >= settings.accumulate]
     for saving in ({}, {"checkpointing": True}, {"checkpointing": True, "four_bit": True}):
-        if settings.full and "four_bit" in saving or dtype == torch.float32 and "four_bit" in saving:
+        if "four_bit" in saving and (settings.full or dtype == torch.float32):
             continue
         for accumulate in parts:
             tried = dataclasses.replace(settings, accumulate=accumulate, **saving)
@@ -239,10 +264,3 @@ def _planned_attention(module, query, key, value, attention_mask, **kwargs):
 
 
 transformers.AttentionInterface.register("planned", _planned_attention)
-
-
-def image_tokens(config: transformers.PreTrainedConfig) -> int | None:
-    """How many tokens a picture takes, where the configuration alone says it."""
-    return getattr(config, "image_seq_length", None)
-
-

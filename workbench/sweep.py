@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -12,9 +13,11 @@ from .data import miniguard_split
 from .errors import UserError
 from .evaluate import ask, rates
 from .files import make_folder, write_text
+from .objectives import named
 from .study import TRAINED, fingerprint, runs_dir, train_method
 
-SETTINGS = ("lr", "steps", "forget", "retain", "rank")  # what can be varied beside an objective's own hyper-parameters
+WHOLE = ("steps", "forget", "retain")
+SETTINGS = ("lr", *WHOLE)  # what can be varied beside an objective's own hyper-parameters
 
 
 def sweep(
@@ -22,25 +25,28 @@ def sweep(
 ) -> pd.DataFrame:
     """Train a method on MiniGuard with every combination of the grid and every seed, and measure it on 200 + 200 validation queries.
 
-    method: one of study.TRAINED. grid: {setting: values}, settings being SETTINGS and the objective's hyper-parameters.
-    What is finished is kept under runs/. Returns a row each, per cent: method, seed, settings; the highest ASR and RR, the lowest utility
-    and the largest share of irrelevant and of degenerate answers to harmful queries over all attacks of the study; score, their sum.
+    method: one of study.TRAINED. grid: {setting: values}, settings being SETTINGS and the objective's hyper-parameters; what is not in it
+    stays as in the study. What is finished is kept under runs/. report: called with a line per row.
+    Returns a row each: method, seed, settings (all of them), and what `worst` says.
     Raises UserError for an unknown method or setting.
     """
     if method not in TRAINED:
         raise UserError(f"There is no method {method!r} to sweep; choose from {', '.join(TRAINED)}.")
+    known = (*SETTINGS, *named(TRAINED[method].objective).hyper)
+    unknown = [name for name in grid if name not in known]
+    if unknown:
+        raise UserError(f"The method {method} has no setting {', '.join(unknown)} to vary; it has {', '.join(known)}.")
     rows = []
     for values in itertools.product(*grid.values()):
-        settings = {n: int(v) if float(v).is_integer() and n != "lr" else v for n, v in zip(grid, values, strict=True)}
-        text = " ".join(f"{n}={v:g}" for n, v in settings.items())
+        settings = {name: int(value) if name in WHOLE else value for name, value in zip(grid, values, strict=True)}
         for seed in seeds:
-            found = _measured(method, seed, settings)
-            rows.append({"method": method, "seed": seed, "settings": text or "recipe"} | found)
-            report(f"{method}, seed {seed}, {rows[-1]['settings']}: " + ", ".join(f"{k} {v:.1f}" for k, v in found.items()))
+            used, found = _measured(method, seed, settings)
+            rows.append({"method": method, "seed": seed, "settings": used} | found)
+            report(f"{method}, seed {seed}, {used}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
     return pd.DataFrame(rows)
 
 
-def _measured(method: str, seed: int, settings: Mapping[str, float]) -> dict[str, float]:
+def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[str, dict[str, float]]:
     from .models import load
 
     folder = make_folder(runs_dir() / f"sweep-{method}-seed{seed}-{fingerprint(method, seed, settings)}")
@@ -50,7 +56,9 @@ def _measured(method: str, seed: int, settings: Mapping[str, float]) -> dict[str
     if not file.exists():
         answers = ask(load("miniguard", adapter), miniguard_split("validation", seed), HEADLINE, "exact")
         write_text(file, answers.to_csv(index=False))
-    return worst(rates(pd.read_csv(file, keep_default_na=False)))
+    config = json.loads((adapter / "config.json").read_text())
+    used = {name: config[name] for name in ("lr", "steps", "forget", "retain")} | config["hyper"]
+    return " ".join(f"{name}={value:g}" for name, value in used.items()), worst(rates(pd.read_csv(file, keep_default_na=False)))
 
 
 def worst(table: pd.DataFrame) -> dict[str, float]:
