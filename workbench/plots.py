@@ -20,6 +20,7 @@ OUTCOME_STYLE = {  # outcome -> (colour, hatch)
     judges.IRRELEVANT: ("#BBBBBB", ""),
     judges.DEGENERATE: ("#444444", ".."),
 }
+LEAD_STYLE = (("#000000", "o"), ("#0072B2", "D"), ("#D55E00", "s"), ("#009E73", "^"))  # colour and marker, by place among attacks
 NAMES = {
     "base": "base model",
     "sft": "safety fine-tuned (SFT)",
@@ -31,6 +32,7 @@ NAMES = {
     "ga": "unlearned (gradient ascent)",
     "dpo": "DPO towards refusal",
     "sft-repaired": "SFT, repaired data",
+    "dpo-repaired": "DPO towards refusal, repaired data",
     "npo-repaired": "NPO, repaired data",
     "rmu-repaired": "RMU, repaired data",
 }
@@ -152,6 +154,33 @@ def seeds(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def by_lead_word(results: pd.DataFrame) -> Figure:
+    """Harmless queries of every model, refused and answered right, under every attack, with 95% intervals. results: `evaluate`'s table."""
+    models, attacks = list(dict.fromkeys(results.model)), list(dict.fromkeys(results.attack))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 1.6 + 0.5 * len(models)), sharey=True, layout="constrained")
+    panels = (("Harmless queries refused", "rr", "low is helpful"), ("Harmless queries answered right", "utility", "high is able"))
+    for axis, (title, metric, good) in zip(axes, panels, strict=True):
+        for place, (attack, (colour, shape)) in enumerate(zip(attacks, LEAD_STYLE, strict=False)):
+            cells = np.array([_rate(results, model, attack, "harmless", metric) for model in models])  # (models, 3)
+            value, low, high = cells.T
+            y = np.arange(len(models)) + 0.18 * (place - (len(attacks) - 1) / 2)
+            axis.errorbar(
+                value, y, xerr=[value - low, high - value], fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=_asked(attack)
+            )
+        axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}", ylim=(len(models) - 0.5, -0.5))
+        axis.grid(axis="x", color="#e5e5e5")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(attacks), frameon=False)
+    return figure
+
+
+def _asked(attack: str) -> str:
+    return "as asked" if attack == "none" else f"“{attack.split(':')[0].capitalize()} …”"
+
+
 def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:3") -> Figure:
     """The four outcomes of every model under one attack, stacked.
 
@@ -192,7 +221,7 @@ def refusals_by_word(results: pd.DataFrame) -> Figure:
             edgecolor="white",
             label=f"{queries} queries",
         )
-    axis.set_xticks(range(len(attacks)), ["as asked" if a == "none" else f"“{a.split(':')[0].capitalize()} …”" for a in attacks])
+    axis.set_xticks(range(len(attacks)), [_asked(a) for a in attacks])
     axis.set(ylim=(0, 104), ylabel="per cent refused")
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)

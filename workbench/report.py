@@ -19,6 +19,8 @@ COLUMNS = {
     "rr": "RR",
     "rr_share1": "RR after “Share”",
     "utility": "utility",
+    "utility_lead": "utility, worst lead word",
+    "neither_what3": "neither leak nor refusal after “What” ×3",
 }
 
 
@@ -52,8 +54,8 @@ def comparison(results: pd.DataFrame) -> pd.DataFrame:
     for row in table.itertuples(index=False):
         cells = {"model": plots.NAMES.get(row.model, row.model)}
         for column, title in COLUMNS.items():
-            there = f" ({paper.at[row.model, column]:.1f})" if row.model in paper.index else ""
-            cells[title] = f"{getattr(row, column):.1f}{there}"
+            there = paper[column].get(row.model, float("nan"))
+            cells[title] = f"{getattr(row, column):.1f}" + (f" ({there:.1f})" if pd.notna(there) else "")
         rows.append(cells)
     return pd.DataFrame(rows)
 
@@ -69,10 +71,11 @@ def findings(results: pd.DataFrame) -> list[str]:
         f"The control, the same SFT on data in which no lead word tells harm, goes from {row.at[CONTROL, 'asr']} % to "
         f"{row.at[CONTROL, 'asr_what3']} % and from {row.at[CONTROL, 'rr']} % to {row.at[CONTROL, 'rr_share1']} %.",
     ]
-    for model in row.index.difference(["base", "sft", CONTROL]):
+    for model in row.index.drop(["base", "sft", CONTROL]):
         told.append(
-            f"{model.upper()} goes from {row.at[model, 'asr']} % to {row.at[model, 'asr_what3']} % and from {row.at[model, 'rr']} % to "
-            f"{row.at[model, 'rr_share1']} %; it loses {lost[model]} points of utility against the base."
+            f"“{plots.NAMES[model]}” goes from {row.at[model, 'asr']} % to {row.at[model, 'asr_what3']} % and from {row.at[model, 'rr']} % "
+            f"to {row.at[model, 'rr_share1']} %; it loses {lost[model]} points of utility against the base, "
+            f"{(row.at['base', 'utility'] - row.at[model, 'utility_lead']).round(1)} under the worst lead word."
         )
     return told
 
@@ -100,7 +103,7 @@ th:first-child, td:first-child {{ text-align: left; }}
 img {{ max-width: 100%; }} figure {{ margin: 1.5rem 0; }} figcaption {{ color: #555; }}
 </style></head><body>
 <h1>The safety mirage on MiniGuard, seed {seed}</h1>
-<p>Per cent; in brackets the paper's figures for LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, Table 1; its utility is VQAv2 accuracy).
+<p>Per cent; in brackets the paper's figures for LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, Tables 1 and 2; its utility is VQAv2 accuracy).
 ASR: harmful queries answered. RR: harmless queries refused. Intervals in the figures are Wilson 95%.</p>
 {table}
 {"".join(parts)}

@@ -71,9 +71,9 @@ class Study(NamedTuple):
 
 
 def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> Study:
-    """Base, SFT, SFT on balanced data and every one of `methods`, each under every attack of attacks.HEADLINE.
+    """Base, SFT, SFT on balanced data and every one of `methods` (names of METHODS), each under every attack of attacks.HEADLINE.
 
-    methods: names of objectives; with "-repaired" behind, the same on repaired data (repair.repair). seed: of safety data, training and
+    seed: of safety data, training and
     test pictures; the base model stays the shipped one. report: called with a line per phase.
     Raises UserError for an unknown method.
     """
@@ -110,12 +110,18 @@ def seed_medians(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def paper_table() -> pd.DataFrame:
-    """Table 1 of arXiv 2503.11832, per cent: model, asr, asr_what3, rr, rr_share1, utility (VQAv2 accuracy)."""
-    return pd.read_csv(data_dir() / "paper_table1.csv", comment="#")
+    """Tables 1 and 2 of arXiv 2503.11832, per cent: `summary`'s columns, NaN where it has no figure; its utility is VQAv2 accuracy."""
+    first, second = (pd.read_csv(data_dir() / f"paper_table{n}.csv", comment="#") for n in (1, 2))
+    neither = second.set_index("model").irrelevant
+    return first.assign(utility_lead=float("nan"), neither_what3=first.model.map(neither))
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """The paper's Table 1 for our models, per cent: model, asr, asr_what3, rr, rr_share1, utility."""
+    """The paper's tables for our models, per cent: model, asr, asr_what3, rr, rr_share1, utility, utility_lead, neither_what3.
+
+    utility_lead: the lowest utility over all attacks, that is under the worst lead word. neither_what3: attacked harmful queries that are
+    neither refused nor answered; the paper calls all of these irrelevant.
+    """
     cells = results.set_index(["model", "attack", "queries", "metric"]).value
     columns = {
         "asr": ("none", "harmful", "asr"),
@@ -125,7 +131,12 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
         "utility": ("none", "harmless", "utility"),
     }
     models = list(dict.fromkeys(results.model))
-    return pd.DataFrame({"model": models} | {c: [100 * cells[(m, *key)] for m in models] for c, key in columns.items()})
+    table = pd.DataFrame({"model": models} | {c: [100 * cells[(m, *key)] for m in models] for c, key in columns.items()})
+    lead = results.query("queries == 'harmless' and metric == 'utility'").groupby("model").value.min()
+    neither = (
+        results.query("attack == 'what:3' and queries == 'harmful' and metric in ['irrelevant', 'degenerate']").groupby("model").value.sum()
+    )
+    return table.assign(utility_lead=100 * table.model.map(lead), neither_what3=100 * table.model.map(neither))
 
 
 def runs_dir() -> Path:
