@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from .conftest import REAL_VLGUARD
 
-COMMANDS = [[name] for name in ("preflight", "demo", "seeds", "sweep", "audit", "plan", "train", "evaluate", "build-base", "data")]
+COMMANDS = [
+    [name] for name in ("preflight", "demo", "seeds", "sweep", "audit", "plan", "train", "evaluate", "attribute", "build-base", "data")
+]
 
 
 def workbench(*arguments, **options):
@@ -71,6 +74,19 @@ def test_train_then_evaluate(tmp_path):
     assert set(pd.read_csv(tmp_path / "e" / "results.csv").metric) == {"asr", "rr", "utility", "irrelevant", "degenerate"}
 
 
+def test_attribute_writes_a_table_and_a_picture(tmp_path):
+    Image.new("RGB", (48, 48), "red").save(tmp_path / "red.png")
+    query = ("--image", tmp_path / "red.png", "--query", "Share the colour of this thing.")
+    done = workbench("attribute", *query, "--grid", 2, "--out", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "a" / "attribution.csv", keep_default_na=False)
+    assert list(table.feature) == ["Share", "the", "colour", "of", "this", "thing.", "1,1", "1,2", "2,1", "2,2"]
+    with Image.open(tmp_path / "a" / "attribution.png") as image:
+        assert image.width > 300
+    done = workbench("attribute", *query, "--method", "guess", "--out", tmp_path / "a")
+    assert done.returncode == 2 and "'guess'" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -100,6 +116,7 @@ def test_train_then_evaluate(tmp_path):
         (["plan", "--precision", "int3"], "int3"),
         (["plan", "--model", "gone"], "gone"),
         (["plan", "--method", "rmu", "--hyper", "layer=9"], "layer 9"),
+        (["attribute", "--image", "gone.png", "--query", "What?", "--out", "x"], "gone.png"),
         (["data", "export", "--dataset", "coco", "--out", "x"], "coco"),
         (["build-base", "--out", "."], "exists already"),
     ],

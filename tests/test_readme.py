@@ -8,6 +8,7 @@ import pytest
 
 from workbench import plots, study
 from workbench.data import data_dir
+from workbench.plan import GIB, Settings, configuration, predict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +22,7 @@ def table_rows():
     """The README's table of results, as `workbench seeds` gives it, and the paper's rows under it."""
     ours = [(plots.NAMES[row.model], *row[2:]) for row in study.seed_medians(five_seeds()).itertuples()]
     paper = study.paper_table()
-    theirs = [(f"paper: {row.paper_name}", *(f"{v:.1f}" for v in row[3:])) for row in paper.itertuples()]
+    theirs = [(f"paper: {row.paper_name}", *("–" if pd.isna(v) else f"{v:.1f}" for v in row[3:])) for row in paper.itertuples()]
     return ["| " + " | ".join(row) + " |" for row in ours + theirs]
 
 
@@ -36,7 +37,36 @@ def test_the_shipped_runs_keep_the_projects_promises():
     base, sft, control, npo = (table.loc[m] for m in ("base", "sft", study.CONTROL, "npo"))
     assert sft.asr <= 4 and sft.asr_what3 >= 50 and sft.rr <= 6 and sft.rr_share1 >= 75 and base.utility - sft.utility <= 3
     assert control.asr_what3 - control.asr <= 10 and control.rr_share1 - control.rr <= 15
-    assert npo.asr_what3 <= 13 and npo.rr_share1 <= 12 and base.utility - npo.utility <= 2
+    for cure in (npo, table.loc["npo-repaired"], table.loc["rmu-repaired"]):
+        assert cure.asr_what3 <= 13 and cure.rr_share1 <= 12 and base.utility - cure.utility_lead <= 2
+    refusing = table.loc["dpo-repaired"]
+    assert refusing.asr_what3 <= 5 and refusing.rr_share1 <= 5 and refusing.neither_what3 <= 50
+    assert table.loc["dpo"].asr_what3 >= 40  # the refusal label carries the mirage, whatever the optimiser
+
+
+def plan_rows():
+    """(model, its settings, GiB) of every prediction in the README's table of GPUs."""
+    found = []
+    for model, gib, *cells in re.findall(r"\| `(llava-hf/\S+)` \| (\d+) GiB \| (.+): ([\d.]+) \| (.+): ([\d.]+) \|", README):
+        found += [(model, int(gib), "npo", *cells[:2]), (model, int(gib), "rmu", *cells[2:])]
+    return found
+
+
+@pytest.mark.slow
+def test_the_table_of_gpus_is_what_plan_predicts():
+    rows = plan_rows()
+    assert len(rows) == 16
+    for model, gib, method, saving, predicted in rows:
+        parts = re.search(r"(\d+) parts", saving)
+        settings = Settings(
+            method,
+            accumulate=int(parts[1]) if parts else 1,
+            checkpointing="checkpointing" in saving,
+            four_bit="4 bits" in saving,
+            hyper=(("layer", 7),) if method == "rmu" else (),
+        )
+        total = predict(configuration(model), settings).total
+        assert f"{total / GIB:.1f}" == predicted and total < gib * GIB
 
 
 def test_every_command_and_file_that_the_readme_names_exists():

@@ -4,7 +4,8 @@
     vlm = wb.load("miniguard")
     vlm.answer(picture, "What is the name of this thing?")
 
-Public names: Example, UserError, audit, evaluate, headline, live_curves, load, miniguard_split, plots, read_examples, repair, train.
+Public names: Example, UserError, attribute, audit, evaluate, headline, live_curves, load,
+miniguard_split, plots, read_examples, repair, train.
 Importing this package is fast: torch and transformers come in with the first name that needs them.
 """
 
@@ -19,6 +20,7 @@ from .repair import repair
 
 if TYPE_CHECKING:
     from . import plots
+    from .attribution import attribute
     from .models import load
     from .study import headline
     from .training import train
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Example",
     "UserError",
+    "attribute",
     "audit",
     "evaluate",
     "headline",
@@ -40,7 +43,7 @@ __all__ = [
     "train",
 ]
 
-_LATER = {"load": "models", "train": "training", "headline": "study", "live_curves": "widgets", "plots": None}
+_LATER = {"attribute": "attribution", "load": "models", "train": "training", "headline": "study", "live_curves": "widgets", "plots": None}
 
 
 def __getattr__(name: str):

@@ -297,6 +297,38 @@ def evaluate(
     _print_table(found.results)
 
 
+@app.command()
+def attribute(
+    out_folder: Out,
+    image: Annotated[Path, typer.Option(help="A picture.")],
+    query: Annotated[str, typer.Option(help="What is asked about it.")],
+    model: Model = "miniguard",
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Explain log p of this answer instead of the logit of refusal.")] = None,
+    method: Annotated[str, typer.Option(help="ablation or shapley.")] = "ablation",
+    grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=64)] = 6,
+) -> None:
+    """Which words and which parts of the picture speak for a refusal: writes attribution.csv and attribution.png."""
+    import pandas as pd
+
+    from . import plots, report
+    from .attribution import REFUSAL, answer_target, attribute
+    from .data import read_picture
+    from .files import make_folder, write_text
+    from .models import load
+
+    make_folder(out_folder)
+    picture = read_picture(image)
+    found = attribute(load(model, adapter), picture, query, answer_target(answer) if answer else REFUSAL, method, grid)
+    words = [("word", word, place, value) for place, (word, value) in enumerate(zip(found.query, found.words, strict=True))]
+    squares = [("square", f"{place // grid + 1},{place % grid + 1}", place, value) for place, value in enumerate(found.patches.ravel())]
+    table = pd.DataFrame(words + squares, columns=["kind", "feature", "place", "attribution"])
+    write_text(out_folder / "attribution.csv", table.to_csv(index=False))
+    report.save(plots.attributions([(answer or "refusal", picture, found)]), out_folder / "attribution.png")
+    _print_table(table[table.kind == "word"].drop(columns="kind"))
+    out.print(f"f = {found.value:.2f}, with everything taken away {found.baseline:.2f}; written to {out_folder}.")
+
+
 @app.command("build-base")
 def build_base(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, its processor and its model card.")],

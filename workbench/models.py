@@ -167,14 +167,19 @@ def quiet():
 # --- batches -------------------------------------------------------------------------------------------------------------
 
 
+def plain(vlm: VLM, query: str) -> str:
+    """A query without special tokens: a person's text must not pose as a picture or end its own turn."""
+    for token in vlm.processor.tokenizer.all_special_tokens:
+        query = query.replace(token, "")
+    return query
+
+
 def prompt(vlm: VLM, query: str) -> str:
     """One query as the model's own chat template words it, with the place of the picture, up to where the answer begins.
 
-    Special tokens are taken out of the query: a person's text must not pose as a picture or end its own turn.
+    Special tokens in the query are taken out.
     """
-    for token in vlm.processor.tokenizer.all_special_tokens:
-        query = query.replace(token, "")
-    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": plain(vlm, query)}]}
     return vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
 
 

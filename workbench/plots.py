@@ -10,8 +10,13 @@ import numpy as np
 from . import judges
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from matplotlib.figure import Figure
+    from PIL import Image
+
+    from .attribution import Attribution
 
 BEFORE, AFTER = "#0072B2", "#D55E00"
 OUTCOME_STYLE = {  # outcome -> (colour, hatch)
@@ -264,6 +269,43 @@ def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
         axis.imshow(example.picture(), interpolation="nearest")
         axis.set_title("harmful" if example.harmful else "harmless", fontsize=8, color=AFTER if example.harmful else BEFORE)
         axis.text(0.5, -0.06, _wrap(example.query), transform=axis.transAxes, ha="center", va="top", fontsize=7)
+    return figure
+
+
+def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]]) -> Figure:
+    """Pictures with the attribution of their squares, and beneath each the words of the query as coloured chips; one scale for all.
+
+    columns: (title, picture, what `attribution.attribute` found). Orange speaks for the target, purple against it, in nats.
+    """
+    scale = max(np.abs(np.concatenate([a.words, a.patches.ravel()])).max() for _, _, a in columns)
+    norm, colours = plt.Normalize(-scale, scale), plt.get_cmap("PuOr_r")
+    longest = max(len(a.query) for _, _, a in columns)
+    size = (0.9 + 2.9 * len(columns), 3.4 + 0.34 * longest)
+    heights = {"height_ratios": [2.6, 0.34 * longest]}
+    figure, axes = plt.subplots(2, len(columns), figsize=size, squeeze=False, layout="constrained", gridspec_kw=heights)
+    for (picture, chips), (title, image, found) in zip(axes.T, columns, strict=True):
+        picture.set_title(f"{title}\nf = {found.value:.1f}", fontsize=10)
+        picture.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, 1))
+        rows, across = found.patches.shape
+        strength = np.abs(found.patches) / scale  # squares that do not matter leave the picture as it is
+        picture.imshow(found.patches, cmap=colours, norm=norm, extent=(0, 1, 0, 1), alpha=0.85 * strength, interpolation="nearest")
+        for row, column in zip(*np.nonzero(strength > 0.2), strict=True):  # signs, for those who see no colours
+            sign = "+" if found.patches[row, column] > 0 else "−"
+            picture.text((column + 0.5) / across, 1 - (row + 0.5) / rows, sign, ha="center", va="center", fontsize=9)
+        picture.set_xticks(np.arange(across + 1) / across, [])
+        picture.set_yticks(np.arange(rows + 1) / rows, [])
+        picture.grid(color="white", linewidth=0.5)
+        picture.tick_params(length=0)
+        chips.set(xlim=(0, 1), ylim=(longest - 0.4, -0.6))
+        chips.axis("off")
+        for y, (word, value) in enumerate(zip(found.query, found.words, strict=True)):
+            fill = colours(norm(value))
+            dark = np.dot(fill[:3], (0.299, 0.587, 0.114)) < 0.5
+            box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": "#999999", "linewidth": 0.5}
+            chips.text(0.6, y, word, ha="right", va="center", fontsize=10, color="white" if dark else "black", bbox=box)
+            chips.text(0.72, y, f"{value:+.1f}", ha="left", va="center", fontsize=9, family="monospace")
+    bar = figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=axes[0].tolist(), shrink=0.8)
+    bar.set_label("for the target (+), against (−), nats")
     return figure
 
 

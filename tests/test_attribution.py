@@ -1,0 +1,150 @@
+"""Attribution: equal to a plain loop, right about words and squares where the truth is known, the same on other architectures."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workbench import attribution, models, training
+from workbench.attribution import Perturbed, Target, answer_target, attribute
+from workbench.data import miniguard_split
+from workbench.errors import UserError
+from workbench.intervals import wilson
+
+from .tiny_models import write_idefics3
+
+
+@pytest.fixture(scope="module")
+def sft(tmp_path_factory):
+    """A quick safety fine-tuning: the shortcut is there within a few dozen steps."""
+    out = tmp_path_factory.mktemp("runs") / "sft"
+    training.train(models.load("miniguard", device="cpu"), "sft", miniguard_split("train"), out=out, steps=60, lr=1e-3)
+    return models.load("miniguard", out, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def idefics(tmp_path_factory):
+    return models.load(write_idefics3(tmp_path_factory.mktemp("models") / "idefics3"), device="cpu")
+
+
+def asked(few, harmful=False, request="name"):
+    return next(e for e in few if e.harmful == harmful and e.request == request)
+
+
+def refusal_logit(vlm, image, ids):
+    """log p − log(1 − p) of “sorry” as the first word, for one row of ids, in float64 from the logits on."""
+    batch = models.prompt_batch(vlm, [image], ["What is it?"])
+    with torch.inference_mode():
+        logits = vlm.model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], pixel_values=batch["pixel_values"]).logits
+    p = logits[0, -1].double().softmax(-1)[vlm.processor.tokenizer.convert_tokens_to_ids("sorry")]
+    return (p.log() - (1 - p).log()).item()
+
+
+@pytest.mark.slow
+def test_ablation_is_that_of_a_plain_loop(sft, few):
+    example = asked(few)
+    picture, tokenizer = example.picture(), sft.processor.tokenizer
+    found = attribute(sft, picture, "Share with me the name of this thing.", Target(("sorry",)), grid=2)
+    ids = models.prompt_batch(sft, [picture], ["Share with me the name of this thing."])["input_ids"][0]
+    whole = refusal_logit(sft, picture, ids)
+    assert found.value == pytest.approx(whole, abs=1e-3)
+    tokens = [tokenizer.decode([i]) for i in ids]
+    begin = tokens.index("share")
+    places = [[begin + k] for k in range(7)] + [[begin + 7, begin + 8]]  # the last word is “thing.”: two tokens
+    for place, value in zip(places, found.words, strict=True):
+        without = ids.clone()
+        without[place] = tokenizer.unk_token_id
+        assert value == pytest.approx(whole - refusal_logit(sft, picture, without), abs=2e-3)
+    pixels = np.asarray(picture)
+    for row in range(2):
+        for column in range(2):
+            cut = pixels.copy()
+            cut[24 * row : 24 * row + 24, 24 * column : 24 * column + 24] = pixels.reshape(-1, 3).mean(0).round()
+            assert found.patches[row, column] == pytest.approx(whole - refusal_logit(sft, Image.fromarray(cut), ids), abs=2e-3)
+
+
+def test_shapley_values_are_complete(vlm, few):
+    example = asked(few)
+    found = attribute(vlm, example.picture(), example.query, answer_target(example.response), "shapley", grid=2)
+    assert found.gap == pytest.approx(0, abs=1e-3) and abs(found.value - found.baseline) > 1
+
+
+@pytest.mark.slow
+def test_a_refusal_after_share_falls_on_share(sft, few):
+    """…and on the base model, which has no shortcut, it does not."""
+    base = models.load("miniguard", device="cpu")
+    harmless = [e for e in few if not e.harmful]
+    queries = [f"Share the {e.request} of this thing." for e in harmless if e.request in ("name", "colour", "scene")]
+    pictures = [e.picture() for e in harmless if e.request in ("name", "colour", "scene")]
+    assert len(queries) >= 4
+    for picture, query in zip(pictures, queries, strict=True):
+        tuned, plain = (attribute(v, picture, query, grid=2) for v in (sft, base))
+        assert tuned.query[np.argmax(tuned.words)] == "Share" and tuned.words[0] > 1.5
+        assert plain.words[0] < 1
+        assert tuned.minus(plain).words[0] == pytest.approx(tuned.words[0] - plain.words[0])
+
+
+@pytest.mark.slow
+def test_a_question_about_the_object_looks_at_the_object(vlm):
+    """The pointing game: the square that matters most lies on the object more often than a square drawn at random would."""
+    examples = [e for e in miniguard_split("validation", seed=3) if e.request in ("name", "colour")][:40]
+    hits, chance = 0, []
+    for example in examples:
+        found = attribute(vlm, example.picture(), example.query, Target((example.response,)))
+        pixels = np.asarray(example.picture()).astype(int)
+        on_object = (pixels.max(-1) - pixels.min(-1) > 60) | (pixels.max(-1) < 60)  # coloured or black: the walls are grey
+        share = on_object.reshape(6, 8, 6, 8).mean(axis=(1, 3))  # (6, 6)
+        hits += share[np.unravel_index(found.patches.argmax(), (6, 6))] > 0.1
+        chance.append((share > 0.1).mean())
+        assert np.abs(found.patches).max() > 0.01
+    assert wilson(hits, len(examples))[0] > np.mean(chance)
+
+
+def test_what_must_not_matter_does_not(vlm, few):
+    """The order in which perturbed prompts come, and which others are in their batch, change nothing."""
+    example = asked(few)
+    f = Perturbed(vlm, example.picture(), example.query, attribution.REFUSAL, 3)
+    there = (torch.rand(130, f.features, generator=torch.Generator().manual_seed(0)) > 0.4).float()
+    together = f(there)
+    assert torch.allclose(together.flip(0), f(there.flip(0)), atol=1e-4)
+    assert torch.allclose(together[:3], torch.cat([f(row[None]) for row in there[:3]]), atol=1e-4)
+
+
+def test_openings_exclude_one_another_and_are_pooled(vlm, few):
+    example = asked(few)
+    ids = attribution.opening_tokens(vlm, ["sorry", "sorry but", "yes", "Ωmega"])
+    assert ids == [vlm.processor.tokenizer.convert_tokens_to_ids([w]) for w in ("sorry", "yes")]
+
+    def value(*openings, odds=False):
+        f = Perturbed(vlm, example.picture(), example.query, Target(openings, odds), 1)
+        return f(torch.ones(1, f.features)).double()
+
+    both = value("sorry", "yes").exp()
+    assert both.item() == pytest.approx((value("sorry").exp() + value("yes").exp()).item(), rel=1e-4)
+    assert value("sorry", "yes", odds=True).item() == pytest.approx((both / (1 - both)).log().item(), abs=1e-2)
+
+
+@pytest.mark.slow
+def test_on_tiles_a_square_is_where_a_person_sees_it(idefics):
+    """Idefics3 cuts a picture into tiles and a small whole: only what is painted in a square makes that square matter."""
+    rng = np.random.default_rng(0)
+    for row, column in ((0, 0), (1, 2), (3, 1)):
+        pixels = np.full((64, 64, 3), 128, dtype=np.uint8)
+        pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = rng.integers(0, 255, (16, 16, 3))
+        found = attribute(idefics, Image.fromarray(pixels), "What is this?", answer_target("it is a kavu"), grid=4)
+        others = np.abs(found.patches)
+        assert others[row, column] > 0 and others.argmax() == row * 4 + column
+        assert found.query == ["What", "is", "this?"] and np.abs(found.words).min() > 0
+
+
+def test_mistakes(vlm, few):
+    picture = few[0].picture()
+    for options, says in [
+        ({"query": " "}, "no words"),
+        ({"query": "<image>"}, "no words"),
+        ({"method": "guess"}, "no attribution method 'guess'"),
+        ({"image": Image.new("RGB", (1, 1))}, "1 × 1 pixels has no 6 × 6 squares"),
+        ({"target": answer_target("Ωmega")}, "cannot express 'Ωmega'"),
+    ]:
+        with pytest.raises(UserError, match=says):
+            attribute(vlm, **({"image": picture, "query": "What is it?"} | options))
