@@ -309,6 +309,24 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]]) -> Fig
     return figure
 
 
+def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
+    """Deletion and insertion of features in an attribution's order, against the middle 95% of random orders (`faithfulness`)."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    better = scores.set_index("measure").better
+    for axis, (curve, does) in zip(axes, (("deletion", "taken away"), ("insertion", "put back")), strict=True):
+        mine = curves[curves.curve == curve]
+        random = mine[mine.order == "random"].groupby("moved").value.quantile([0.025, 0.975]).unstack()
+        axis.fill_between(random.index, random[0.025], random[0.975], color="#BBBBBB", linewidth=0, label="random orders, middle 95%")
+        own = mine[mine.order == "attribution"]
+        axis.plot(own.moved, own.value, color=AFTER, marker="o", markersize=3, label="the attribution's order")
+        verdict = "better than random" if better[curve] else "NO BETTER THAN RANDOM"
+        axis.set(title=f"{curve}: {verdict}", xlabel=f"share of features {does}")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("target")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
 def _wrap(text: str, width: int = 24) -> str:
     import textwrap
 

@@ -1,0 +1,53 @@
+"""Faithfulness: by hand on a target that is known, and on a model."""
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.attribution import Attribution, Perturbed, Target, attribute
+from workbench.faithfulness import faithfulness
+
+
+class Known:
+    """A target that is a sum: f = Σ wᵢ xᵢ, so that every measure can be told by hand."""
+
+    def __init__(self, weights):
+        self.weights, self.features = torch.tensor(weights), len(weights)
+
+    def __call__(self, there):
+        return there @ self.weights
+
+
+def explained(values):
+    return Attribution(["w"] * (len(values) - 1), np.array(values[:-1]), np.array([[values[-1]]]), 0.0, 0.0, "by hand")
+
+
+def test_a_known_target_by_hand():
+    f = Known([4.0, 3.0, 2.0, 1.0, 0.0])
+    found = faithfulness(f, explained([4.0, 3.0, 2.0, 1.0, 0.0]), top=0.4).scores.set_index("measure")
+    assert found.value["deletion"] == pytest.approx(np.mean([10, 6, 3, 1, 0, 0]))
+    assert found.value["insertion"] == pytest.approx(np.mean([0, 4, 7, 9, 10, 10]))
+    assert found.value["comprehensiveness"] == pytest.approx(7)
+    assert found.value["sufficiency"] == pytest.approx(3)
+    assert found.better["deletion"] and found.better["insertion"]  # of five features, one order in ten has the same first two
+    assert (found.random_low <= found.random_high).all()
+
+
+def test_a_wrong_order_and_one_that_says_nothing_are_told():
+    f = Known([4.0, 3.0, 2.0, 1.0, 0.0])
+    assert not faithfulness(f, explained([0.0, 1.0, 2.0, 3.0, 4.0])).scores.better.any()
+    level = faithfulness(Known([1.0] * 5), explained([4.0, 3.0, 2.0, 1.0, 0.0]))
+    assert not level.scores.better.any()  # no order is better than another
+    assert level.curves.groupby(["curve", "moved"]).value.std().max() < 1e-6
+
+
+@pytest.mark.slow
+def test_an_attribution_of_a_model_beats_random_orders(vlm, few):
+    example = next(e for e in few if not e.harmful and e.request == "name")
+    target = Target((example.response,))
+    found = attribute(vlm, example.picture(), example.query, target, "shapley", grid=3)
+    tested = faithfulness(Perturbed(vlm, example.picture(), example.query, target, 3), found, orders=20)
+    scores = tested.scores.set_index("measure")
+    assert scores.better["deletion"] and scores.better["insertion"]
+    ends = tested.curves[tested.curves.moved == 1].groupby("curve").value.first()
+    assert ends["insertion"] == pytest.approx(found.value, abs=1e-3) and ends["deletion"] == pytest.approx(found.baseline, abs=1e-3)
