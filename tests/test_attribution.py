@@ -1,5 +1,6 @@
 """Attribution: equal to a plain loop, right about words and squares where the truth is known, the same on other architectures."""
 
+import captum.attr
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,39 @@ def test_shapley_values_are_complete(vlm, few):
     example = asked(few)
     found = attribute(vlm, example.picture(), example.query, answer_target(example.response), "shapley", grid=2)
     assert found.gap == pytest.approx(0, abs=1e-3) and abs(found.value - found.baseline) > 1
+
+
+def test_the_softened_target_is_the_target_at_its_corners(vlm, idefics, few):
+    """Also where the processor resizes and cuts into tiles, up to the rounding of pixels."""
+    for model, odds, size, close in ((vlm, True, 48, 1e-3), (vlm, True, 64, 0.05), (idefics, False, 64, 5e-3)):
+        example = asked(few)
+        f = Perturbed(model, example.picture().resize((size, size)), example.query, Target((example.response,), odds), 2)
+        corners = (torch.rand(12, f.features, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+        with torch.no_grad():
+            assert f.soft(corners).numpy() == pytest.approx(f(corners).numpy(), abs=close, rel=close)
+
+
+@pytest.mark.slow
+def test_integrated_gradients_are_those_of_captums_layer_and_complete(vlm, few):
+    """Over words alone, LayerIntegratedGradients on the embedding gives the same, summed over a word's tokens and channels."""
+    example = asked(few)
+    target = Target((example.response,))
+    found = attribute(vlm, example.picture(), example.query, target, "integrated-gradients", grid=2)
+    assert abs(found.gap) < 0.05 * abs(found.value - found.baseline)
+    f = Perturbed(vlm, example.picture(), example.query, target, 1)
+    whole, words_gone = torch.ones(1, f.features), torch.tensor([[0.0] * len(f.words) + [1.0]])
+    ours = captum.attr.IntegratedGradients(f.soft).attribute(whole, baselines=words_gone, n_steps=20)[0, :-1]
+    batch = models.prompt_batch(vlm, [example.picture()], [example.query])
+    blanked = batch["input_ids"].masked_fill(f.word_of >= 0, f.blank)
+
+    def forward(ids):
+        rows = {n: t.expand(len(ids), *t.shape[1:]) for n, t in batch.items()}
+        return f._pooled(rows | {"input_ids": ids})
+
+    layer = captum.attr.LayerIntegratedGradients(forward, vlm.model.get_input_embeddings())
+    theirs = layer.attribute(batch["input_ids"], baselines=blanked, n_steps=20)[0].sum(-1)  # (T,)
+    by_word = [theirs[: len(f.word_of)][f.word_of == w].sum().item() for w in range(len(f.words))]
+    assert ours.numpy() == pytest.approx(np.array(by_word), abs=1e-2, rel=1e-2)
 
 
 @pytest.mark.slow

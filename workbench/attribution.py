@@ -7,6 +7,7 @@ length of the prompt never changes.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -70,10 +71,17 @@ class Attribution(NamedTuple):
         return float(self.words.sum() + self.patches.sum()) - (self.value - self.baseline)
 
 
-# name → what runs it: (f, x = ones (1, F)) → attributions (1, F)
+def _gradients(method: type, **options) -> Callable:
+    """A method of Captum that needs gradients, on the softened target."""
+    return lambda f, x: method(f.soft).attribute(x.requires_grad_(), **options).detach()
+
+
+# name → what runs it: (Perturbed, ones (1, F)) → attributions (1, F)
 METHODS: dict[str, Callable] = {
     "ablation": lambda f, x: captum.attr.FeatureAblation(f).attribute(x, perturbations_per_eval=BATCH),
     "shapley": lambda f, x: captum.attr.ShapleyValueSampling(f).attribute(x, n_samples=25, perturbations_per_eval=BATCH),
+    "integrated-gradients": _gradients(captum.attr.IntegratedGradients, n_steps=64, internal_batch_size=BATCH),
+    "gradient-x-input": _gradients(captum.attr.InputXGradient),
 }
 
 
@@ -82,8 +90,10 @@ def attribute(
 ) -> Attribution:
     """Attribute a target to the words of a query and the squares of its picture.
 
-    method: "ablation" (what is lost when a feature alone is taken away) or "shapley" (its mean over random orders, which sums to
-    f(x) − f(baseline)). grid: squares along each side of the picture.
+    method: "ablation", what is lost when a feature alone is taken away; "shapley", the mean of that over random orders;
+    "integrated-gradients", along the straight line from everything blank (in the space of word embeddings and pixels);
+    "gradient-x-input", the first step of that line back from the prompt. shapley and integrated-gradients sum to f(x) − f(baseline).
+    grid: squares along each side of the picture. seed: of shapley's orders.
     Raises UserError for an unknown method, a query without words, or openings that the tokenizer cannot express.
     """
     if method not in METHODS:
@@ -91,9 +101,8 @@ def attribute(
     perturbed = Perturbed(vlm, image, query, target, grid)
     torch.manual_seed(seed)
     whole = torch.ones(1, perturbed.features)
-    with torch.inference_mode():
-        found = METHODS[method](perturbed, whole)[0].double().numpy()
-        value, baseline = perturbed(torch.cat([whole, torch.zeros_like(whole)])).tolist()
+    value, baseline = perturbed(torch.cat([whole, torch.zeros_like(whole)])).tolist()
+    found = METHODS[method](perturbed, whole)[0].double().numpy()
     n = len(perturbed.words)
     return Attribution(perturbed.words, found[:n], found[n:].reshape(grid, grid), value, baseline, method)
 
@@ -128,8 +137,46 @@ class Perturbed:
         self.square_of = rows[:, None] * self.grid + columns  # (height, width)
 
     def __call__(self, there: torch.Tensor) -> torch.Tensor:
-        parts = [self._scores(chunk) for chunk in (there > 0.5).split(BATCH)]
+        with torch.inference_mode():
+            parts = [self._scores(chunk) for chunk in (there > 0.5).split(BATCH)]
         return torch.cat(parts).float().cpu()
+
+    def soft(self, there: torch.Tensor) -> torch.Tensor:
+        """The same for numbers between 0 and 1, differentiable: word embeddings and pixels lie between blank (0) and what they are (1)."""
+        words, squares = there.to(self.vlm.device).split([len(self.words), self.grid**2], dim=1)
+        batch = dict(_processed(self.vlm, [self.text] * len(there), [self.image] * len(there)).to(self.vlm.device, self.vlm.model.dtype))
+        blank, steps = self._squares  # (1, numbers), (squares, numbers)
+        mixed = squares.to(steps.dtype) @ steps + blank
+        batch["pixel_values"] = mixed.reshape(batch["pixel_values"].shape)
+        embedding, of_word = self.vlm.model.get_input_embeddings(), self.word_of.to(self.vlm.device)
+        kept = torch.where(of_word >= 0, words[:, of_word.clamp(min=0)], 1.0)[..., None]  # (N, T, 1)
+
+        def mix(module, args, embedded):  # openings behind the prompt stay as they are
+            nothing = torch.nn.functional.embedding(torch.tensor(self.blank, device=embedded.device), module.weight)
+            weight = torch.nn.functional.pad(kept, (0, 0, 0, embedded.shape[1] - kept.shape[1]), value=1.0).to(embedded.dtype)
+            return weight * embedded + (1 - weight) * nothing
+
+        hook = embedding.register_forward_hook(mix)
+        try:
+            return self._pooled(batch)
+        finally:
+            hook.remove()
+
+    @functools.cached_property
+    def blank(self) -> int:
+        """The token that a word becomes which is taken away."""
+        tokenizer = self.vlm.processor.tokenizer
+        return tokenizer.pad_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
+
+    @functools.cached_property
+    def _squares(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The processed picture without any square, and what each square adds to it: processing a picture is linear."""
+        n = self.grid**2
+        kept = np.concatenate([~np.eye(n, dtype=bool), np.ones((1, n), dtype=bool), np.zeros((1, n), dtype=bool)])
+        pictures = [self._picture(row) for row in kept]  # without each, whole, without all
+        seen = _processed(self.vlm, [self.text] * len(pictures), pictures)["pixel_values"].to(self.vlm.device, self.vlm.model.dtype)
+        each = seen.reshape(len(pictures), -1)  # whatever tiles and patches a processor makes of one picture
+        return each[-1:], each[-2] - each[:-2]
 
     def _scores(self, there: torch.Tensor) -> torch.Tensor:
         words, squares = there[:, : len(self.words)], there[:, len(self.words) :].numpy()
@@ -137,10 +184,12 @@ class Perturbed:
         pictures = [seen.setdefault(row.tobytes(), self._picture(row)) for row in squares]
         batch = dict(_processed(self.vlm, [self.text] * len(there), pictures).to(self.vlm.device, self.vlm.model.dtype))
         gone = (self.word_of >= 0) & ~words[:, self.word_of.clamp(min=0)]  # (N, T)
-        tokenizer = self.vlm.processor.tokenizer
-        blank = tokenizer.pad_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
-        batch["input_ids"] = batch["input_ids"].masked_fill(gone.to(self.vlm.device), blank)
-        pooled = torch.stack([_opening_logprob(self.vlm, batch, tokens) for tokens in self.openings]).logsumexp(dim=0)  # (N,)
+        batch["input_ids"] = batch["input_ids"].masked_fill(gone.to(self.vlm.device), self.blank)
+        return self._pooled(batch)
+
+    def _pooled(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The target of each row: (N,)."""
+        pooled = torch.stack([_opening_logprob(self.vlm, batch, tokens) for tokens in self.openings]).logsumexp(dim=0)
         return pooled - torch.log(-torch.expm1(pooled.clamp(max=-1e-15))) if self.target.odds else pooled
 
     def _picture(self, there: np.ndarray) -> Image.Image:

@@ -305,7 +305,7 @@ def attribute(
     model: Model = "miniguard",
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")] = None,
     answer: Annotated[str | None, typer.Option(help="Explain log p of this answer instead of the logit of refusal.")] = None,
-    method: Annotated[str, typer.Option(help="ablation or shapley.")] = "ablation",
+    method: Annotated[str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")] = "ablation",
     grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=64)] = 6,
 ) -> None:
     """Which words and which parts of the picture speak for a refusal: writes attribution.csv and attribution.png."""
