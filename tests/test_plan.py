@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 
 from benchmarks.llava import write_llava
 from benchmarks.training import peak
@@ -59,6 +60,25 @@ def test_what_saves_memory_saves_it():
     assert predicted(forget=8, retain=8).step == pytest.approx(2 * whole.step, rel=0.1)
     assert predicted(full=True).trained > 2.5 * predicted(full=True).weights * 0.9  # AdamW's two moments and the gradient
     assert predicted(rank=32).trained == pytest.approx(2 * whole.trained, rel=0.01)
+
+
+TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 500}
+OTHERS = [
+    transformers.LlavaNextConfig(text_config=transformers.LlamaConfig(**TEXT, num_hidden_layers=4)),
+    transformers.Idefics3Config(text_config=transformers.LlamaConfig(**TEXT, num_hidden_layers=4)),
+    transformers.Gemma3Config(text_config=TEXT | {"head_dim": 16, "num_hidden_layers": 4}),
+    transformers.Qwen2_5_VLConfig(
+        text_config=TEXT | {"num_hidden_layers": 4, "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
+    ),
+]
+
+
+@pytest.mark.parametrize("config", OTHERS, ids=lambda c: c.model_type)
+def test_other_architectures_are_planned(config):
+    npo, rmu = (plan.predict(config, Settings(o, prompt=60, answer=10), torch.float32) for o in ("npo", "rmu"))
+    assert npo.weights == rmu.weights > 0
+    assert rmu.trained == npo.trained / 2  # 2 of 4 layers
+    assert 0 < rmu.step < npo.step
 
 
 @pytest.mark.slow
