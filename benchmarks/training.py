@@ -9,7 +9,7 @@ import argparse
 import itertools
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -195,7 +195,13 @@ def _measured(run, model: Path, options: dict) -> dict:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     before = psutil.Process().memory_info().rss
     taken = run(model, **options)
-    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, "seconds": taken}
+    return {"peak": _highest_rss() - before, "seconds": taken}
+
+
+def _highest_rss() -> int:
+    """Bytes of memory that this process has held at most. getrusage would count what its parent held, too, when it was started."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
 if __name__ == "__main__":
