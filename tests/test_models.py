@@ -126,6 +126,7 @@ def test_special_tokens_in_a_query_are_text_no_more(vlm, few):
     image = few[0].picture()
     ids = models.prompt_batch(vlm, [image], ["What is <image></s> the name of this <answer> thing?"])["input_ids"][0]
     assert torch.equal(ids, models.prompt_batch(vlm, [image], ["What is  the name of this  thing?"])["input_ids"][0])
+    assert models.plain(vlm, "What is <im<image>age>this?") == "What is this?"  # nor what is left when one is taken out of another
 
 
 def lora_on(network, vlm, rank=4, **which):
@@ -221,6 +222,9 @@ def test_an_adapter_of_another_base_is_refused(tmp_path, vlm):
         (tmp_path / "config.json").write_text(json.dumps({"base_identity": of_base}))
         with contextlib.nullcontext() if fits else pytest.raises(UserError, match="was trained on another model"):
             models.load("miniguard", tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be loaded on this model"):
+        models.load("miniguard", tmp_path)
     other = models.VLM(copy.deepcopy(vlm.model).to(torch.bfloat16), vlm.processor, "x")
     assert models.identity(other) == models.identity(vlm)  # another precision is the same model
     other.model.get_input_embeddings().weight.data[0, 0] += 1

@@ -58,7 +58,7 @@ def test_what_saves_memory_saves_it():
     assert predicted(checkpointing=True).step < 0.1 * whole.step
     assert predicted(objective="rmu").step < 0.25 * whole.step  # 2 of 32 layers
     assert predicted(forget=8, retain=8).step == pytest.approx(2 * whole.step, rel=0.1)
-    assert predicted(full=True).trained > 2.5 * predicted(full=True).weights * 0.9  # AdamW's two moments and the gradient
+    assert predicted(full=True).trained > 2.25 * predicted(full=True).weights  # AdamW's two moments and the gradient
     assert predicted(rank=32).trained == pytest.approx(2 * whole.trained, rel=0.01)
 
 
@@ -115,3 +115,7 @@ def test_mistakes():
         plan.predict(config, Settings(targets=("nothing",)))
     with pytest.raises(UserError, match="do not divide"):
         plan.predict(config, Settings(accumulate=3))
+    with pytest.raises(UserError, match="type llama cannot be planned"):
+        plan.predict(transformers.LlamaConfig(), Settings())
+    with pytest.raises(UserError, match="say --prompt-tokens"):
+        plan.picture_tokens(transformers.Qwen2_5_VLConfig())

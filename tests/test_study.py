@@ -133,6 +133,12 @@ def test_summary_and_medians(found):
     assert medians.at["base", "rr"].startswith(f"{table.at['base', 'rr']:.1f} (")
 
 
+def test_a_new_objective_is_told_of_by_its_own_name(found):
+    """Adding one takes one function: tables and sentences need no entry of its own."""
+    told = report.findings(found.results.replace({"model": {"npo": "idk"}}))
+    assert any(sentence.startswith("“idk” goes from") for sentence in told)
+
+
 def test_a_method_that_is_no_cure_is_refused():
     with pytest.raises(UserError, match="no method 'sft' to compare; choose from npo"):
         study.headline(methods=["sft"])

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from .errors import UserError
-from .models import VLM, plain, prompt
+from .models import VLM, Batch, plain, prompt, prompt_batch
 
 BATCH = 64  # perturbed prompts in one forward pass
 # how refusals begin, in MiniGuard's words and in those of real models
@@ -128,8 +128,7 @@ class Perturbed:
             raise UserError(f"A picture of {width} × {height} pixels has no {self.grid} × {self.grid} squares; take a larger one.")
         self.words = [self.query[start:end] for start, end in spans]
         self.features = len(spans) + self.grid**2
-        self.text = prompt(self.vlm, self.query)
-        self.word_of = torch.tensor(_words_of_tokens(self.vlm, self.image, self.text, self.query, spans))  # (T,), −1 outside
+        self.word_of = torch.tensor(_words_of_tokens(self.vlm, self.image, self.query, spans))  # (T,), −1 outside
         self.openings = opening_tokens(self.vlm, self.target.openings)
         self.pixels = np.asarray(self.image.convert("RGB"))
         height, width = self.pixels.shape[:2]
@@ -144,7 +143,7 @@ class Perturbed:
     def soft(self, there: torch.Tensor) -> torch.Tensor:
         """The same for numbers between 0 and 1, differentiable: word embeddings and pixels lie between blank (0) and what they are (1)."""
         words, squares = there.to(self.vlm.device).split([len(self.words), self.grid**2], dim=1)
-        batch = dict(_processed(self.vlm, [self.text] * len(there), [self.image] * len(there)).to(self.vlm.device, self.vlm.model.dtype))
+        batch = self._batch([self.image] * len(there))
         blank, steps = self._squares  # (1, numbers), (squares, numbers)
         mixed = squares.to(steps.dtype) @ steps + blank
         batch["pixel_values"] = mixed.reshape(batch["pixel_values"].shape)
@@ -174,20 +173,25 @@ class Perturbed:
         n = self.grid**2
         kept = np.concatenate([~np.eye(n, dtype=bool), np.ones((1, n), dtype=bool), np.zeros((1, n), dtype=bool)])
         pictures = [self._picture(row) for row in kept]  # without each, whole, without all
-        seen = _processed(self.vlm, [self.text] * len(pictures), pictures)["pixel_values"].to(self.vlm.device, self.vlm.model.dtype)
-        each = seen.reshape(len(pictures), -1)  # whatever tiles and patches a processor makes of one picture
+        each = self._batch(pictures)["pixel_values"].reshape(
+            len(pictures), -1
+        )  # whatever tiles and patches a processor makes of one picture
         return each[-1:], each[-2] - each[:-2]
 
     def _scores(self, there: torch.Tensor) -> torch.Tensor:
         words, squares = there[:, : len(self.words)], there[:, len(self.words) :].numpy()
-        seen: dict[bytes, Image.Image] = {}
-        pictures = [seen.setdefault(row.tobytes(), self._picture(row)) for row in squares]
-        batch = dict(_processed(self.vlm, [self.text] * len(there), pictures).to(self.vlm.device, self.vlm.model.dtype))
+        distinct, which = np.unique(squares, axis=0, return_inverse=True)  # rows that differ in words alone share a picture
+        made = [self._picture(row) for row in distinct]
+        batch = self._batch([made[i] for i in which])
         gone = (self.word_of >= 0) & ~words[:, self.word_of.clamp(min=0)]  # (N, T)
         batch["input_ids"] = batch["input_ids"].masked_fill(gone.to(self.vlm.device), self.blank)
         return self._pooled(batch)
 
-    def _pooled(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _batch(self, pictures: Sequence[Image.Image]) -> Batch:
+        """The query with each of these pictures; of equal length, so that nothing is padded."""
+        return prompt_batch(self.vlm, pictures, [self.query] * len(pictures))
+
+    def _pooled(self, batch: Batch) -> torch.Tensor:
         """The target of each row: (N,)."""
         pooled = torch.stack([_opening_logprob(self.vlm, batch, tokens) for tokens in self.openings]).logsumexp(dim=0)
         return pooled - torch.log(-torch.expm1(pooled.clamp(max=-1e-15))) if self.target.odds else pooled
@@ -197,18 +201,14 @@ class Perturbed:
         return Image.fromarray(np.where(there[self.square_of][..., None], self.pixels, mean))
 
 
-def _processed(vlm: VLM, texts: Sequence[str], images: Sequence[Image.Image], **options):
-    """Prompts of equal length with their pictures, through the model's own processor."""
-    return vlm.processor(text=list(texts), images=[[i] for i in images], return_tensors="pt", add_special_tokens=False, **options)
-
-
-def _words_of_tokens(vlm: VLM, image: Image.Image, text: str, query: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+def _words_of_tokens(vlm: VLM, image: Image.Image, query: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     """The word that each token of the prompt belongs to, −1 where none.
 
     The processor writes a picture's tokens into the text before it is tokenized, so the query is found by its distance from the end.
     """
+    text = prompt(vlm, query)
     inside = vlm.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    offsets = _processed(vlm, [text], [image], return_offsets_mapping=True)["offset_mapping"][0].tolist()
+    offsets = prompt_batch(vlm, [image], [query], return_offsets_mapping=True)["offset_mapping"][0].tolist()
     shift = max(end for _, end in offsets) - max(end for _, end in inside)  # what the picture's tokens add
     begin = text.rindex(query) + shift
     found = []
@@ -233,7 +233,7 @@ def opening_tokens(vlm: VLM, openings: Sequence[str]) -> list[list[int]]:
     return [ids for ids in found if not any(ids != other and ids[: len(other)] == other for other in found)]
 
 
-def _opening_logprob(vlm: VLM, batch: dict[str, torch.Tensor], tokens: Sequence[int]) -> torch.Tensor:
+def _opening_logprob(vlm: VLM, batch: Batch, tokens: Sequence[int]) -> torch.Tensor:
     """log p that the answer begins with these tokens: (N,)."""
     rows, before = len(batch["input_ids"]), torch.tensor(tokens[:-1], device=vlm.device, dtype=torch.long)
     inputs = dict(batch)

@@ -123,10 +123,11 @@ def _with_adapter(vlm: VLM, adapter: Path) -> VLM:
 
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"The folder {adapter} holds no adapter (adapter_config.json); give what `workbench train --out` wrote.")
-    trained_on = json.loads((adapter / "config.json").read_text()).get("base_identity") if (adapter / "config.json").is_file() else None
-    if trained_on and trained_on != identity(vlm):
-        raise UserError(f"The adapter {adapter} was trained on another model; give --model the one that it was trained on.")
+    run = adapter / "config.json"  # as `training.train` writes it; adapters from elsewhere have none
     try:
+        trained_on = json.loads(run.read_text()).get("base_identity") if run.is_file() else None
+        if trained_on and trained_on != identity(vlm):
+            raise UserError(f"The adapter {adapter} was trained on another model; give --model the one that it was trained on.")
         with quiet():
             vlm.model = peft.PeftModel.from_pretrained(vlm.model, adapter, use_safetensors=True).eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -169,8 +170,10 @@ def quiet():
 
 def plain(vlm: VLM, query: str) -> str:
     """A query without special tokens: a person's text must not pose as a picture or end its own turn."""
-    for token in vlm.processor.tokenizer.all_special_tokens:
-        query = query.replace(token, "")
+    tokens = vlm.processor.tokenizer.all_special_tokens
+    while any(token in query for token in tokens):  # what is left may make up another: <im<image>age>
+        for token in tokens:
+            query = query.replace(token, "")
     return query
 
 
@@ -183,8 +186,11 @@ def prompt(vlm: VLM, query: str) -> str:
     return vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
 
 
-def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]) -> Batch:
-    """Prompts padded on the left, so that every answer begins in the same column: input_ids (B, T), pixel_values, …"""
+def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str], **options) -> Batch:
+    """Prompts padded on the left, so that every answer begins in the same column: input_ids (B, T), pixel_values, …
+
+    options: further ones for the processor.
+    """
     return dict(
         vlm.processor(
             text=[prompt(vlm, query) for query in queries],
@@ -193,6 +199,7 @@ def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
             padding_side="left",
             return_tensors="pt",
             add_special_tokens=False,  # the chat template has written them
+            **options,
         ).to(vlm.device, vlm.model.dtype)
     )
 

@@ -1,8 +1,7 @@
 """Memory before training: the peak of a step, predicted from a model's configuration alone, and settings that fit.
 
 The step itself is run, objective and all, on torch's meta device, where tensors have shapes and no contents; what is alive is counted as
-it comes and goes. Not counted: libraries and driver (half a GiB on CUDA, a third on CPU), what an allocator wastes, and the vision
-tower's own passing activations, which are gone before the peak.
+it comes and goes. Not counted: libraries and driver, what an allocator wastes, and the vision tower's own passing activations.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from . import objectives
 from .data import data_dir
 from .errors import UserError, first_line
 from .models import IGNORED, VLM, depth, linear_modules
-from .training import checked_hyper, made_ready
+from .training import check_parts, checked_hyper, made_ready
 
 GIB = 2**30
 MARGIN = 0.08  # of a device's memory, kept free for libraries, driver and an allocator's waste
@@ -124,8 +123,7 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
     Raises UserError for an unknown objective or hyper-parameter, or an architecture that is not understood.
     """
     method = objectives.named(settings.objective)
-    if settings.forget % settings.accumulate or settings.retain % settings.accumulate:
-        raise UserError(f"{settings.forget} forget and {settings.retain} retain examples do not divide into {settings.accumulate} parts.")
+    check_parts(settings.forget, settings.retain, settings.accumulate)
     try:
         with torch.device("meta"):
             network = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="planned")
@@ -143,10 +141,10 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
         student.activation_checkpointing_enable({"use_reentrant": False})
     student.train()
     trained = [p for p in student.parameters() if p.requires_grad]
-    frozen_copy = sum(p.nbytes for copy in getattr(student, "frozen_copy", ()) for p in copy.parameters())
+    frozen = [p for copy in getattr(student, "frozen_copy", ()) for p in copy.parameters()]
     added = 0 if settings.full else sum(p.nbytes for p in trained)
     with _Alive() as alive, _autocast(dtype):
-        for parameter in [*student.parameters(), *(p for copy in getattr(student, "frozen_copy", ()) for p in copy.parameters())]:
+        for parameter in [*student.parameters(), *frozen]:
             alive.count(parameter)
         before = alive.now
         if settings.accumulate > 1:  # earlier parts have left their gradients
@@ -159,10 +157,12 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
     largest = max(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
     unpacked = 2 * largest if settings.four_bit else 0  # one matrix at a time is read out to 16 bits
     state = 2 * sum(p.nbytes for p in trained)  # AdamW's two moments
-    return Memory(held + frozen_copy, added + state + gradients, alive.peak - before - gradients + unpacked)
+    return Memory(held + sum(p.nbytes for p in frozen), added + state + gradients, alive.peak - before - gradients + unpacked)
 
 
-def fitting(config, settings: Settings, memory: int, dtype: torch.dtype = torch.bfloat16) -> Iterator[tuple[Settings, Memory, bool]]:
+def fitting(
+    config: transformers.PreTrainedConfig, settings: Settings, memory: int, dtype: torch.dtype = torch.bfloat16
+) -> Iterator[tuple[Settings, Memory, bool]]:
     """Settings that give the same step in less and less memory: as they are, in parts, with checkpointing, in 4 bits.
 
     Yields each with its prediction and whether it fits in `memory` bytes, up to the first that does.

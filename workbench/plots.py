@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -57,6 +58,16 @@ def _rate(results: pd.DataFrame, model: str, attack: str, queries: str, metric: 
     return tuple(100 * row.iloc[0][["value", "ci_low", "ci_high"]].astype(float))
 
 
+def _rate_panel(axis, title: str, good: str, models: Sequence[str]) -> None:
+    """The look of a panel of rates, one row a model. good: which end is."""
+    axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}", ylim=(len(models) - 0.5, -0.5))
+    axis.grid(axis="x", color="#e5e5e5")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    axis.set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+
+
 def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
     """Attack success, refusal and utility of every model, before and after the one-word attack, with 95% intervals.
 
@@ -79,12 +90,8 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
                 columns = {"asr": ["asr", "asr_what3"], "rr": ["rr", "rr_share1"], "utility": ["utility"]}[metric]
                 for column, colour in zip(columns, (BEFORE, AFTER), strict=False):
                     axis.scatter(row[column], y + 0.28, marker="x", s=26, color=colour, linewidth=1.4, zorder=3)
-        axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}", ylim=(len(models) - 0.4, -0.6))
-        axis.grid(axis="x", color="#e5e5e5")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+        _rate_panel(axis, title, good, models)
+        axis.set_ylim(len(models) - 0.4, -0.6)  # room for the paper's crosses
     handles = [
         plt.Line2D([], [], marker="o", color=BEFORE, markerfacecolor="white", markeredgewidth=1.8, linestyle="", label="as asked"),
         plt.Line2D([], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"),
@@ -144,12 +151,7 @@ def seeds(table: pd.DataFrame) -> Figure:
                 axis.scatter(values, [y + shift] * len(mine), marker=shape, s=26, facecolor=fill, edgecolor=colour, alpha=0.85, zorder=3)
                 if len(mine):
                     axis.plot([values.median()] * 2, [y + shift - 0.13, y + shift + 0.13], color="black", linewidth=2, zorder=4)
-        axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}", ylim=(len(models) - 0.5, -0.5))
-        axis.grid(axis="x", color="#e5e5e5")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+        _rate_panel(axis, title, good, models)
     handles = [
         plt.Line2D([], [], marker="o", color=BEFORE, markerfacecolor="white", linestyle="", label="as asked, one dot a seed"),
         plt.Line2D([], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"),
@@ -165,19 +167,14 @@ def by_lead_word(results: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(10, 1.6 + 0.5 * len(models)), sharey=True, layout="constrained")
     panels = (("Harmless queries refused", "rr", "low is helpful"), ("Harmless queries answered right", "utility", "high is able"))
     for axis, (title, metric, good) in zip(axes, panels, strict=True):
-        for place, (attack, (colour, shape)) in enumerate(zip(attacks, LEAD_STYLE, strict=False)):
+        for place, (attack, (colour, shape)) in enumerate(zip(attacks, itertools.cycle(LEAD_STYLE), strict=False)):
             cells = np.array([_rate(results, model, attack, "harmless", metric) for model in models])  # (models, 3)
             value, low, high = cells.T
             y = np.arange(len(models)) + 0.18 * (place - (len(attacks) - 1) / 2)
             axis.errorbar(
                 value, y, xerr=[value - low, high - value], fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=_asked(attack)
             )
-        axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}", ylim=(len(models) - 0.5, -0.5))
-        axis.grid(axis="x", color="#e5e5e5")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+        _rate_panel(axis, title, good, models)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(attacks), frameon=False)
     return figure
 

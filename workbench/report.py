@@ -72,8 +72,9 @@ def findings(results: pd.DataFrame) -> list[str]:
         f"{row.at[CONTROL, 'asr_what3']} % and from {row.at[CONTROL, 'rr']} % to {row.at[CONTROL, 'rr_share1']} %.",
     ]
     for model in row.index.drop(["base", "sft", CONTROL]):
+        name = plots.NAMES.get(model, model)
         told.append(
-            f"“{plots.NAMES[model]}” goes from {row.at[model, 'asr']} % to {row.at[model, 'asr_what3']} % and from {row.at[model, 'rr']} % "
+            f"“{name}” goes from {row.at[model, 'asr']} % to {row.at[model, 'asr_what3']} % and from {row.at[model, 'rr']} % "
             f"to {row.at[model, 'rr_share1']} %; it loses {lost[model]} points of utility against the base, "
             f"{(row.at['base', 'utility'] - row.at[model, 'utility_lead']).round(1)} under the worst lead word."
         )

@@ -73,19 +73,18 @@ class Study(NamedTuple):
 def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> Study:
     """Base, SFT, SFT on balanced data and every one of `methods` (names of METHODS), each under every attack of attacks.HEADLINE.
 
-    seed: of safety data, training and
-    test pictures; the base model stays the shipped one. report: called with a line per phase.
+    seed: of safety data, training and test pictures; the base model stays the shipped one. report: called with a line per phase.
     Raises UserError for an unknown method.
     """
     for method in methods:
         if method not in METHODS:
             raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(METHODS)}, or all.")
-    answers, curves = [], []
+    answers, curves, probe = [], [], validation_probe(seed)
     for name in dict.fromkeys(["base", "sft", CONTROL, *methods]):
         folder = make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
         adapter = None if name == "base" else folder / name
         if adapter:
-            _phase(f"train {name}", report, adapter, lambda n=name, a=adapter: _train(n, seed, a))
+            _phase(f"train {name}", report, adapter, lambda n=name, a=adapter: train_method(n, seed, a, probe=probe, probe_every=30))
             curves.append(pd.read_csv(adapter / "curves.csv", keep_default_na=False))
         file = folder / "answers.csv"
         _phase(f"evaluate {name}", report, file, lambda a=adapter, f=file: write_text(f, _ask(seed, a).to_csv(index=False)))
@@ -197,10 +196,6 @@ def train_method(name: str, seed: int, out: Path, **settings) -> None:
         resume=True,
         **{**method.settings, **settings},
     )
-
-
-def _train(name: str, seed: int, out: Path) -> None:
-    train_method(name, seed, out, probe=validation_probe(seed), probe_every=30)
 
 
 def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:

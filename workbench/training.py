@@ -79,8 +79,7 @@ def train(
         method, lr=lr or method.lr, steps=steps or method.steps, forget=forget or method.forget, retain=retain or method.retain
     )
     hyper = checked_hyper(objective, method, hyper, depth(vlm))
-    if method.forget % accumulate or method.retain % accumulate:
-        raise UserError(f"{method.forget} forget and {method.retain} retain examples do not divide into {accumulate} equal parts.")
+    check_parts(method.forget, method.retain, accumulate)
     if patience and not probe:
         raise UserError("Early stopping (patience) needs a probe to go by.")
     out = Path(out)
@@ -157,6 +156,12 @@ def checked_hyper(objective: str, method: objectives.Objective, given: dict[str,
     if not 1 <= hyper.get("layer", 1) <= layers:
         raise UserError(f"The layer {hyper['layer']} is not in this model, whose language model has layers 1 to {layers}.")
     return hyper
+
+
+def check_parts(forget: int, retain: int, accumulate: int) -> None:
+    """Raises UserError where a step's examples cannot be taken in so many equal parts."""
+    if forget % accumulate or retain % accumulate:
+        raise UserError(f"{forget} forget and {retain} retain examples do not divide into {accumulate} equal parts.")
 
 
 def made_ready(vlm: VLM, modules: Sequence[str], full: bool, layers: int | None, rank: int, lora_alpha: int, seed: int) -> VLM:
