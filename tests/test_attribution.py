@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from workbench import attribution, models, training
-from workbench.attribution import Perturbed, Target, answer_target, attribute
+from workbench import models, perturbed, training
+from workbench.attribution import attribute
 from workbench.data import miniguard_split
 from workbench.errors import UserError
 from workbench.intervals import wilson
+from workbench.perturbed import Perturbed, Target, answer_target
 
 from .tiny_models import write_idefics3
 
@@ -39,6 +40,18 @@ def refusal_logit(vlm, image, ids):
         logits = vlm.model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], pixel_values=batch["pixel_values"]).logits
     p = logits[0, -1].double().softmax(-1)[vlm.processor.tokenizer.convert_tokens_to_ids("sorry")]
     return (p.log() - (1 - p).log()).item()
+
+
+def opening_logprob(vlm, batch, tokens):
+    """log p of tokens behind prompts, by running the whole model on all of it, without any cache: (N,)."""
+    behind = torch.tensor(tokens).expand(len(batch["input_ids"]), -1)
+    inputs = dict(batch) | {"input_ids": torch.cat([batch["input_ids"], behind], dim=1)}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in batch:
+            inputs[name] = torch.cat([batch[name], torch.zeros_like(behind)], dim=1)
+    logits = vlm.model(**inputs, use_cache=False).logits[:, -len(tokens) - 1 : -1].double()
+    return logits.log_softmax(-1).gather(-1, behind[..., None]).sum(dim=(1, 2))
 
 
 @pytest.mark.slow
@@ -91,11 +104,12 @@ def test_integrated_gradients_are_those_of_captums_layer_and_complete(vlm, few):
     whole, words_gone = torch.ones(1, f.features), torch.tensor([[0.0] * len(f.words) + [1.0]])
     ours = captum.attr.IntegratedGradients(f.soft).attribute(whole, baselines=words_gone, n_steps=20)[0, :-1]
     batch = models.prompt_batch(vlm, [example.picture()], [example.query])
-    blanked = batch["input_ids"].masked_fill(f.word_of >= 0, f.blank)
+    blanked = batch["input_ids"].masked_fill(f.word_of >= 0, vlm.processor.tokenizer.unk_token_id)
 
     def forward(ids):
         rows = {n: t.expand(len(ids), *t.shape[1:]) for n, t in batch.items()}
-        return f._pooled(rows | {"input_ids": ids})
+        logprob = opening_logprob(vlm, rows | {"input_ids": ids}, f.openings[0])
+        return logprob - torch.log1p(-logprob.exp())
 
     layer = captum.attr.LayerIntegratedGradients(forward, vlm.model.get_input_embeddings())
     theirs = layer.attribute(batch["input_ids"], baselines=blanked, n_steps=20)[0].sum(-1)  # (T,)
@@ -137,7 +151,7 @@ def test_a_question_about_the_object_looks_at_the_object(vlm):
 def test_what_must_not_matter_does_not(vlm, few):
     """The order in which perturbed prompts come, and which others are in their batch, change nothing."""
     example = asked(few)
-    f = Perturbed(vlm, example.picture(), example.query, attribution.REFUSAL, 3)
+    f = Perturbed(vlm, example.picture(), example.query, perturbed.REFUSAL, 3)
     there = (torch.rand(130, f.features, generator=torch.Generator().manual_seed(0)) > 0.4).float()
     together = f(there)
     assert torch.allclose(together.flip(0), f(there.flip(0)), atol=1e-4)
@@ -146,7 +160,7 @@ def test_what_must_not_matter_does_not(vlm, few):
 
 def test_openings_exclude_one_another_and_are_pooled(vlm, few):
     example = asked(few)
-    ids = attribution.opening_tokens(vlm, ["sorry", "sorry but", "yes", "Ωmega"])
+    ids = perturbed.opening_tokens(vlm, ["sorry", "sorry but", "yes", "Ωmega"])
     assert ids == [vlm.processor.tokenizer.convert_tokens_to_ids([w]) for w in ("sorry", "yes")]
 
     def value(*openings, odds=False):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.attribution import Attribution, Perturbed, Target, attribute
+from workbench.attribution import Attribution, attribute
 from workbench.faithfulness import faithfulness
+from workbench.perturbed import Perturbed, Target
 
 
 class Known:

@@ -313,10 +313,11 @@ def attribute(
     import pandas as pd
 
     from . import plots, report
-    from .attribution import REFUSAL, answer_target, attribute
+    from .attribution import attribute
     from .data import read_picture
     from .files import make_folder, write_text
     from .models import load
+    from .perturbed import REFUSAL, answer_target
 
     make_folder(out_folder)
     picture = read_picture(image)

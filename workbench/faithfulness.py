@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .attribution import Attribution, Perturbed
+from .attribution import Attribution
+from .perturbed import Perturbed
 
 BEST, RANDOM = "attribution", "random"
 
