@@ -13,7 +13,7 @@ from workbench.errors import UserError
 from workbench.intervals import wilson
 from workbench.perturbed import Perturbed, Target, answer_target
 
-from .tiny_models import write_idefics3
+from .tiny_models import ARCHITECTURES
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,13 @@ def sft(tmp_path_factory):
     return models.load("miniguard", out, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def idefics(tmp_path_factory):
-    return models.load(write_idefics3(tmp_path_factory.mktemp("models") / "idefics3"), device="cpu")
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def other(tmp_path_factory, request):
+    """A random model of another architecture, its weights large enough for inputs to matter."""
+    vlm = models.load(ARCHITECTURES[request.param](tmp_path_factory.mktemp("models") / request.param), device="cpu")
+    for weight in vlm.model.parameters():
+        weight.mul_(4 if weight.dim() > 1 else 1)
+    return vlm
 
 
 def asked(few, harmful=False, request="name"):
@@ -83,14 +87,39 @@ def test_shapley_values_are_complete(vlm, few):
     assert found.gap == pytest.approx(0, abs=1e-3) and abs(found.value - found.baseline) > 1
 
 
-def test_the_softened_target_is_the_target_at_its_corners(vlm, idefics, few):
+def test_shared_work_changes_nothing(vlm, other, few):
+    """The target is that of the whole model, run on each prompt and opening alone; also where pieces cannot be run apart."""
+    example = asked(few)
+    for model in (vlm, other):
+        tokenizer, picture = model.processor.tokenizer, example.picture().resize((64, 64))
+        f = Perturbed(model, picture, example.query, Target(("sorry but", "the")), 2)
+        assert f.shares and len(f.openings) == 2
+        there = (torch.rand(9, f.features, generator=torch.Generator().manual_seed(1)) > 0.4).float()
+        there[-3:, len(f.words) :] = 1  # the same picture
+        wanted = []
+        for row in there:
+            batch = models.prompt_batch(model, [f._picture(row[len(f.words) :].bool().numpy())], [example.query])
+            gone = [w >= 0 and row[w].item() == 0 for w in f.word_of.tolist()]
+            blank = tokenizer.pad_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
+            batch["input_ids"] = batch["input_ids"].masked_fill(torch.tensor(gone), blank)
+            p = sum(opening_logprob(model, batch, tokens).exp() for tokens in f.openings)
+            wanted.append((p.log() - (1 - p).log()).item())
+        assert np.std(wanted) > 0.01
+        assert f(there).numpy() == pytest.approx(np.array(wanted), abs=1e-4)
+        f.shares = False
+        assert f(there).numpy() == pytest.approx(np.array(wanted), abs=1e-4)
+
+
+def test_the_softened_target_is_the_target_at_its_corners(vlm, other, few):
     """Also where the processor resizes and cuts into tiles, up to the rounding of pixels."""
-    for model, odds, size, close in ((vlm, True, 48, 1e-3), (vlm, True, 64, 0.05), (idefics, False, 64, 5e-3)):
+    for model, odds, size, close in ((vlm, True, 48, 1e-3), (vlm, True, 64, 0.05), (other, False, 64, 0.02)):
         example = asked(few)
         f = Perturbed(model, example.picture().resize((size, size)), example.query, Target((example.response,), odds), 2)
         corners = (torch.rand(12, f.features, generator=torch.Generator().manual_seed(1)) > 0.5).float()
         with torch.no_grad():
             assert f.soft(corners).numpy() == pytest.approx(f(corners).numpy(), abs=close, rel=close)
+        found = attribute(model, f.image, example.query, f.target, "integrated-gradients", grid=2)
+        assert abs(found.gap) < 0.1 * np.abs(np.concatenate([found.words, found.patches.ravel()])).sum()
 
 
 @pytest.mark.slow
@@ -173,13 +202,13 @@ def test_openings_exclude_one_another_and_are_pooled(vlm, few):
 
 
 @pytest.mark.slow
-def test_on_tiles_a_square_is_where_a_person_sees_it(idefics):
-    """Idefics3 cuts a picture into tiles and a small whole: only what is painted in a square makes that square matter."""
+def test_a_square_is_where_a_person_sees_it(other):
+    """However an architecture cuts, tiles or merges a picture: only what is painted in a square makes that square matter."""
     rng = np.random.default_rng(0)
     for row, column in ((0, 0), (1, 2), (3, 1)):
         pixels = np.full((64, 64, 3), 128, dtype=np.uint8)
         pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = rng.integers(0, 255, (16, 16, 3))
-        found = attribute(idefics, Image.fromarray(pixels), "What is this?", answer_target("it is a kavu"), grid=4)
+        found = attribute(other, Image.fromarray(pixels), "What is this?", answer_target("it is a kavu"), grid=4)
         others = np.abs(found.patches)
         assert others[row, column] > 0 and others.argmax() == row * 4 + column
         assert found.query == ["What", "is", "this?"] and np.abs(found.words).min() > 0
@@ -192,7 +221,17 @@ def test_mistakes(vlm, few):
         ({"query": "<image>"}, "no words"),
         ({"method": "guess"}, "no attribution method 'guess'"),
         ({"image": Image.new("RGB", (1, 1))}, "1 × 1 pixels has no 6 × 6 squares"),
+        ({"image": Image.new("RGB", (10_000, 10_000))}, "10000 × 10000 pixels is too large"),
         ({"target": answer_target("Ωmega")}, "cannot express 'Ωmega'"),
     ]:
         with pytest.raises(UserError, match=says):
             attribute(vlm, **({"image": picture, "query": "What is it?"} | options))
+
+
+def test_a_model_without_a_place_for_pictures_says_so(few):
+    vlm = models.load("miniguard", device="cpu")
+    whole = vlm.processor.chat_template
+    for template, says in ((whole.replace("<image>", ""), "no place for a picture"), (None, "has no chat template")):
+        vlm.processor.chat_template = template
+        with pytest.raises(UserError, match=says):
+            attribute(vlm, few[0].picture(), "What is it?")

@@ -9,10 +9,21 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from workbench import miniguard
 from workbench.data import miniguard_split
 
+PARTS = "{% for part in message['content'] %}{% if part['type'] == 'image' %}PICTURE{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
 IDEFICS_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}:"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}{% endfor %}"
-    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+    + PARTS.replace("PICTURE", "<image>").replace("{{ part", " {{ part")
+    + "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+QWEN_TEMPLATE = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    + PARTS.replace("PICTURE", "<|vision_start|><|image_pad|><|vision_end|>")
+    + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+GEMMA_TEMPLATE = (
+    "<bos>{% for message in messages %}<start_of_turn>{{ message['role'] }}\n"
+    + PARTS.replace("PICTURE", "<start_of_image>")
+    + "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 
 
@@ -58,25 +69,125 @@ def write_idefics3(folder: Path) -> Path:
             "image_size": 32,
             "patch_size": 8,
         },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 512,
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
+        text_config={"model_type": "llama", **_text(tokenizer)},
         scale_factor=2,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=tokenizer.pad_token_id,
     )
+    return _save(folder, transformers.Idefics3ForConditionalGeneration, config, processor)
+
+
+def write_qwen25vl(folder: Path) -> Path:
+    """Qwen2.5-VL: pictures of any size as a flat list of patches, merged by fours, with positions in time, height and width.
+
+    Its processor has a part for videos, which needs torchvision; like a hub's, the folder holds only the parts' files.
+    """
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = bpe_tokenizer(
+        special, pad_token="<|endoftext|>", eos_token="<|im_end|>", additional_special_tokens=special[1:], chat_template=QWEN_TEMPLATE
+    )
+    pictures = transformers.Qwen2VLImageProcessorPil(min_pixels=8 * 8, max_pixels=64 * 64, patch_size=8, merge_size=2)
+    config = transformers.Qwen2_5_VLConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 8,
+            "window_size": 32,
+            "out_hidden_size": 64,
+            "fullatt_block_indexes": [1],
+        },
+        text_config={**_text(tokenizer), "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
+        **{
+            f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+            for name, token in (
+                ("image", "image_pad"),
+                ("video", "video_pad"),
+                ("vision_start", "vision_start"),
+                ("vision_end", "vision_end"),
+            )
+        },
+    )
+    _save(folder, transformers.Qwen2_5_VLForConditionalGeneration, config, tokenizer)
+    pictures.save_pretrained(folder)
+    return folder
+
+
+def write_gemma3(folder: Path) -> Path:
+    """Gemma 3: picture tokens see one another in both directions, layers with a sliding window between those without."""
+    special = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "<start_of_image>",
+        "<end_of_image>",
+        "<image_soft_token>",
+    ]
+    tokenizer = bpe_tokenizer(
+        special,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<end_of_turn>",
+        additional_special_tokens=special[4:],
+        extra_special_tokens={"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
+    )
+    pictures = transformers.Gemma3ImageProcessorPil(size={"height": 64, "width": 64})
+    processor = transformers.Gemma3Processor(pictures, tokenizer, image_seq_length=16, chat_template=GEMMA_TEMPLATE)
+    config = transformers.Gemma3Config(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 64,
+            "patch_size": 8,
+        },
+        text_config={
+            **_text(tokenizer),
+            "head_dim": 16,
+            "sliding_window": 24,  # shorter than a prompt
+            "layer_types": ["sliding_attention", "full_attention"],
+            "query_pre_attn_scalar": 16,
+        },
+        mm_tokens_per_image=16,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
+    )
+    return _save(folder, transformers.Gemma3ForConditionalGeneration, config, processor)
+
+
+ARCHITECTURES = {"idefics3": write_idefics3, "qwen2_5_vl": write_qwen25vl, "gemma3": write_gemma3}
+
+
+def _text(tokenizer) -> dict:
+    """The configuration of a language model of two layers."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def _save(folder: Path, architecture: type, config, processor) -> Path:
     torch.manual_seed(0)
-    network = transformers.Idefics3ForConditionalGeneration(config)
+    network = architecture(config)
+    for weight in network.parameters():
+        if weight.dim() > 1 and not weight.any():  # Gemma's projector is all zeros before it is trained
+            torch.nn.init.normal_(weight, std=0.02)
+    tokenizer = getattr(processor, "tokenizer", processor)
     network.generation_config.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=12)
     network.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -95,7 +95,7 @@ def load(model: str | Path = "miniguard", adapter: str | Path | None = None, dev
     try:
         with quiet():
             network = transformers.AutoModelForImageTextToText.from_pretrained(source, **options)
-            processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
+            processor = _processor(source, network.config.model_type)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         if "for this kind of AutoModel" in str(error):
             raise UserError(
@@ -110,6 +110,30 @@ def load(model: str | Path = "miniguard", adapter: str | Path | None = None, dev
         "base" if adapter is None else Path(adapter).resolve().name,
     )
     return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
+
+
+def _processor(source: str, kind: str):
+    """A model's processor. Where torchvision is missing and the processor wants it for videos, one for pictures and text alone."""
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    whole = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(kind) or "", None)
+    if whole is None or "video_processor" not in whole.get_attributes() or transformers.utils.is_torchvision_available():
+        return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
+
+    class PicturesOnly(whole):
+        def check_argument_for_proper_class(self, name, argument):
+            return type(None) if name == "video_processor" else super().check_argument_for_proper_class(name, argument)
+
+        def save_pretrained(self, folder, **options):
+            for part in (self.image_processor, self.tokenizer):
+                part.save_pretrained(folder, **options)
+            (Path(folder) / "processor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+    settings = {name: value for name, value in whole.get_processor_dict(source)[0].items() if not isinstance(value, dict)}
+    parts = {"image_processor": transformers.AutoImageProcessor, "tokenizer": transformers.AutoTokenizer}
+    loaded = {name: part.from_pretrained(source, trust_remote_code=False) for name, part in parts.items()}
+    wanted = inspect.signature(whole.__init__).parameters
+    return PicturesOnly(**loaded, **{name: value for name, value in settings.items() if name in wanted})
 
 
 def _four_bit(place: torch.device) -> transformers.BitsAndBytesConfig:
@@ -180,10 +204,15 @@ def plain(vlm: VLM, query: str) -> str:
 def prompt(vlm: VLM, query: str) -> str:
     """One query as the model's own chat template words it, with the place of the picture, up to where the answer begins.
 
-    Special tokens in the query are taken out.
+    Special tokens in the query are taken out. Raises UserError where there is no template, or none with a place for a picture.
     """
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": plain(vlm, query)}]}
-    return vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    if not vlm.processor.chat_template:
+        raise UserError(f"The model {vlm.name!r} has no chat template; put a chat_template.jinja beside its weights.")
+    text = vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    if str(vlm.processor.image_token) not in text:
+        raise UserError(f"The chat template of the model {vlm.name!r} has no place for a picture; give it one, or choose another model.")
+    return text
 
 
 def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str], **options) -> Batch:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
+from .data import MAX_PIXELS
 from .errors import UserError
 from .models import VLM, Batch, bare, plain, prompt, prompt_batch, with_features
 
@@ -62,8 +63,8 @@ class Perturbed:
     """A target as a function of which features are there: a call takes (N, F) of ones and zeros, words first, and returns (N,).
 
     grid: squares along each side of the picture.
-    Raises UserError for a query without words, a picture too small for the grid, a model whose prompt holds no picture, or openings that
-    the tokenizer cannot express.
+    Raises UserError for a query without words, a picture too small for the grid or too large, a model whose prompt has no place for a
+    picture, or openings that the tokenizer cannot express.
     """
 
     vlm: VLM
@@ -79,8 +80,10 @@ class Perturbed:
         spans = [match.span() for match in re.finditer(r"\S+", self.query)]
         if not spans:
             raise UserError("The query has no words to attribute to; write one.")
-        if min(self.image.size) < self.grid:
-            width, height = self.image.size
+        width, height = self.image.size
+        if width * height > MAX_PIXELS:
+            raise UserError(f"A picture of {width} × {height} pixels is too large; scale it below {MAX_PIXELS // 10**6} million pixels.")
+        if min(width, height) < self.grid:
             raise UserError(f"A picture of {width} × {height} pixels has no {self.grid} × {self.grid} squares; take a larger one.")
         self.words = [self.query[start:end] for start, end in spans]
         self.features = len(spans) + self.grid**2
@@ -88,14 +91,11 @@ class Perturbed:
         self.tail = max(self.openings, key=len)[:-1]  # stands behind the prompt, to see how the architecture places what follows
         self.word_of = torch.tensor(_words_of_tokens(self.vlm, self.image, self.query, spans))  # (T,), −1 outside
         self.pixels = np.asarray(self.image.convert("RGB"))
-        height, width = self.pixels.shape[:2]
         rows, columns = np.arange(height) * self.grid // height, np.arange(width) * self.grid // width
         self.square_of = rows[:, None] * self.grid + columns  # (height, width)
         pictured = self._whole["input_ids"][0] == bare(self.vlm.model).config.image_token_id
-        if not pictured.any():
-            raise UserError(f"The prompt of the model {self.vlm.name!r} has no place for a picture; its chat template must have one.")
         self.first_picture, self.first_word = int(pictured.nonzero()[0]), int((self.word_of >= 0).nonzero()[0])
-        self.rows = max(1, TOKENS // self._whole["input_ids"].shape[1])
+        self.rows = max(1, min(TOKENS // self._whole["input_ids"].shape[1], MAX_PIXELS // (width * height)))
         with torch.no_grad():
             self.shares = self.first_picture < self.first_word and _can_share(self.vlm, decoder_inputs(self.vlm, self._whole))
 
@@ -158,7 +158,7 @@ class Perturbed:
 
     def _embed(self, tokens: Sequence[int]) -> torch.Tensor:
         with torch.no_grad():
-            return self.vlm.model.get_input_embeddings()(torch.tensor(tokens, device=self.vlm.device))  # (tokens, H)
+            return self.vlm.model.get_input_embeddings()(torch.tensor(tokens, device=self.vlm.device, dtype=torch.long))  # (tokens, H)
 
     def _see(self, batch: Batch) -> _Seen:
         """Run vision tower and projector, and the language model from the picture to the first word."""
