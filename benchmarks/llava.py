@@ -19,6 +19,7 @@ def write_llava(folder: Path, hidden: int = 768, layers: int = 8, image_size: in
     processor, tokenizer = small.processor, small.processor.tokenizer
     processor.image_processor.size = {"height": image_size, "width": image_size}
     processor.patch_size = PATCH
+    tokenizer.model_max_length = 1024
     text = transformers.LlamaConfig(
         **small.model.config.text_config.to_diff_dict()
         | {

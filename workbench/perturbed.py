@@ -73,6 +73,7 @@ class Perturbed:
     target: Target = REFUSAL
     grid: int = 6
     words: list[str] = field(init=False)
+    known: dict[bytes, float] = field(init=False, default_factory=dict, repr=False)
     _text: DynamicCache | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self):
@@ -100,25 +101,31 @@ class Perturbed:
             self.shares = self.first_picture < self.first_word and _can_share(self.vlm, decoder_inputs(self.vlm, self._whole))
 
     def __call__(self, there: torch.Tensor) -> torch.Tensor:
-        words, squares = (there > 0.5).split([len(self.words), self.grid**2], dim=1)
+        rows = [row.numpy().tobytes() for row in there > 0.5]
+        new = list({row: i for i, row in enumerate(rows) if row not in self.known}.values())  # methods and measures ask the same again
+        if new:
+            self.known |= zip([rows[i] for i in new], self._values(there[new] > 0.5).tolist(), strict=True)
+        return torch.tensor([self.known[row] for row in rows])
+
+    def _values(self, there: torch.Tensor) -> torch.Tensor:
+        words, squares = there.split([len(self.words), self.grid**2], dim=1)
         shown, which = squares.unique(dim=0, return_inverse=True)  # rows that differ in words alone share a picture
-        found = torch.empty(len(there), dtype=torch.float64)
         if not self.shares:
             shown, which = squares, torch.arange(len(there))
+        found = torch.empty(len(there), dtype=torch.float64)
         with torch.no_grad():
             for some in torch.arange(len(shown)).split(self.rows):
                 pictures = [self._picture(row) for row in shown[some].numpy()]
-                batch = with_features(self.vlm, self._batch(pictures), pictures)
-                seen = self._see(batch)
+                seen = self._see(with_features(self.vlm, self._batch(pictures), pictures))
                 for rows in torch.isin(which, some).nonzero()[:, 0].split(self.rows):
                     found[rows] = self._scores(seen, which[rows] - some[0], words[rows]).cpu()
-        return found.float()
+        return found
 
     def soft(self, there: torch.Tensor) -> torch.Tensor:
         """The same for numbers between 0 and 1, differentiable: word embeddings and pixels lie between blank (0) and what they are (1)."""
         words, squares = there.split([len(self.words), self.grid**2], dim=1)
         blank, steps = self._squares  # (1, numbers), (squares, numbers)
-        batch = {name: tensor.repeat(len(there), *[1] * (tensor.dim() - 1)) for name, tensor in self._whole.items()}
+        batch = self._repeated(len(there))
         mixed = squares.to(steps) @ steps + blank
         batch["pixel_values"] = mixed.reshape(batch["pixel_values"].shape)
         return self._scores(self._see(batch), torch.arange(len(there)), words).to(there)
@@ -127,19 +134,24 @@ class Perturbed:
         mean = self.pixels.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
         return Image.fromarray(np.where(there[self.square_of][..., None], self.pixels, mean))
 
-    def _batch(self, pictures: Sequence[Image.Image]) -> Batch:
-        """The query with each of these pictures, and the tail; of equal length, so that nothing is padded."""
-        batch = prompt_batch(self.vlm, pictures, [self.query] * len(pictures))
-        tail = torch.tensor(self.tail, device=self.vlm.device, dtype=torch.long).expand(len(pictures), -1)
+    @functools.cached_property
+    def _whole(self) -> Batch:
+        """The prompt with the tail behind it, one row."""
+        batch = prompt_batch(self.vlm, [self.image], [self.query])
+        tail, tokens = torch.tensor([self.tail], device=self.vlm.device, dtype=torch.long), batch["input_ids"].shape
         for name, tensor in batch.items():
-            if tensor.shape[:2] == (len(pictures), len(self.word_of)):  # ids, mask, and whatever else counts one value a token
+            if tensor.shape == tokens:  # ids, mask, and whatever else counts one value a token
                 value = tail if name == "input_ids" else torch.full_like(tail, int(name == "attention_mask"))
                 batch[name] = torch.cat([tensor, value.to(tensor.dtype)], dim=1)
         return batch
 
-    @functools.cached_property
-    def _whole(self) -> Batch:
-        return self._batch([self.image])
+    def _batch(self, pictures: Sequence[Image.Image]) -> Batch:
+        """The same with each of these pictures; their size is the same, so all else is."""
+        seen = self.vlm.processor.image_processor([[picture] for picture in pictures], return_tensors="pt")
+        return self._repeated(len(pictures)) | {"pixel_values": seen["pixel_values"].to(self.vlm.device, self.vlm.model.dtype)}
+
+    def _repeated(self, rows: int) -> Batch:
+        return {name: tensor.repeat(rows, *[1] * (tensor.dim() - 1)) for name, tensor in self._whole.items()}
 
     @functools.cached_property
     def _squares(self) -> tuple[torch.Tensor, torch.Tensor]:
