@@ -163,6 +163,26 @@ def test_integrated_gradients_are_those_of_captums_layer_and_complete(vlm, few):
 
 
 @pytest.mark.slow
+def test_integrated_gradients_of_squares_are_those_of_the_patch_embedding(vlm, few):
+    """A patch embedding is linear, so where a square is a patch, LayerIntegratedGradients on it gives the same, summed over channels."""
+    example = asked(few)
+    f = Perturbed(vlm, example.picture(), example.query, Target((example.response,)), grid=6)
+    whole, squares_gone = torch.ones(1, f.features), torch.tensor([[1.0] * len(f.words) + [0.0] * 36])
+    ours = captum.attr.IntegratedGradients(f.soft).attribute(whole, baselines=squares_gone, n_steps=20)[0, len(f.words) :]
+    batch, blank = (models.prompt_batch(vlm, [p], [example.query]) for p in (f.image, f._picture(np.zeros(36, dtype=bool))))
+
+    def forward(pixels):
+        rows = {n: t.expand(len(pixels), *t.shape[1:]) for n, t in batch.items()}
+        logprob = opening_logprob(vlm, rows | {"pixel_values": pixels}, f.openings[0])
+        return logprob - torch.log1p(-logprob.exp())
+
+    layer = captum.attr.LayerIntegratedGradients(forward, vlm.model.model.vision_tower.embeddings.patch_embedding)
+    theirs = layer.attribute(batch["pixel_values"].requires_grad_(), baselines=blank["pixel_values"], n_steps=20)  # (1, channels, 6, 6)
+    assert ours.abs().max() > 0.1
+    assert ours.numpy() == pytest.approx(theirs[0].sum(0).flatten().detach().numpy(), abs=1e-2, rel=1e-2)
+
+
+@pytest.mark.slow
 def test_a_refusal_after_share_falls_on_share(sft, few):
     """…and on the base model, which has no shortcut, it does not."""
     base = models.load("miniguard", device="cpu")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from workbench.attribution import Attribution, attribute
-from workbench.faithfulness import faithfulness
+from workbench.faithfulness import agreement, faithfulness, max_sensitivity
 from workbench.perturbed import Perturbed, Target
 
 
@@ -40,6 +40,33 @@ def test_a_wrong_order_and_one_that_says_nothing_are_told():
     level = faithfulness(Known([1.0] * 5), explained([4.0, 3.0, 2.0, 1.0, 0.0]))
     assert not level.scores.better.any()  # no order is better than another
     assert level.curves.groupby(["curve", "moved"]).value.std().max() < 1e-6
+
+
+def test_infidelity_by_hand():
+    """Of the truth it is nothing; of nothing, the mean square of what is lost when each feature is gone with a probability of a fifth."""
+    weights = np.array([4.0, 3.0, 2.0, 1.0, 0.0])
+    f = Known(weights.tolist())
+    right, nothing = (faithfulness(f, explained(w)).scores.set_index("measure") for w in (weights, 0 * weights))
+    assert right.value["infidelity"] == pytest.approx(0, abs=1e-4) and right.better["infidelity"]
+    expected = 0.16 * (weights**2).sum() + (0.2 * weights.sum()) ** 2  # variance and squared mean
+    assert nothing.value["infidelity"] == pytest.approx(expected, rel=0.4) and not nothing.better["infidelity"]
+
+
+def test_agreement_is_of_ranks():
+    values = np.array([3.0, 1.0, 2.0, -4.0])
+    one, cube, other = (explained(v)._replace(method=m) for v, m in ((values, "a"), (values**3, "b"), (-values, "c")))
+    table = agreement([one, cube, other])
+    assert table.loc["a", "b"] == pytest.approx(1) and table.loc["a", "c"] == pytest.approx(-1)
+
+
+@pytest.mark.slow
+def test_max_sensitivity_grows_with_the_radius(vlm, few):
+    """…and is nothing where nothing moves; of a method that needs gradients, too."""
+    example = next(e for e in few if not e.harmful and e.request == "name")
+    f = Perturbed(vlm, example.picture(), example.query, Target((example.response,)), 3)
+    for method in ("ablation", "gradient-x-input"):
+        still, little, much = (max_sensitivity(f, method, radius, draws=3) for radius in (0.0, 0.01, 0.2))
+        assert still == pytest.approx(0, abs=1e-4) and 0 < little < much
 
 
 @pytest.mark.slow

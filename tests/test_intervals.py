@@ -1,9 +1,11 @@
 """An interval holds its rate, to the last digit, at the ends too: a figure's error bars must not be negative."""
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.intervals import wilson
+from workbench.intervals import cluster_bootstrap, wilson
 
 
 @settings(deadline=None)  # the first call imports statsmodels
@@ -12,3 +14,21 @@ def test_the_interval_holds_the_rate(pair):
     count, n = pair
     low, high = wilson(count, n)
     assert 0 <= low <= count / n <= high <= 1
+
+
+def test_the_cluster_bootstrap_is_as_wide_as_clusters_are_few():
+    """Ten values in each of 40 clusters that say the same tell no more than one each: as wide as the plain interval of 40 values."""
+    each = np.random.default_rng(0).normal(size=40)
+    values, clusters = np.repeat(each, 10), np.repeat(np.arange(40), 10)
+    low, high = cluster_bootstrap(values, clusters)
+    assert low < each.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * each.std() / np.sqrt(40), rel=0.15)
+    alone = cluster_bootstrap(values, np.arange(400))
+    assert alone[1] - alone[0] < 0.4 * (high - low)
+    assert cluster_bootstrap(values, clusters) == (low, high)  # the same seed
+    assert np.isnan(cluster_bootstrap([1.0, 2.0], ["a", "a"])).all()
+
+
+def test_clusters_of_different_sizes_weigh_by_their_values():
+    low, high = cluster_bootstrap([1.0] * 9 + [0.0], ["a"] * 9 + ["b"])
+    assert (low, high) == (0.0, 1.0)  # one of two clusters may be drawn twice

@@ -35,9 +35,14 @@ class Attribution(NamedTuple):
         )
 
     @property
+    def flat(self) -> np.ndarray:
+        """All features, words first: (F,)."""
+        return np.concatenate([self.words, self.patches.ravel()])
+
+    @property
     def gap(self) -> float:
         """How far the attributions' sum is from f(x) − f(baseline): 0 for a complete method."""
-        return float(self.words.sum() + self.patches.sum()) - (self.value - self.baseline)
+        return float(self.flat.sum()) - (self.value - self.baseline)
 
 
 # name → what runs it: (Perturbed, ones (1, F)) → attributions (1, F)

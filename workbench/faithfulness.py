@@ -1,15 +1,19 @@
 """Does an attribution tell the truth? Take features away, or put them back, in its order, and see whether the target moves faster than
-in random orders (deletion and insertion, arXiv 1806.07421; comprehensiveness and sufficiency, arXiv 1911.03429)."""
+in random orders (deletion and insertion, arXiv 1806.07421; comprehensiveness and sufficiency, arXiv 1911.03429; infidelity and
+max-sensitivity, arXiv 1901.09392, by Captum)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import captum.metrics
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
-from .attribution import Attribution
+from .attribution import Attribution, attribute
 from .perturbed import Perturbed
 
 BEST, RANDOM = "attribution", "random"
@@ -30,19 +34,16 @@ def faithfulness(perturbed: Perturbed, found: Attribution, orders: int = 50, see
 
     The feature that speaks most for the target goes first. deletion: area under the target while features are taken away (low is
     faithful); insertion: while they are put back on nothing (high); both as means over steps, in the target's unit. comprehensiveness:
-    what is lost without the first `top` share of features (high); sufficiency: what is lost with these alone (low).
+    what is lost without the first `top` share of features (high); sufficiency: what is lost with these alone (low). infidelity: how far
+    the sum of attributions is from what is lost, squared, when any `top` of features are gone (low).
     """
-    n = perturbed.features
-    attributed = np.concatenate([found.words, found.patches.ravel()])
-    rng = np.random.default_rng(seed)
+    n, attributed, rng = perturbed.features, found.flat, np.random.default_rng(seed)
     ranks = [np.argsort(-attributed, kind="stable"), *(rng.permutation(n) for _ in range(orders))]
     moved = np.stack([np.tril(np.ones((n + 1, n)), -1)[:, np.argsort(rank)] for rank in ranks])  # (orders, steps, features)
     values = {}
-    with torch.inference_mode():
-        for curve, there in (("deletion", 1 - moved), ("insertion", moved)):
-            flat = torch.from_numpy(there.reshape(-1, n)).float()
-            distinct, back = flat.unique(dim=0, return_inverse=True)  # all orders share their ends
-            values[curve] = perturbed(distinct)[back].reshape(len(ranks), n + 1).double().numpy()
+    for curve, there in (("deletion", 1 - moved), ("insertion", moved)):
+        asked = perturbed(torch.from_numpy(there.reshape(-1, n)).float())
+        values[curve] = asked.reshape(len(ranks), n + 1).double().numpy()
     rows = [
         (curve, BEST if draw == 0 else RANDOM, draw, step / n, value)
         for curve, table in values.items()
@@ -55,6 +56,7 @@ def faithfulness(perturbed: Perturbed, found: Attribution, orders: int = 50, see
         "insertion": (values["insertion"].mean(axis=1), True),
         "comprehensiveness": ((whole - values["deletion"][:, first : first + 1])[:, 0], True),
         "sufficiency": ((whole - values["insertion"][:, first : first + 1])[:, 0], False),
+        "infidelity": (_infidelity(perturbed, [attributed, *(rng.permutation(attributed) for _ in range(orders))], rng, top), False),
     }
     scores = []
     for measure, (each, high) in measures.items():
@@ -63,3 +65,41 @@ def faithfulness(perturbed: Perturbed, found: Attribution, orders: int = 50, see
         scores.append((measure, own, *np.quantile(random, [0.025, 0.975]), bool(better)))
     columns = ["measure", "value", "random_low", "random_high", "better"]
     return Faithfulness(pd.DataFrame(rows, columns=["curve", "order", "draw", "moved", "value"]), pd.DataFrame(scores, columns=columns))
+
+
+def _infidelity(perturbed: Perturbed, attributed: Sequence[np.ndarray], rng: np.random.Generator, gone: float, draws: int = 100):
+    """Captum's infidelity of attributions (each (F,)), all for the same random absences: (attributions,)."""
+    absent = torch.from_numpy(rng.random((draws, perturbed.features)) < gone).float()
+
+    def perturb(whole):  # (attributions · draws, F)
+        each = absent.repeat(len(whole) // draws, 1)
+        return each, whole - each
+
+    whole = torch.ones(len(attributed), perturbed.features)
+    given = torch.from_numpy(np.stack(attributed)).float()
+    found = captum.metrics.infidelity(perturbed, perturb, whole, given, n_perturb_samples=draws)
+    return found.double().numpy()
+
+
+def max_sensitivity(perturbed: Perturbed, method: str = "ablation", radius: float = 0.02, draws: int = 10, seed: int = 0) -> float:
+    """How far an attribution is moved at most, relative to its norm, when every pixel moves by up to `radius` of its range.
+
+    Captum's sensitivity_max (arXiv 1901.09392). An explanation that changes much for a picture that looks the same cannot be trusted.
+    """
+
+    def explain(pictures):  # (draws, height, width, 3) → (draws, F); Captum hands over the picture itself in a tuple, and wants one back
+        if isinstance(pictures, tuple):
+            return (explain(*pictures),)
+        seen = [Image.fromarray((p.clamp(0, 1) * 255).round().byte().numpy()) for p in pictures]
+        with torch.enable_grad():  # Captum has switched it off
+            found = [attribute(perturbed.vlm, p, perturbed.query, perturbed.target, method, perturbed.grid, seed).flat for p in seen]
+        return torch.from_numpy(np.stack(found))
+
+    torch.manual_seed(seed)
+    pixels = torch.from_numpy(perturbed.pixels.copy())[None].float() / 255
+    return captum.metrics.sensitivity_max(explain, pixels, perturb_radius=radius, n_perturb_samples=draws).item()
+
+
+def agreement(found: Sequence[Attribution]) -> pd.DataFrame:
+    """Spearman's rank correlation over features between methods that explain the same: (methods, methods), 1 where they agree."""
+    return pd.DataFrame({a.method: a.flat for a in found}).corr(method="spearman")

@@ -13,3 +13,28 @@ def wilson(count, n):
 
     low, high = proportion_confint(count, n, method="wilson")
     return np.round(np.maximum(low, 0.0), 6), np.round(np.minimum(high, 1.0), 6)
+
+
+def cluster_bootstrap(values, clusters, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
+    """The percentile bootstrap's 95% interval of a mean, where values (n,) of the same cluster are drawn together: (low, high).
+
+    One cluster alone tells nothing of the spread between them: both ends are NaN.
+    """
+    import numpy as np
+    import pandas as pd
+    from scipy.stats import bootstrap
+
+    groups = pd.Series(np.asarray(values, dtype=float)).groupby(np.asarray(clusters))
+    sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()  # (clusters,) each
+    if len(sums) < 2:
+        return float("nan"), float("nan")
+    drawn = bootstrap(
+        (sums, counts),
+        lambda s, n, axis: s.sum(axis=axis) / n.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=draws,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)

@@ -1,0 +1,58 @@
+"""Reliance on the lead word: high where a model was taught the word, low where it was not, and told apart from ordinary use."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from workbench import models, training
+from workbench.attribution import attribute
+from workbench.data import miniguard_split
+from workbench.perturbed import Perturbed
+from workbench.reliance import reliance, reliance_table
+
+
+@pytest.fixture(scope="module")
+def harmless():
+    return [e for e in miniguard_split("validation", seed=4, sizes=(0, 12)) if not e.harmful]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A quick SFT on biased and one on balanced data: they differ in their lead words alone."""
+    made = {}
+    for name, balanced in (("sft", False), ("sft-balanced", True)):
+        out = tmp_path_factory.mktemp("runs") / name
+        training.train(
+            models.load("miniguard", device="cpu"), "sft", miniguard_split("train", balanced=balanced), out=out, steps=60, lr=1e-3
+        )
+        made[name] = models.load("miniguard", out, device="cpu")
+    return made
+
+
+@pytest.mark.slow
+def test_only_the_model_that_was_taught_the_word_relies_on_it(vlm, trained, harmless):
+    found = {name: reliance(v, harmless, grid=2, progress=False) for name, v in {"base": vlm, **trained}.items()}
+    table = reliance_table(found).set_index(["model", "measure"])
+    low = table.ci_low["sft"]
+    for name in ("base", "sft-balanced"):
+        assert (low > table.ci_high[name]).all(), name
+    assert table.value["sft", "swap"] > 4 > abs(table.value["base", "swap"])
+    assert (table.n == 12).all()
+
+
+def test_one_row_by_hand(vlm, harmless):
+    (row,) = reliance(vlm, harmless[:1], grid=1, progress=False).itertuples()
+    picture = harmless[0].picture()
+    found = attribute(vlm, picture, row.query, grid=1)
+    assert row.query.split()[0] == "Share" and row.value == found.value
+    assert row.share == pytest.approx(abs(found.words[0]) / (np.abs(found.words).sum() + np.abs(found.patches).sum()))
+    swapped = row.query.replace("Share", "What is").rstrip(".") + "?"
+    f = Perturbed(vlm, picture, swapped, grid=1)
+    assert row.swap == pytest.approx(row.value - f(torch.ones(1, f.features)).item(), abs=1e-4)
+
+
+def test_queries_about_one_picture_are_one_cluster(vlm, harmless):
+    one = reliance(vlm, [harmless[0], dataclasses.replace(harmless[0], id="again")], grid=1, progress=False)
+    assert one.picture.nunique() == 1 and np.isnan(reliance_table({"base": one}).ci_low).all()
