@@ -83,6 +83,15 @@ def test_attribute_writes_a_table_and_a_picture(tmp_path):
     assert list(table.feature) == ["Share", "the", "colour", "of", "this", "thing.", "1,1", "1,2", "2,1", "2,2"]
     with Image.open(tmp_path / "a" / "attribution.png") as image:
         assert image.width > 300
+    assert "Share" in (tmp_path / "a" / "attribution.svg").read_text()  # what it shows, in words
+    done = workbench("attribute", *query, "--grid", 2, "--method", "gradient-x-input", "--check", "--out", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    scores = pd.read_csv(tmp_path / "b" / "faithfulness.csv")
+    assert list(scores.measure) == ["deletion", "insertion", "comprehensiveness", "sufficiency", "infidelity"]
+    named = (tmp_path / "b" / "attribution.svg").read_text().partition("no better than random in ")[2]
+    for measure, better in zip(scores.measure, scores.better, strict=True):
+        assert (measure in named[:100]) == (not better)
+    assert (tmp_path / "b" / "faithfulness.png").is_file()
     done = workbench("attribute", *query, "--method", "guess", "--out", tmp_path / "a")
     assert done.returncode == 2 and "'guess'" in done.stderr
 

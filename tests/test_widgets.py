@@ -1,8 +1,11 @@
 """What notebooks show while something runs."""
 
+import base64
 import io
+import re
 
 import IPython.display
+import ipywidgets
 import matplotlib.pyplot as plt
 import pandas as pd
 from PIL import Image
@@ -21,5 +24,36 @@ def test_live_curves_replace_one_image(monkeypatch):
     first = image.value
     redraw(table)
     assert len(shown) == 1 and image.value != first
-    assert Image.open(io.BytesIO(image.value)).format == "PNG"
+    assert png(image).format == "PNG"
     assert plt.get_fignums() == open_before  # else the notebook would show the figure a second time
+
+
+def png(widget) -> Image.Image:
+    """The picture in a widget's HTML."""
+    return Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", widget.value)[1])))
+
+
+def every(widget, kind):
+    return [w for child in getattr(widget, "children", ()) for w in ([child] if isinstance(child, kind) else every(child, kind))]
+
+
+def test_the_attribution_explorer_answers(vlm, few):
+    explorer = wb.explore_attribution({"one": vlm, "two": vlm}, few)
+    (button,), (shown,), (query,) = (every(explorer, kind) for kind in (ipywidgets.Button, ipywidgets.HTML, ipywidgets.Text))
+    _, beside, _, example, lead = every(explorer, ipywidgets.Dropdown)
+    assert png(shown).width > 500 and 'alt="Attribution in nats' in shown.value
+    assert query.value == few[0].query
+    lead.value = "share"
+    assert query.value.startswith("Share")
+    before = shown.value
+    button.click()
+    assert shown.value != before and "“Share”" in shown.value and not button.disabled
+    example.value, beside.value = 3, "one"
+    button.click()
+    assert png(shown).width < 500  # the same model twice is shown once
+    query.value = '<b>"bold"</b> $\\frac <script>alert(1)</script>'
+    button.click()
+    assert "<script>" not in shown.value and "<b>" not in shown.value and "&lt;b&gt;" in shown.value
+    query.value = " "
+    button.click()
+    assert "no words" in shown.value and "<img" not in shown.value and not button.disabled

@@ -4,8 +4,8 @@
     vlm = wb.load("miniguard")
     vlm.answer(picture, "What is the name of this thing?")
 
-Public names: Example, UserError, attribute, audit, evaluate, headline, live_curves, load,
-miniguard_split, plots, read_examples, repair, train.
+Public names: Example, UserError, attribute, audit, evaluate, explore_attribution, headline,
+live_curves, load, miniguard_split, plots, read_examples, reliance, repair, train.
 Importing this package is fast: torch and transformers come in with the first name that needs them.
 """
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from . import plots
     from .attribution import attribute
     from .models import load
+    from .reliance import reliance
     from .study import headline
     from .training import train
-    from .widgets import live_curves
+    from .widgets import explore_attribution, live_curves
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,17 +34,28 @@ __all__ = [
     "attribute",
     "audit",
     "evaluate",
+    "explore_attribution",
     "headline",
     "live_curves",
     "load",
     "miniguard_split",
     "plots",
     "read_examples",
+    "reliance",
     "repair",
     "train",
 ]
 
-_LATER = {"attribute": "attribution", "load": "models", "train": "training", "headline": "study", "live_curves": "widgets", "plots": None}
+_LATER = {
+    "attribute": "attribution",
+    "explore_attribution": "widgets",
+    "headline": "study",
+    "live_curves": "widgets",
+    "load": "models",
+    "plots": None,
+    "reliance": "reliance",
+    "train": "training",
+}
 
 
 def __getattr__(name: str):

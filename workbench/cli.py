@@ -307,9 +307,13 @@ def attribute(
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")] = None,
     answer: Annotated[str | None, typer.Option(help="Explain log p of this answer instead of the logit of refusal.")] = None,
     method: Annotated[str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")] = "ablation",
-    grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=64)] = 6,
+    grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)] = 6,
+    check: Annotated[bool, typer.Option("--check", help="Also test it against random orders; some hundred times the work.")] = False,
 ) -> None:
-    """Which words and which parts of the picture speak for a refusal: writes attribution.csv and attribution.png."""
+    """Which words and which parts of the picture speak for a refusal: writes attribution.csv, .png and .svg.
+
+    With --check also faithfulness.csv, faithfulness_curves.csv and faithfulness.png.
+    """
     import pandas as pd
 
     from . import plots, report
@@ -317,16 +321,30 @@ def attribute(
     from .data import read_picture
     from .files import make_folder, write_text
     from .models import load
-    from .perturbed import REFUSAL, answer_target
+    from .perturbed import REFUSAL, Perturbed, answer_target
 
     make_folder(out_folder)
-    picture = read_picture(image)
-    found = attribute(load(model, adapter), picture, query, answer_target(answer) if answer else REFUSAL, method, grid)
+    picture, target = read_picture(image), answer_target(answer) if answer else REFUSAL
+    vlm = load(model, adapter)
+    found = attribute(vlm, picture, query, target, method, grid)
     words = [("word", word, place, value) for place, (word, value) in enumerate(zip(found.query, found.words, strict=True))]
     squares = [("square", f"{place // grid + 1},{place % grid + 1}", place, value) for place, value in enumerate(found.patches.ravel())]
     table = pd.DataFrame(words + squares, columns=["kind", "feature", "place", "attribution"])
     write_text(out_folder / "attribution.csv", table.to_csv(index=False))
-    report.save(plots.attributions([(answer or "refusal", picture, found)]), out_folder / "attribution.png")
+    title = answer or "refusal"
+    if check:
+        from .faithfulness import faithfulness
+
+        tested = faithfulness(Perturbed(vlm, picture, query, target, grid), found)
+        write_text(out_folder / "faithfulness.csv", tested.scores.to_csv(index=False))
+        write_text(out_folder / "faithfulness_curves.csv", tested.curves.to_csv(index=False))
+        report.save(plots.faithfulness(*tested), out_folder / "faithfulness.png")
+        _print_table(tested.scores, title="against the middle 95% of random orders")
+        worse = tested.scores.measure[~tested.scores.better].tolist()
+        title += f"\nno better than random in {', '.join(worse)}" if worse else ""
+    columns = [(title, picture, found)]
+    for kind in ("png", "svg"):
+        report.save(plots.attributions(columns), out_folder / f"attribution.{kind}", plots.describe(columns))
     _print_table(table[table.kind == "word"].drop(columns="kind"))
     out.print(f"f = {found.value:.2f}, with everything taken away {found.baseline:.2f}; written to {out_folder}.")
 

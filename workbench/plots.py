@@ -265,7 +265,7 @@ def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
     for axis, example in zip(axes.flat, examples, strict=False):
         axis.imshow(example.picture(), interpolation="nearest")
         axis.set_title("harmful" if example.harmful else "harmless", fontsize=8, color=AFTER if example.harmful else BEFORE)
-        axis.text(0.5, -0.06, _wrap(example.query), transform=axis.transAxes, ha="center", va="top", fontsize=7)
+        axis.text(0.5, -0.06, _wrap(example.query), transform=axis.transAxes, ha="center", va="top", fontsize=7, parse_math=False)
     return figure
 
 
@@ -274,14 +274,14 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]]) -> Fig
 
     columns: (title, picture, what `attribution.attribute` found). Orange speaks for the target, purple against it, in nats.
     """
-    scale = max(np.abs(np.concatenate([a.words, a.patches.ravel()])).max() for _, _, a in columns)
+    scale = max(np.abs(a.flat).max() for _, _, a in columns) or 1.0
     norm, colours = plt.Normalize(-scale, scale), plt.get_cmap("PuOr_r")
     longest = max(len(a.query) for _, _, a in columns)
     size = (0.9 + 2.9 * len(columns), 3.4 + 0.34 * longest)
     heights = {"height_ratios": [2.6, 0.34 * longest]}
     figure, axes = plt.subplots(2, len(columns), figsize=size, squeeze=False, layout="constrained", gridspec_kw=heights)
     for (picture, chips), (title, image, found) in zip(axes.T, columns, strict=True):
-        picture.set_title(f"{title}\nf = {found.value:.1f}", fontsize=10)
+        picture.set_title(f"{title}\nf = {found.value:.1f}", fontsize=10, parse_math=False)
         picture.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, 1))
         rows, across = found.patches.shape
         strength = np.abs(found.patches) / scale  # squares that do not matter leave the picture as it is
@@ -299,10 +299,45 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]]) -> Fig
             fill = colours(norm(value))
             dark = np.dot(fill[:3], (0.299, 0.587, 0.114)) < 0.5
             box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": "#999999", "linewidth": 0.5}
-            chips.text(0.6, y, word, ha="right", va="center", fontsize=10, color="white" if dark else "black", bbox=box)
+            chips.text(0.6, y, word, ha="right", va="center", fontsize=10, color="white" if dark else "black", bbox=box, parse_math=False)
             chips.text(0.72, y, f"{value:+.1f}", ha="left", va="center", fontsize=9, family="monospace")
     bar = figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=axes[0].tolist(), shrink=0.8)
     bar.set_label("for the target (+), against (−), nats")
+    return figure
+
+
+def describe(columns: Sequence[tuple[str, Image.Image, Attribution]], squares: int = 2) -> str:
+    """The figure `attributions` in words, for those who do not see it: of each column all words, and the squares that matter most."""
+    told = []
+    for title, _, found in columns:
+        words = "; ".join(f"“{word}” {value:+.1f}" for word, value in zip(found.query, found.words, strict=True))
+        largest = np.argsort(-np.abs(found.patches.ravel()), kind="stable")[:squares]
+        places = [(i // found.patches.shape[1], i % found.patches.shape[1]) for i in largest]
+        pictured = "; ".join(f"row {r + 1}, column {c + 1} {found.patches[r, c]:+.1f}" for r, c in places)
+        told.append(f"{' '.join(title.split())}: target {found.value:.1f}. Words: {words}. Largest squares: {pictured}.")
+    return "Attribution in nats. " + " ".join(told)
+
+
+def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> Figure:
+    """How far each model's refusal hangs on the lead word: attributed, and by swapping it. table: `reliance_table`'s, 95% intervals."""
+    models = list(dict.fromkeys(table.model))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 1.5 + 0.42 * len(models)), sharey=True, layout="constrained")
+    panels = (
+        ("share", 100, "Attributed to the lead word", "per cent of all absolute attribution"),
+        ("swap", 1, f"Caused by it: “{lead.capitalize()}” in place of “{other.capitalize()}”", "log-odds of refusal, nats"),
+    )
+    for axis, (measure, unit, title, label) in zip(axes, panels, strict=True):
+        mine = table[table.measure == measure].set_index("model").loc[models]
+        value, low, high = (unit * mine[column].to_numpy() for column in ("value", "ci_low", "ci_high"))
+        spread = [value - low, high - value]
+        axis.errorbar(value, range(len(models)), xerr=spread, fmt="D", color=AFTER, capsize=3, markersize=6)
+        axis.axvline(0, color="#888888", linewidth=1)
+        axis.set(title=title, xlabel=label, ylim=(len(models) - 0.5, -0.5))
+        axis.grid(axis="x", color="#e5e5e5")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
     return figure
 
 

@@ -40,10 +40,10 @@ def write(study: Study, out: Path, seed: int) -> None:
     write_text(out / "report.html", _html(study, figures, seed))
 
 
-def save(figure, path: Path) -> None:
-    """Write a figure as PNG or SVG, whole or not at all."""
+def save(figure, path: Path, alt: str = "") -> None:
+    """Write a figure as PNG or SVG, whole or not at all, with what it shows in words among its metadata."""
     with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, metadata={"Description": alt} if alt else None)
 
 
 def comparison(results: pd.DataFrame) -> pd.DataFrame:

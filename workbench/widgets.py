@@ -1,35 +1,94 @@
-"""What a notebook shows while something runs."""
+"""What a notebook shows while something runs, and what answers when a person asks."""
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ipywidgets
     import pandas as pd
+    from matplotlib.figure import Figure
+
+    from .data import Example
+    from .models import VLM
 
 
 def live_curves() -> Callable[[pd.DataFrame], None]:
     """Show a figure in the notebook now, and return what redraws it: pass it to `train` as `on_curve`.
 
-    The figure is one image whose bytes are replaced, so that it does not flicker.
+    The figure is one widget whose picture is replaced, so that nothing jumps.
     """
     import ipywidgets
-    import matplotlib.pyplot as plt
     from IPython.display import display
 
     from . import plots
 
-    image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
-    image.alt = "ASR, RR and utility against training steps"
-    display(image)
+    shown = ipywidgets.HTML()
+    display(shown)
 
     def redraw(table: pd.DataFrame) -> None:
-        figure = plots.curves(table)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=100)
-        plt.close(figure)  # else the notebook would show it a second time
-        image.value = buffer.getvalue()
+        shown.value = _img(plots.curves(table), "ASR, RR and utility against training steps")
 
     return redraw
+
+
+def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) -> ipywidgets.Widget:
+    """Ask why: pick a picture, a lead word or a query of one's own, a method and two models, and see what speaks for a refusal.
+
+    models: by the name they are shown under. examples: whose pictures and queries can be picked. The last expression of a cell shows it.
+    """
+    import ipywidgets as w
+
+    from . import plots
+    from .attacks import rewrites
+    from .attribution import METHODS, attribute
+    from .errors import UserError
+    from .miniguard import LEADS
+
+    wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em"}}
+    left = w.Dropdown(options=list(models), description="model", **wide)
+    right = w.Dropdown(options=list(models), value=list(models)[-1], description="beside", **wide)
+    kind = {True: "harmful", False: "harmless"}
+    example = w.Dropdown(options=[(f"{kind[e.harmful]}: {e.query}", i) for i, e in enumerate(examples)], description="picture", **wide)
+    lead = w.Dropdown(options=[("as asked", "none"), *((word.capitalize(), word) for word in LEADS)], description="lead word", **wide)
+    query = w.Text(description="query", continuous_update=False, **wide)
+    method = w.Dropdown(options=list(METHODS), description="method", **wide)
+    button = w.Button(description="Explain", button_style="primary")
+    shown = w.HTML()
+
+    def fill(change=None) -> None:
+        query.value = rewrites(examples[example.value].query, lead.value)[0]
+
+    def explain(clicked=None) -> None:
+        button.disabled, button.description = True, "Explaining …"
+        try:
+            picture = examples[example.value].picture()
+            asked = dict.fromkeys([left.value, right.value])
+            columns = [(name, picture, attribute(models[name], picture, query.value, method=method.value)) for name in asked]
+            shown.value = _img(plots.attributions(columns), plots.describe(columns))
+        except UserError as error:
+            shown.value = f"<p role='alert'>{escape(str(error))}</p>"
+        finally:
+            button.disabled, button.description = False, "Explain"
+
+    for picked in (example, lead):
+        picked.observe(fill, "value")
+    button.on_click(explain)
+    fill()
+    explain()
+    return w.VBox([w.HBox([w.VBox([left, right, method]), w.VBox([example, lead, query])]), button, shown])
+
+
+def _img(figure: Figure, alt: str) -> str:
+    """A figure as HTML, its picture inside and what it shows in words; the figure is closed, else the notebook would show it again."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    plt.close(figure)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
