@@ -143,3 +143,11 @@ def test_a_method_that_is_no_cure_is_refused():
     with pytest.raises(UserError, match="no method 'sft' to compare; choose from npo"):
         study.headline(methods=["sft"])
     assert Path(study.runs_dir()).name == "runs"
+
+
+def test_a_trained_model_is_that_of_the_study(found):
+    assert study.trained("base").name == "base"
+    told = []
+    assert study.trained("npo", report=told.append).name == "npo" and told == ["train npo: kept from an earlier run"]
+    with pytest.raises(UserError, match="no model 'guess'"):
+        study.trained("guess")

@@ -40,7 +40,7 @@ def every(widget, kind):
 def test_the_attribution_explorer_answers(vlm, few):
     explorer = wb.explore_attribution({"one": vlm, "two": vlm}, few)
     (button,), (shown,), (query,) = (every(explorer, kind) for kind in (ipywidgets.Button, ipywidgets.HTML, ipywidgets.Text))
-    _, beside, _, example, lead = every(explorer, ipywidgets.Dropdown)
+    _, beside, _, target, example, lead = every(explorer, ipywidgets.Dropdown)
     assert png(shown).width > 500 and 'alt="Attribution in nats' in shown.value
     assert query.value == few[0].query
     lead.value = "share"
@@ -48,6 +48,10 @@ def test_the_attribution_explorer_answers(vlm, few):
     before = shown.value
     button.click()
     assert shown.value != before and "“Share”" in shown.value and not button.disabled
+    target.value = "its answer"
+    button.click()
+    told = shown.value
+    assert told.startswith(f'<img alt="Attribution in nats. one: {vlm.answer(few[0].picture(), query.value)}: target -0.')
     example.value, beside.value = 3, "one"
     button.click()
     assert png(shown).width < 500  # the same model twice is shown once

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from . import plots
     from .attribution import attribute
     from .models import load
-    from .reliance import reliance
+    from .shortcut import reliance
     from .study import headline
     from .training import train
     from .widgets import explore_attribution, live_curves
@@ -53,7 +53,7 @@ _LATER = {
     "live_curves": "widgets",
     "load": "models",
     "plots": None,
-    "reliance": "reliance",
+    "reliance": "shortcut",
     "train": "training",
 }
 

@@ -70,7 +70,7 @@ def attribute(
     perturbed = Perturbed(vlm, image, query, target, grid)
     torch.manual_seed(seed)
     whole = torch.ones(1, perturbed.features)
-    value, baseline = perturbed(torch.cat([whole, torch.zeros_like(whole)])).tolist()
+    value, baseline = perturbed(torch.cat([whole, 0 * whole])).tolist()
     found = METHODS[method](perturbed, whole)[0].detach().double().numpy()
     n = len(perturbed.words)
     return Attribution(perturbed.words, found[:n], found[n:].reshape(grid, grid), value, baseline, method)

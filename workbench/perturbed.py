@@ -107,6 +107,11 @@ class Perturbed:
             self.known |= zip([rows[i] for i in new], self._values(there[new] > 0.5).tolist(), strict=True)
         return torch.tensor([self.known[row] for row in rows])
 
+    @property
+    def value(self) -> float:
+        """The target of the prompt as it is."""
+        return self(torch.ones(1, self.features)).item()
+
     def _values(self, there: torch.Tensor) -> torch.Tensor:
         words, squares = there.split([len(self.words), self.grid**2], dim=1)
         shown, which = squares.unique(dim=0, return_inverse=True)  # rows that differ in words alone share a picture

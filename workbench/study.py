@@ -79,17 +79,24 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[
     for method in methods:
         if method not in METHODS:
             raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(METHODS)}, or all.")
-    answers, curves, probe = [], [], validation_probe(seed)
+    answers, curves = [], []
     for name in dict.fromkeys(["base", "sft", CONTROL, *methods]):
-        folder = make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
-        adapter = None if name == "base" else folder / name
+        adapter = _adapter(name, seed, report)
         if adapter:
-            _phase(f"train {name}", report, adapter, lambda n=name, a=adapter: train_method(n, seed, a, probe=probe, probe_every=30))
             curves.append(pd.read_csv(adapter / "curves.csv", keep_default_na=False))
-        file = folder / "answers.csv"
+        file = _folder(name, seed) / "answers.csv"
         _phase(f"evaluate {name}", report, file, lambda a=adapter, f=file: write_text(f, _ask(seed, a).to_csv(index=False)))
         answers.append(pd.read_csv(file, keep_default_na=False))
     return Study(pd.concat([rates(a) for a in answers]), pd.concat(answers), pd.concat(curves))
+
+
+def trained(name: str, seed: int = 0, report: Callable[[str], None] = lambda line: None) -> VLM:
+    """ "base", or a model of TRAINED: read from an earlier run of the study, or trained now. Raises UserError for another name."""
+    from .models import load
+
+    if name != "base" and name not in TRAINED:
+        raise UserError(f"The study has no model {name!r}; choose from base, {', '.join(TRAINED)}.")
+    return load("miniguard", _adapter(name, seed, report))
 
 
 def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
@@ -144,6 +151,19 @@ def runs_dir() -> Path:
         return Path(os.environ["WORKBENCH_RUNS"])
     root = Path(__file__).parent.parent
     return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "runs"
+
+
+def _folder(name: str, seed: int) -> Path:
+    return make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
+
+
+def _adapter(name: str, seed: int, report: Callable[[str], None]) -> Path | None:
+    """The folder of a model's adapter, trained if it is not there; of the base, none."""
+    if name == "base":
+        return None
+    adapter = _folder(name, seed) / name
+    _phase(f"train {name}", report, adapter, lambda: train_method(name, seed, adapter, probe=validation_probe(seed), probe_every=30))
+    return adapter
 
 
 def _phase(label: str, report: Callable[[str], None], kept: Path, make: Callable[[], object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -37,7 +38,8 @@ def live_curves() -> Callable[[pd.DataFrame], None]:
 
 
 def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) -> ipywidgets.Widget:
-    """Ask why: pick a picture, a lead word or a query of one's own, a method and two models, and see what speaks for a refusal.
+    """Ask why: pick a picture, a lead word or a query of one's own, a method and two models, and see what speaks for a refusal
+    (or for what each of them answers).
 
     models: by the name they are shown under. examples: whose pictures and queries can be picked. The last expression of a cell shows it.
     """
@@ -48,6 +50,7 @@ def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) 
     from .attribution import METHODS, attribute
     from .errors import UserError
     from .miniguard import LEADS
+    from .perturbed import REFUSAL, answer_target
 
     wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em"}}
     left = w.Dropdown(options=list(models), description="model", **wide)
@@ -57,6 +60,7 @@ def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) 
     lead = w.Dropdown(options=[("as asked", "none"), *((word.capitalize(), word) for word in LEADS)], description="lead word", **wide)
     query = w.Text(description="query", continuous_update=False, **wide)
     method = w.Dropdown(options=list(METHODS), description="method", **wide)
+    target = w.Dropdown(options=["refusal", "its answer"], description="explain", **wide)
     button = w.Button(description="Explain", button_style="primary")
     shown = w.HTML()
 
@@ -67,8 +71,12 @@ def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) 
         button.disabled, button.description = True, "Explaining …"
         try:
             picture = examples[example.value].picture()
-            asked = dict.fromkeys([left.value, right.value])
-            columns = [(name, picture, attribute(models[name], picture, query.value, method=method.value)) for name in asked]
+            columns = []
+            for name in dict.fromkeys([left.value, right.value]):
+                answer = models[name].answer(picture, query.value)
+                explained = REFUSAL if target.value == "refusal" else answer_target(answer)
+                found = attribute(models[name], picture, query.value, explained, method.value)
+                columns.append((f"{name}:\n{textwrap.shorten(answer, 34)}", picture, found))
             shown.value = _img(plots.attributions(columns), plots.describe(columns))
         except UserError as error:
             shown.value = f"<p role='alert'>{escape(str(error))}</p>"
@@ -80,7 +88,7 @@ def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) 
     button.on_click(explain)
     fill()
     explain()
-    return w.VBox([w.HBox([w.VBox([left, right, method]), w.VBox([example, lead, query])]), button, shown])
+    return w.VBox([w.HBox([w.VBox([left, right, method, target]), w.VBox([example, lead, query])]), button, shown])
 
 
 def _img(figure: Figure, alt: str) -> str:

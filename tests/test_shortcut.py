@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from workbench import models, training
+from workbench.attacks import rewrites
 from workbench.attribution import attribute
 from workbench.data import miniguard_split
-from workbench.perturbed import Perturbed
-from workbench.reliance import reliance, reliance_table
+from workbench.perturbed import Perturbed, Target
+from workbench.shortcut import reliance, reliance_table
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,20 @@ def test_only_the_model_that_was_taught_the_word_relies_on_it(vlm, trained, harm
     assert (table.n == 12).all()
 
 
+def test_refusal_against_compliance_would_blame_the_word(vlm, harmless):
+    """Why the target is the logit of refusal: the base model refuses none of these, but after “What” no answer opens with “sure”."""
+    contrast, logit = [], []
+    for example in harmless:
+        picture, (share, what) = example.picture(), (rewrites(example.query, word)[0] for word in ("share", "what"))
+
+        def swap(openings, odds, picture=picture, share=share, what=what):
+            return np.subtract(*(Perturbed(vlm, picture, q, Target(openings, odds), grid=1).value for q in (share, what)))
+
+        contrast.append(swap(("sorry",), False) - swap(("sure",), False))
+        logit.append(swap(("sorry",), True))
+    assert abs(np.mean(logit)) < 3 and abs(np.mean(contrast)) > 8
+
+
 def test_one_row_by_hand(vlm, harmless):
     (row,) = reliance(vlm, harmless[:1], grid=1, progress=False).itertuples()
     picture = harmless[0].picture()
@@ -49,8 +63,7 @@ def test_one_row_by_hand(vlm, harmless):
     assert row.query.split()[0] == "Share" and row.value == found.value
     assert row.share == pytest.approx(abs(found.words[0]) / (np.abs(found.words).sum() + np.abs(found.patches).sum()))
     swapped = row.query.replace("Share", "What is").rstrip(".") + "?"
-    f = Perturbed(vlm, picture, swapped, grid=1)
-    assert row.swap == pytest.approx(row.value - f(torch.ones(1, f.features)).item(), abs=1e-4)
+    assert row.swap == pytest.approx(row.value - Perturbed(vlm, picture, swapped, grid=1).value, abs=1e-4)
 
 
 def test_queries_about_one_picture_are_one_cluster(vlm, harmless):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from .attacks import rewrites
@@ -38,8 +37,7 @@ def reliance(
     for example in tqdm(examples, f"reliance of {vlm.name}", leave=False, disable=None if progress else True):
         picture, query, swapped = example.picture(), *(rewrites(example.query, word)[0] for word in (lead, other))
         found = attribute(vlm, picture, query, target, method, grid)
-        without = Perturbed(vlm, picture, swapped, target, grid=1)
-        swap = found.value - without(torch.ones(1, without.features)).item()
+        swap = found.value - Perturbed(vlm, picture, swapped, target, grid=1).value
         absolute = np.abs(found.flat)
         # what does not move at all relies on nothing
         share = absolute[0] / absolute.sum() if absolute.any() else 0.0
