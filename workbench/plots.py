@@ -269,16 +269,19 @@ def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
     return figure
 
 
-def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]]) -> Figure:
+def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words: bool = True) -> Figure:
     """Pictures with the attribution of their squares, and beneath each the words of the query as coloured chips; one scale for all.
 
-    columns: (title, picture, what `attribution.attribute` found). Orange speaks for the target, purple against it, in nats.
+    columns: (title, picture, what `attribution.attribute` found). words: without, the scale is that of the squares alone.
+    Orange speaks for the target, purple against it, in nats.
     """
+    if not words:
+        columns = [(title, image, found._replace(query=[], words=found.words[:0])) for title, image, found in columns]
     scale = max(np.abs(a.flat).max() for _, _, a in columns) or 1.0
     norm, colours = plt.Normalize(-scale, scale), plt.get_cmap("PuOr_r")
     longest = max(len(a.query) for _, _, a in columns)
     size = (0.9 + 2.9 * len(columns), 3.4 + 0.34 * longest)
-    heights = {"height_ratios": [2.6, 0.34 * longest]}
+    heights = {"height_ratios": [2.6, 0.34 * longest or 0.01]}
     figure, axes = plt.subplots(2, len(columns), figsize=size, squeeze=False, layout="constrained", gridspec_kw=heights)
     for (picture, chips), (title, image, found) in zip(axes.T, columns, strict=True):
         picture.set_title(f"{title}\nf = {found.value:.1f}", fontsize=10, parse_math=False)
@@ -356,6 +359,20 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("target")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def verdicts(better: pd.DataFrame) -> Figure:
+    """Shares of queries on which a method is better than random orders: a row a method, a column a measure of faithfulness."""
+    figure, axis = plt.subplots(figsize=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)), layout="constrained")
+    axis.imshow(better, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(better.to_numpy(dtype=float)):
+        axis.text(column, row, f"{100 * share:.0f}%", ha="center", va="center", color="white" if share > 0.6 else "black")
+    axis.set_xticks(range(better.shape[1]), better.columns)
+    axis.set_yticks(range(len(better)), better.index)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_title("queries on which it is better than random orders")
     return figure
 
 
