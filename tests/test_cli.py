@@ -15,7 +15,8 @@ from PIL import Image
 from .conftest import REAL_VLGUARD
 
 COMMANDS = [
-    [name] for name in ("preflight", "demo", "seeds", "sweep", "audit", "plan", "train", "evaluate", "attribute", "build-base", "data")
+    [name]
+    for name in ("preflight", "demo", "seeds", "sweep", "audit", "plan", "train", "evaluate", "attribute", "reliance", "build-base", "data")
 ]
 
 
@@ -96,6 +97,17 @@ def test_attribute_writes_a_table_and_a_picture(tmp_path):
     assert done.returncode == 2 and "'guess'" in done.stderr
 
 
+def test_reliance_sets_models_side_by_side(tmp_path):
+    done = workbench("reliance", "--queries", 3, "--grid", 1, "--lead", "provide", "--out", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "r" / "reliance.csv")
+    assert list(table.measure) == ["share", "swap"] and (table.n == 3).all() and (table.ci_low <= table.value).all()
+    queries = pd.read_csv(tmp_path / "r" / "queries.csv")["query"]
+    assert queries.str.startswith("Provide").all()
+    with Image.open(tmp_path / "r" / "reliance.png") as image:
+        assert image.width > 600
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -126,6 +138,8 @@ def test_attribute_writes_a_table_and_a_picture(tmp_path):
         (["plan", "--model", "gone"], "gone"),
         (["plan", "--method", "rmu", "--hyper", "layer=9"], "layer 9"),
         (["attribute", "--image", "gone.png", "--query", "What?", "--out", "x"], "gone.png"),
+        (["reliance", "--lead", "share:0", "--out", "x"], "share:0"),
+        (["reliance", "--adapter", "gone", "--queries", "2", "--out", "x"], "gone"),
         (["data", "export", "--dataset", "coco", "--out", "x"], "coco"),
         (["build-base", "--out", "."], "exists already"),
     ],

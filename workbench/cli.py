@@ -349,6 +349,49 @@ def attribute(
     out.print(f"f = {found.value:.2f}, with everything taken away {found.baseline:.2f}; written to {out_folder}.")
 
 
+@app.command()
+def reliance(
+    out_folder: Out,
+    model: Model = "miniguard",
+    adapter: Annotated[list[Path] | None, typer.Option(help="Folder of an adapter to set beside the model; may be given again.")] = None,
+    data: Data = "miniguard",
+    seed: Seed = 0,
+    split: Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")] = "validation",
+    lead: Annotated[str, typer.Option(help="The lead word that is suspected.")] = "share",
+    other: Annotated[str, typer.Option(help="The lead word that stands in its place.")] = "what",
+    method: Annotated[str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")] = "ablation",
+    grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)] = 6,
+    queries: Annotated[int, typer.Option(help="Harmless queries, the first so many.", min=2)] = 60,
+) -> None:
+    """How far a refusal hangs on the lead word, by attribution and by swapping it: writes reliance.csv, queries.csv and reliance.png."""
+    import pandas as pd
+
+    from . import attacks, plots, report
+    from .data import miniguard_split, read_examples
+    from .files import make_folder, write_text
+    from .models import load
+    from .shortcut import reliance, reliance_table
+
+    for word in (lead, other):
+        attacks.parse(word)
+    make_folder(out_folder)
+    examples = miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
+    harmless = [e for e in examples if not e.harmful][:queries]
+    if len(harmless) < 2:
+        raise UserError(f"The split {split!r} of {data} has fewer than two harmless queries; give another with --data or --split.")
+    found = {}
+    for folder in [None, *(adapter or [])]:
+        vlm = load(model, folder)
+        if vlm.name in found:
+            raise UserError(f"Two of the models are named {vlm.name!r}; give each adapter's folder a name of its own.")
+        found[vlm.name] = reliance(vlm, harmless, lead, other, method=method, grid=grid)
+    table = reliance_table(found)
+    write_text(out_folder / "queries.csv", pd.concat([t.assign(model=name) for name, t in found.items()]).to_csv(index=False))
+    write_text(out_folder / "reliance.csv", table.to_csv(index=False))
+    report.save(plots.reliance(table, lead, other), out_folder / "reliance.png")
+    _print_table(table)
+
+
 @app.command("build-base")
 def build_base(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, its processor and its model card.")],

@@ -1,0 +1,56 @@
+"""Figures of attributions: one scale, words that are only words, and the same told without a picture."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from workbench import plots
+from workbench.attribution import Attribution
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def column(words, patches, query=("Share", "it")):
+    return "one\nmodel", Image.new("RGB", (8, 8)), Attribution(list(query), np.array(words), np.array(patches), 1.5, 0.0, "ablation")
+
+
+def scale(figure):
+    bar = figure.axes[-1]  # matplotlib puts the colour bar last
+    return bar.get_ylim()
+
+
+def test_all_columns_share_one_scale_and_words_can_be_left_out():
+    two = [column([4.0, 0.0], [[0.5, -2.0]]), column([0.0, -8.0], [[0.0, 0.0]])]
+    assert scale(plots.attributions(two)) == pytest.approx((-8, 8))
+    assert scale(plots.attributions(two, words=False)) == pytest.approx((-2, 2))
+    nothing = plots.attributions([column([0.0, 0.0], [[0.0, 0.0]])])
+    assert np.isfinite(scale(nothing)).all()
+
+
+def test_words_of_a_query_are_no_formulas(tmp_path):
+    plots.attributions([column([1.0, 2.0], [[0.0]], query=("$\\frac", "a$"))]).savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_what_is_shown_can_be_told():
+    told = plots.describe([column([4.0, -1.0], [[0.5, -2.0], [0.0, 0.1]])], squares=2)
+    assert told == (
+        "Attribution in nats. one model: target 1.5. Words: “Share” +4.0; “it” -1.0. "
+        "Largest squares: row 1, column 2 -2.0; row 1, column 1 +0.5."
+    )
+
+
+def test_reliance_shows_every_model_with_its_interval():
+    rows = [(m, k, v, v - 0.1, v + 0.2, 9) for m, v in (("base", 0.2), ("sft", 0.5)) for k in ("share", "swap")]
+    table = pd.DataFrame(rows, columns=["model", "measure", "value", "ci_low", "ci_high", "n"])
+    figure = plots.reliance(table, "provide", "what")
+    shares, swaps = figure.axes
+    assert "Provide" in swaps.get_title() and [t.get_text() for t in shares.get_yticklabels()] == [plots.NAMES[m] for m in ("base", "sft")]
+    ends = shares.containers[0][2][0].get_segments()  # (model, end, x and y)
+    assert np.array(ends)[:, :, 0] == pytest.approx(np.array([[10, 40], [40, 70]]))
