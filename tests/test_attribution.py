@@ -124,6 +124,7 @@ def test_shared_work_changes_nothing(vlm, other, few):
         assert f(there).numpy() == pytest.approx(np.array(wanted), abs=1e-4)
         f.shares, f.known = False, {}
         assert f(there).numpy() == pytest.approx(np.array(wanted), abs=1e-4)
+        assert f.soft(there).detach().numpy() == pytest.approx(np.array(wanted), abs=0.05, rel=0.05)  # pixels are rounded
 
 
 def test_the_softened_target_is_the_target_at_its_corners(vlm, other, few):

@@ -50,12 +50,12 @@ def answer_target(text: str) -> Target:
 
 
 class _Seen(NamedTuple):
-    """Prompts with D pictures that the language model has read as far as the query's first word."""
+    """Prompts with D pictures that the language model has read as far as the query's first word; or the batch alone, where it cannot."""
 
     batch: Batch
-    embedded: torch.Tensor  # the prompts and a tail, (D, T + tail, H)
-    order: dict[str, Any]  # attention_mask and position_ids as the architecture makes them, the same for every row
-    cache: DynamicCache
+    embedded: torch.Tensor | None = None  # the prompts and a tail, (D, T + tail, H)
+    order: dict[str, Any] | None = None  # attention_mask and position_ids as the architecture makes them, the same for every row
+    cache: DynamicCache | None = None
 
 
 @dataclass
@@ -94,9 +94,10 @@ class Perturbed:
         self.pixels = np.asarray(self.image.convert("RGB"))
         rows, columns = np.arange(height) * self.grid // height, np.arange(width) * self.grid // width
         self.square_of = rows[:, None] * self.grid + columns  # (height, width)
-        pictured = self._whole["input_ids"][0] == bare(self.vlm.model).config.image_token_id
-        self.first_picture, self.first_word = int(pictured.nonzero()[0]), int((self.word_of >= 0).nonzero()[0])
-        self.rows = max(1, min(TOKENS // self._whole["input_ids"].shape[1], MAX_PIXELS // (width * height)))
+        ids, token = self._whole["input_ids"][0].tolist(), getattr(bare(self.vlm.model).config, "image_token_id", None)
+        self.first_picture = ids.index(token) if token in ids else len(ids)
+        self.first_word = int((self.word_of >= 0).nonzero()[0])
+        self.rows = max(1, min(TOKENS // len(ids), MAX_PIXELS // (width * height)))
         with torch.no_grad():
             self.shares = self.first_picture < self.first_word and _can_share(self.vlm, decoder_inputs(self.vlm, self._whole))
 
@@ -179,10 +180,10 @@ class Perturbed:
 
     def _see(self, batch: Batch) -> _Seen:
         """Run vision tower and projector, and the language model from the picture to the first word."""
+        if not self.shares:
+            return _Seen(batch)
         made = decoder_inputs(self.vlm, batch)
         seen = _Seen(batch, made["inputs_embeds"], {name: made.get(name) for name in ("attention_mask", "position_ids")}, DynamicCache())
-        if not self.shares:
-            return seen
         cache = _select(self._before(seen), torch.zeros(len(seen.embedded), dtype=torch.long))
         between = seen.embedded[:, self.first_picture : self.first_word]
         return seen._replace(cache=self._read(seen, between, self.first_picture, cache)[1])
