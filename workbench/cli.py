@@ -346,7 +346,9 @@ def attribute(
     for kind in ("png", "svg"):
         report.save(plots.attributions(columns), out_folder / f"attribution.{kind}", plots.describe(columns))
     _print_table(table[table.kind == "word"].drop(columns="kind"))
-    out.print(f"f = {found.value:.2f}, with everything taken away {found.baseline:.2f}; written to {out_folder}.")
+    change = found.value - found.baseline
+    out.print(f"f = {found.value:.2f}, with everything taken away {found.baseline:.2f}: {change:.2f} to explain.")
+    out.print(f"All attributions sum to {change + found.gap:.2f} (of a complete method to all of it). Written to {out_folder}.")
 
 
 @app.command()
