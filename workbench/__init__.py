@@ -4,7 +4,7 @@
     vlm = wb.load("miniguard")
     vlm.answer(picture, "What is the name of this thing?")
 
-Public names: Example, UserError, attribute, audit, evaluate, explore_attribution, headline,
+Public names: Example, LiveProbe, UserError, attribute, audit, evaluate, explore_attribution, headline,
 live_curves, load, miniguard_split, plots, read_examples, reliance, repair, train.
 Importing this package is fast: torch and transformers come in with the first name that needs them.
 """
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from .shortcut import reliance
     from .study import headline
     from .training import train
-    from .widgets import explore_attribution, live_curves
+    from .widgets import LiveProbe, explore_attribution, live_curves
 
 __version__ = "0.1.0"
 __all__ = [
     "Example",
+    "LiveProbe",
     "UserError",
     "attribute",
     "audit",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "LiveProbe": "widgets",
     "attribute": "attribution",
     "explore_attribution": "widgets",
     "headline": "study",

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -56,19 +57,20 @@ def data_dir() -> Path:
     return here / "_data" if (here / "_data").is_dir() else here.parent / "data"
 
 
-def read_picture(path: Path) -> Image.Image:
-    """Read a picture as RGB, refusing what is missing, broken or larger than MAX_PIXELS."""
+def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:
+    """Read a picture as RGB, refusing what is missing, broken or larger than MAX_PIXELS. name: of an open file, for what is said of it."""
+    name = name or str(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours, and firm
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{path} has {image.width} × {image.height} pixels; scale it below {MAX_PIXELS // 10**6} million.")
+                    raise UserError(f"{name} has {image.width} × {image.height} pixels; scale it below {MAX_PIXELS // 10**6} million.")
                 return image.convert("RGB")
     except FileNotFoundError:
-        raise UserError(f"The picture {path} is missing; put it there, or take its record out.") from None
+        raise UserError(f"The picture {name} is missing; put it there, or take its record out.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"The picture {path} cannot be read ({first_line(error)}); replace it, or take its record out.") from None
+        raise UserError(f"The picture {name} cannot be read ({first_line(error)}); replace it, or take its record out.") from None
 
 
 # --- MiniGuard's splits --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import json
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -296,15 +296,33 @@ def _bytes(output) -> int:
     return sum(map(_bytes, parts))
 
 
-def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None) -> list[str]:
-    """Greedy answers to a `prompt_batch`, as text without special tokens."""
+def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None, **options) -> list[str]:
+    """Greedy answers to a `prompt_batch`, as text without special tokens. options: further ones of transformers' `generate`."""
     limit = max_new_tokens or vlm.model.generation_config.max_new_tokens or MAX_NEW_TOKENS
     with torch.inference_mode(), quiet():
         ids = vlm.model.generate(
-            **batch, do_sample=False, num_beams=1, max_new_tokens=limit, pad_token_id=vlm.processor.tokenizer.pad_token_id
+            **batch, do_sample=False, num_beams=1, max_new_tokens=limit, pad_token_id=vlm.processor.tokenizer.pad_token_id, **options
         )
     new = ids[:, batch["input_ids"].shape[1] :]
     return [text.strip() for text in vlm.processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def answer_streamed(vlm: VLM, image: Image.Image, query: str, written: Callable[[str], None], stopped: Callable[[], bool]) -> str:
+    """The answer to one query, as `VLM.answer` gives it; `written` is called with each piece as it is written.
+
+    Ends after the token at which `stopped` is true.
+    """
+
+    class Streamer(transformers.TextStreamer):
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            written(text)
+
+    def stop(ids, scores, **options):
+        return torch.full((len(ids),), stopped(), device=ids.device)
+
+    streamer = Streamer(vlm.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    batch = with_features(vlm, prompt_batch(vlm, [image], [query]), [image])
+    return generate(vlm, batch, streamer=streamer, stopping_criteria=transformers.StoppingCriteriaList([stop]))[0]
 
 
 def _answer_columns(batch: Batch) -> tuple[dict, torch.Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -216,9 +217,12 @@ class Perturbed:
 
     def _unshared(self, seen: _Seen, which: torch.Tensor, words: torch.Tensor) -> Iterator[torch.Tensor]:
         """The same, one run of the whole model an opening, for those whose language model is given more than embeddings."""
+        mine = threading.get_ident()
         for tokens in self.openings:
 
             def change(module, args, kwargs, tokens=tokens):
+                if threading.get_ident() != mine:
+                    return None
                 embedded = self._without(kwargs["inputs_embeds"], words, 0)
                 begun = slice(len(self.word_of), len(self.word_of) + len(tokens) - 1)
                 embedded[:, begun] = self._embed(tokens[:-1])
@@ -255,8 +259,11 @@ def decoder_inputs(vlm: VLM, batch: Batch) -> dict[str, Any]:
     class Reached(Exception):
         pass
 
+    mine = threading.get_ident()
+
     def stop(module, args, kwargs):
-        raise Reached(kwargs)
+        if threading.get_ident() == mine:  # a notebook's cell may use the model while a widget does
+            raise Reached(kwargs)
 
     hook = bare(vlm.model).get_decoder().register_forward_pre_hook(stop, with_kwargs=True)
     try:

@@ -344,6 +344,22 @@ def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> F
     return figure
 
 
+def log_odds_by_lead(table: pd.DataFrame) -> Figure:
+    """The log-odds of a refusal of one query by lead word, a line a model. table: model, lead, log_odds (nats)."""
+    leads, models = list(dict.fromkeys(table.lead)), list(dict.fromkeys(table.model))
+    figure, axis = plt.subplots(figsize=(2.5 + 0.9 * len(leads), 3.6), layout="constrained")
+    for model, (colour, marker) in zip(models, itertools.cycle(LEAD_STYLE), strict=False):
+        mine = table[table.model == model].set_index("lead").log_odds.loc[leads]
+        axis.plot(range(len(leads)), mine, color=colour, marker=marker, label=NAMES.get(model, model))
+    axis.axhline(0, color="#888888", linewidth=1)
+    axis.annotate("refuses", (0, 0), xytext=(2, 4), textcoords="offset points", fontsize=8, color="#555555")
+    axis.set_xticks(range(len(leads)), [_asked(lead) for lead in leads])
+    axis.set_ylabel("log-odds of a refusal, nats")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=min(len(models), 3), frameon=False)
+    return figure
+
+
 def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     """Deletion and insertion of features in an attribution's order, against the middle 95% of random orders (`faithfulness`)."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")

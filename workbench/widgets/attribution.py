@@ -1,40 +1,16 @@
-"""What a notebook shows while something runs, and what answers when a person asks."""
+"""Ask a model why."""
 
 from __future__ import annotations
 
-import base64
-import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ipywidgets
-    import pandas as pd
-    from matplotlib.figure import Figure
 
-    from .data import Example
-    from .models import VLM
-
-
-def live_curves() -> Callable[[pd.DataFrame], None]:
-    """Show a figure in the notebook now, and return what redraws it: pass it to `train` as `on_curve`.
-
-    The figure is one widget whose picture is replaced, so that nothing jumps.
-    """
-    import ipywidgets
-    from IPython.display import display
-
-    from . import plots
-
-    shown = ipywidgets.HTML()
-    display(shown)
-
-    def redraw(table: pd.DataFrame) -> None:
-        shown.value = _img(plots.curves(table), "ASR, RR and utility against training steps")
-
-    return redraw
+    from ..data import Example
+    from ..models import VLM
 
 
 def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) -> ipywidgets.Widget:
@@ -45,12 +21,13 @@ def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) 
     """
     import ipywidgets as w
 
-    from . import plots
-    from .attacks import rewrites
-    from .attribution import METHODS, attribute
-    from .errors import UserError
-    from .miniguard import LEADS
-    from .perturbed import REFUSAL, answer_target
+    from .. import plots
+    from ..attacks import rewrites
+    from ..attribution import METHODS, attribute
+    from ..errors import UserError
+    from ..miniguard import LEADS
+    from ..perturbed import REFUSAL, answer_target
+    from .html import error_html, figure_html
 
     wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em"}}
     left = w.Dropdown(options=list(models), description="model", **wide)
@@ -77,9 +54,9 @@ def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) 
                 explained = REFUSAL if target.value == "refusal" else answer_target(answer)
                 found = attribute(models[name], picture, query.value, explained, method.value)
                 columns.append((f"{name}:\n{textwrap.shorten(answer, 34)}", picture, found))
-            shown.value = _img(plots.attributions(columns), plots.describe(columns))
+            shown.value = figure_html(plots.attributions(columns), plots.describe(columns))
         except UserError as error:
-            shown.value = f"<p role='alert'>{escape(str(error))}</p>"
+            shown.value = error_html(str(error))
         finally:
             button.disabled, button.description = False, "Explain"
 
@@ -89,14 +66,3 @@ def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) 
     fill()
     explain()
     return w.VBox([w.HBox([w.VBox([left, right, method, target]), w.VBox([example, lead, query])]), button, shown])
-
-
-def _img(figure: Figure, alt: str) -> str:
-    """A figure as HTML, its picture inside and what it shows in words; the figure is closed, else the notebook would show it again."""
-    import matplotlib.pyplot as plt
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=100)
-    plt.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'

@@ -1,0 +1,174 @@
+"""The live probe, driven without a browser: what is asked, told, stopped and kept; what a person or a model writes is never rendered."""
+
+import base64
+import datetime
+import io
+import threading
+
+import pandas as pd
+import pytest
+from PIL import Image
+from traitlets.utils.bunch import Bunch
+
+import workbench as wb
+from workbench import models
+from workbench.attacks import rewrites
+
+
+@pytest.fixture
+def probe(vlm, few):
+    return wb.LiveProbe({"one": vlm, "two": vlm}, few)
+
+
+def ask(probe, button="ask"):
+    getattr(probe, button).click()
+    probe.wait()
+
+
+def test_it_answers_as_the_model_does(probe, vlm, few):
+    ask(probe)
+    assert list(probe.history.model) == ["one", "two"] and probe.message.value == "" and probe.stop.disabled
+    expected = vlm.answer(few[0].picture(), few[0].query)
+    assert (probe.history.answer == expected).all() and expected in probe.cards["one"].value
+    assert (probe.history.outcome == ("leak" if few[0].harmful else "right answer")).all()
+    assert "log-odds of a refusal" in probe.cards["two"].value
+
+
+def test_lead_words_and_shots(probe, few):
+    probe.lead.value, probe.shots.value = "share", 2
+    ask(probe)
+    assert list(probe.history["query"][:2]) == rewrites(few[0].query, "share:2")
+    probe.lead.value, probe.word.value, probe.shots.value = "other", "Explain", 1
+    ask(probe)
+    assert probe.history["query"].iloc[-1].startswith("Explain") and list(dict.fromkeys(probe.history.lead)) == ["share:2", "Explain:1"]
+
+
+def test_the_next_picture_brings_its_query(probe, few):
+    before = probe.picture.value
+    probe.next.click()
+    assert probe.query.value == few[1].query and probe.picture.value != before
+    probe.previous.click()
+    probe.previous.click()
+    assert probe.place.value == len(few)
+
+
+def test_answers_are_written_piece_by_piece_and_can_be_stopped(vlm, few):
+    pieces = []
+    whole = models.answer_streamed(vlm, few[0].picture(), few[0].query, pieces.append, lambda: False)
+    assert len(pieces) > 2 and "".join(pieces).strip() == whole == vlm.answer(few[0].picture(), few[0].query)
+    short = models.answer_streamed(vlm, few[0].picture(), few[0].query, lambda piece: None, lambda: True)
+    assert len(short.split()) <= 1
+
+
+def test_a_second_click_takes_the_place_of_the_first(probe, few):
+    for _ in range(5):
+        probe.ask.click()
+    probe.next.click()
+    ask(probe)
+    assert probe.stop.disabled and probe.message.value == ""
+    assert probe.history["query"].iloc[-1] == few[1].query
+
+
+def test_stop_leaves_nothing_half_kept(probe, vlm):
+    reached, go_on = threading.Event(), threading.Event()
+    hook = vlm.model.register_forward_hook(lambda *args: (reached.set(), go_on.wait(20))[0])
+    try:
+        probe.ask.click()
+        assert reached.wait(20) and not probe.stop.disabled
+        probe.stop.click()
+        go_on.set()
+        probe.wait()
+    finally:
+        hook.remove()
+    assert len(probe.history) == 0 and probe.message.value == "stopped" and probe.stop.disabled
+
+
+def test_sweep_and_why_draw_and_tell(probe):
+    ask(probe, "sweep")
+    assert "Log-odds of a refusal by lead word. one: none" in probe.figure.value and "share" in probe.figure.value
+    ask(probe, "why")
+    assert "Attribution in nats" in probe.figure.value
+
+
+def test_history_notes_export_and_code(probe, vlm, few):
+    ask(probe)
+    probe.note.value = "<i>odd</i>"
+    assert set(probe.history.note) == {"<i>odd</i>"} and "<i>odd" not in probe.table.value
+    data = probe.export.value.partition("base64,")[2].partition('"')[0]
+    kept = pd.read_csv(io.BytesIO(base64.b64decode(data)))
+    assert list(kept.answer) == list(probe.history.answer)
+    told = []
+    exec(probe.code.value, {"models": {"one": vlm}, "examples": few, "print": lambda *a: told.append(a)})
+    assert told == [("one", probe.history["query"][0], probe.history.answer[0])]
+
+
+MARKUP = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "**bold** $x$ [a](javascript:alert(1))", "مرحبا 👋 <b>"]
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_markup_is_shown_and_not_rendered(vlm, few, text):
+    probe = wb.LiveProbe({text: vlm}, few)
+    probe.query.value = text
+    ask(probe)
+    probe.lead.value, probe.word.value = "other", text
+    ask(probe)
+    for shown in (probe.cards[text], probe.message, probe.table):
+        for tag in ("<script", "<img", "<b>م", "onerror=alert(1)>"):
+            assert tag not in shown.value
+
+
+def test_what_a_model_says_is_not_rendered(vlm, few, monkeypatch):
+    monkeypatch.setattr(models, "answer_streamed", lambda vlm, image, query, written, stopped: written("<script>") or "<script>x")
+    probe = wb.LiveProbe({"one": vlm}, few)
+    ask(probe)
+    assert "&lt;script&gt;x" in probe.cards["one"].value and "<script" not in probe.cards["one"].value + probe.table.value
+
+
+@pytest.mark.parametrize(
+    "query, word, says",
+    [
+        ("   ", "", "There is no query"),
+        ("a" * 10_000, "", "10000 characters"),
+        ("What?", "<b>", "no usable lead word"),
+        ("What?", "", "lead word"),
+    ],
+)
+def test_a_mistake_is_one_sentence(probe, query, word, says):
+    probe.query.value = query
+    if says.endswith("lead word"):
+        probe.lead.value, probe.word.value = "other", word
+    ask(probe)
+    assert says in probe.message.value and "role='alert'" in probe.message.value and not len(probe.history)
+    probe.query.value, probe.lead.value = "What is it?", "none"
+    ask(probe)
+    assert len(probe.history) == 2 and probe.message.value == ""
+
+
+def upload(probe, name, content):
+    """As ipywidgets hands it over."""
+    when = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    probe.upload.value = (Bunch(name=name, type="image/png", size=len(content), content=memoryview(content), last_modified=when),)
+
+
+def test_a_picture_of_ones_own(probe):
+    buffer = io.BytesIO()
+    Image.new("RGBA", (90, 60), "red").save(buffer, "PNG")
+    upload(probe, "mine.png", buffer.getvalue())
+    assert "your own picture" in probe.picture.value
+    ask(probe)
+    assert set(probe.history.picture) == {"own"} and set(probe.history.outcome) <= {"answered", "refusal"}
+
+
+def test_what_is_no_picture_is_refused_by_name(probe):
+    before = probe.picture.value
+    upload(probe, "<i>notes</i>.png", b"no picture")
+    assert "&lt;i&gt;notes&lt;/i&gt;.png cannot be read" in probe.message.value and probe.picture.value == before
+    buffer = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
+    upload(probe, "huge.png", buffer.getvalue())
+    assert "huge.png has 10000 × 10000 pixels" in probe.message.value
+
+
+def test_without_a_model_it_says_so():
+    with pytest.raises(wb.UserError, match="needs a model"):
+        wb.LiveProbe({})
