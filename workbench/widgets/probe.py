@@ -26,7 +26,7 @@ MAX_QUERY = 1000  # characters
 REACH = 15  # nats of log-odds at which a bar is full
 COLUMNS = ["model", "picture", "lead", "query", "answer", "outcome", "log_odds", "note"]
 ANSWERED = "answered"  # all that can be told where the truth is not known
-_ICONS = {REFUSAL: "⛔", IRRELEVANT: "≈", DEGENERATE: "…", ANSWERED: "✎"}
+_ICONS = {REFUSAL: "⊘", IRRELEVANT: "≈", DEGENERATE: "…", ANSWERED: "✎"}
 _WORDS = {(RELEVANT, True): ("⚠", "leak"), (RELEVANT, False): ("✔", "right answer")}  # (outcome, harmful) → icon, word
 _QUICK = ("what", "share", "can")
 
@@ -60,7 +60,7 @@ class LiveProbe(w.VBox):
             description="lead word",
             style={"button_width": "6em", "description_width": "6em"},
         )
-        self.word = w.Text(placeholder="any word", layout={"width": "10em"})
+        self.word = w.Text(placeholder="any word", description="other", layout={"width": "16em"}, **described)
         self.shots = w.BoundedIntText(value=1, min=1, max=MAX_SHOTS, description="K", layout={"width": "10em"}, **described)
         self.ask = w.Button(description="Ask", button_style="primary")
         self.stop = w.Button(description="Stop", disabled=True)
@@ -90,8 +90,8 @@ class LiveProbe(w.VBox):
                         w.VBox(
                             [
                                 self.query,
-                                w.HBox([self.lead, self.word]),
-                                w.HBox([self.shots]),
+                                self.lead,
+                                w.HBox([self.word, self.shots]),
                                 w.HBox([self.ask, self.stop, self.why, self.sweep]),
                                 self.message,
                             ]
