@@ -60,26 +60,29 @@ def opening_logprob(vlm, batch, tokens):
 
 
 @pytest.mark.slow
-def test_ablation_is_that_of_a_plain_loop(sft, few):
+def test_ablation_is_that_of_a_plain_loop(sft, few, request):
+    """In float64, so that they can be compared to the fifth decimal."""
+    sft.model.double()
+    request.addfinalizer(lambda: (sft.model.float(), sft.features.clear()))
     example = asked(few)
     picture, tokenizer = example.picture(), sft.processor.tokenizer
     found = attribute(sft, picture, "Share with me the name of this thing.", Target(("sorry",)), grid=2)
     ids = models.prompt_batch(sft, [picture], ["Share with me the name of this thing."])["input_ids"][0]
     whole = refusal_logit(sft, picture, ids)
-    assert found.value == pytest.approx(whole, abs=1e-3)
+    assert found.value == pytest.approx(whole, abs=1e-5)
     tokens = [tokenizer.decode([i]) for i in ids]
     begin = tokens.index("share")
     places = [[begin + k] for k in range(7)] + [[begin + 7, begin + 8]]  # the last word is “thing.”: two tokens
     for place, value in zip(places, found.words, strict=True):
         without = ids.clone()
         without[place] = tokenizer.unk_token_id
-        assert value == pytest.approx(whole - refusal_logit(sft, picture, without), abs=2e-3)
+        assert value == pytest.approx(whole - refusal_logit(sft, picture, without), abs=1e-5)
     pixels = np.asarray(picture)
     for row in range(2):
         for column in range(2):
             cut = pixels.copy()
             cut[24 * row : 24 * row + 24, 24 * column : 24 * column + 24] = pixels.reshape(-1, 3).mean(0).round()
-            assert found.patches[row, column] == pytest.approx(whole - refusal_logit(sft, Image.fromarray(cut), ids), abs=2e-3)
+            assert found.patches[row, column] == pytest.approx(whole - refusal_logit(sft, Image.fromarray(cut), ids), abs=1e-5)
 
 
 @pytest.mark.slow
