@@ -169,6 +169,13 @@ def test_what_is_no_picture_is_refused_by_name(probe):
     assert "huge.png has 10000 × 10000 pixels" in probe.message.value
 
 
+def test_where_widgets_cannot_be_shown_what_was_asked_is(probe, vlm, few):
+    ask(probe)
+    bundle = probe._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert vlm.answer(few[0].picture(), few[0].query) in bundle["text/html"] and "<img" in bundle["text/html"]
+
+
 def test_without_a_model_it_says_so():
     with pytest.raises(wb.UserError, match="needs a model"):
         wb.LiveProbe({})

@@ -109,6 +109,13 @@ class LiveProbe(w.VBox):
         """Until all that was asked is answered."""
         _worker.submit(lambda: None).result()
 
+    def _repr_mimebundle_(self, **options) -> dict:
+        """Where widgets cannot be shown (GitHub, nbconvert), what has been asked so far stands in their place."""
+        bundle = super()._repr_mimebundle_(**options)
+        cards = "".join(f"<td>{card.value}</td>" for card in self.cards.values())
+        static = "<p><small>A live probe; run the cell to use it.</small></p>"
+        return bundle | {"text/html": f"{static}{self.picture.value}<table><tr>{cards}</tr></table>{self.figure.value}"}
+
     # --- what a person picks ---------------------------------------------------------------------------------------------
 
     @property
