@@ -34,7 +34,7 @@ def reliance(
     method, grid: as of `attribute`. Raises UserError as that does.
     """
     rows = []
-    for example in tqdm(examples, f"reliance of {vlm.name}", leave=False, disable=None if progress else True):
+    for example in tqdm(examples, f"reliance of {vlm.name}", leave=False) if progress else examples:
         picture, query, swapped = example.picture(), *(rewrites(example.query, word)[0] for word in (lead, other))
         found = attribute(vlm, picture, query, target, method, grid)
         swap = found.value - Perturbed(vlm, picture, swapped, target, grid=1).value

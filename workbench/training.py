@@ -392,9 +392,8 @@ class Curve(transformers.TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.main = state.is_world_process_zero
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=f"training {self.vlm.name}", leave=False, disable=not self.main or None
-        )
+        quiet = {} if self.main else {"disable": True}  # else as TQDM_DISABLE has it
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=f"training {self.vlm.name}", leave=False, **quiet)
         self.seconds = 0.0
         if self.probe and state.global_step and (self.folder / "curves.csv").exists():  # what came after the checkpoint will come again
             old = pd.read_csv(self.folder / "curves.csv", keep_default_na=False)
