@@ -8,7 +8,6 @@ gives zeros for the picture): token by token, and with the answer in one piece.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from captum.attr import FeatureAblation, ImageMaskInput, LLMAttribution, TextTemplateInput
 
+from benchmarks import show
+from benchmarks.llava import write_llava
 from workbench.attribution import attribute
 from workbench.data import miniguard_split
 from workbench.models import VLM, load, prompt_batch
@@ -59,7 +60,7 @@ def one_by_one(f: Perturbed, **options) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compare(name: str, vlm: VLM, rounds: int = 5) -> list[dict]:
-    """The ratios on one model: [{"what", "ours", "other", "ratio"}], seconds as medians over `rounds`, in which each side has its turn."""
+    """The ratios on one model: [{"what", "ours", "other", "ratio"}]; seconds, medians over `rounds`, in which each side has its turn."""
     example = next(e for e in miniguard_split("validation", seed=1, sizes=(12, 12)) if not e.harmful and e.request == "name")
     picture, query, target = example.picture(), example.query, answer_target(example.response)
     taken: dict[str, list[float]] = {"ours": [], "ours, the picture seen before": [], **{side: [] for side in RIGHT}}
@@ -87,17 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args()
-    from benchmarks.llava import write_llava
-
     with tempfile.TemporaryDirectory() as folder:
         models = {"MiniGuard": load("miniguard", device="cpu"), "LLaVA, 99 M": load(write_llava(Path(folder) / "llava"), device="cpu")}
         found = [row for name, vlm in models.items() for row in compare(name, vlm)]
-    if given.json:
-        print(json.dumps(found, indent=2))
-        return
-    print(f"{'seconds':70} {'ours':>8} {'other':>8} {'ratio':>6}")
-    for row in found:
-        print(f"{row['what']:70} {row['ours']:8.3f} {row['other']:8.3f} {row['ratio']:6.1f}")
+    show(found, given.json)
 
 
 if __name__ == "__main__":

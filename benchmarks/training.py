@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import show
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -177,12 +179,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         found = compare(Path(folder))
-    if given.json:
-        print(json.dumps(found, indent=2))
-        return
-    print(f"{'':82} {'ours':>9} {'other':>9} {'ratio':>6} {'bound':>6}")
-    for row in found:
-        print(f"{row['what']:82} {row['ours']:9.3f} {row['other']:9.3f} {row['ratio']:6.2f} {row['bound']:6.2f}")
+    show(found, given.json)
 
 
 def _measured(run, model: Path, options: dict) -> dict:

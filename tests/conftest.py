@@ -20,6 +20,20 @@ def vlm():
 
 
 @pytest.fixture(scope="session")
+def sft(tmp_path_factory):
+    """A quick safety fine-tuning: the shortcut is there within a few dozen steps."""
+    return quick_sft(tmp_path_factory.mktemp("runs") / "sft")
+
+
+def quick_sft(out, balanced=False):
+    from workbench import models, training
+
+    data = miniguard_split("train", balanced=balanced)
+    training.train(models.load("miniguard", device="cpu"), "sft", data, out=out, steps=60, lr=1e-3)
+    return models.load("miniguard", out, device="cpu")
+
+
+@pytest.fixture(scope="session")
 def few():
     """A few examples of each kind, with VLGuard's lead words."""
     return miniguard_split("validation", seed=1, sizes=(12, 12))

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from benchmarks.attribution import RIGHT, one_by_one
-from workbench import models, perturbed, training
+from workbench import models, perturbed
 from workbench.attribution import attribute
 from workbench.data import miniguard_split
 from workbench.errors import UserError
@@ -15,14 +15,6 @@ from workbench.intervals import wilson
 from workbench.perturbed import Perturbed, Target, answer_target
 
 from .tiny_models import ARCHITECTURES
-
-
-@pytest.fixture(scope="module")
-def sft(tmp_path_factory):
-    """A quick safety fine-tuning: the shortcut is there within a few dozen steps."""
-    out = tmp_path_factory.mktemp("runs") / "sft"
-    training.train(models.load("miniguard", device="cpu"), "sft", miniguard_split("train"), out=out, steps=60, lr=1e-3)
-    return models.load("miniguard", out, device="cpu")
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -128,6 +120,37 @@ def test_shared_work_changes_nothing(vlm, other, few):
         f.shares, f.known = False, {}
         assert f(there).numpy() == pytest.approx(np.array(wanted), abs=1e-4)
         assert f.soft(there).detach().numpy() == pytest.approx(np.array(wanted), abs=0.05, rel=0.05)  # pixels are rounded
+
+
+def test_a_piece_that_looks_ahead_is_not_read_alone(vlm, few):
+    """Masks as they are handed on: causal ones can be cut, those that see what comes after a piece, or are not told, cannot."""
+    causal = torch.ones(1, 1, 6, 6, dtype=torch.bool).tril()
+    ahead = causal.clone()
+    ahead[..., 1, 4] = True
+    inside = causal.clone()
+    inside[..., 2, 3] = True  # within the piece of columns 2 and 3
+    added = torch.zeros(1, 1, 6, 6).masked_fill(~ahead, float("-inf"))
+    for mask, can in (
+        (None, True),
+        (torch.ones(1, 6), True),
+        ({"full_attention": causal}, True),
+        ({"full_attention": inside}, True),
+        ({"full_attention": ahead}, False),
+        ({"full_attention": added}, False),
+        ({"full_attention": causal, "sliding_attention": None}, False),
+        (causal, False),
+    ):
+        assert perturbed._can_share(vlm, {"attention_mask": mask}, [2, 4, 6]) == can
+    assert not perturbed._can_share(vlm, {"deepstack_visual_embeds": [torch.ones(1)]}, [2, 4, 6])
+
+
+def test_spaces_around_a_query_do_not_matter(few):
+    """…also where a template trims them, so that the query is not found in its prompt as it was typed."""
+    vlm = models.load("miniguard", device="cpu")
+    vlm.processor.chat_template = vlm.processor.chat_template.replace("part['text']", "part['text'] | trim")
+    picture = few[0].picture()
+    plain, spaced = (attribute(vlm, picture, query, grid=1) for query in ("What is it?", "  What is it? \n"))
+    assert spaced.query == plain.query and spaced.words == pytest.approx(plain.words)
 
 
 def test_the_softened_target_is_the_target_at_its_corners(vlm, other, few):

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from workbench import models, training
 from workbench.attacks import rewrites
 from workbench.attribution import attribute
 from workbench.data import miniguard_split
 from workbench.perturbed import Perturbed, Target
 from workbench.shortcut import reliance, reliance_table
+
+from .conftest import quick_sft
 
 
 @pytest.fixture(scope="module")
@@ -19,21 +20,14 @@ def harmless():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A quick SFT on biased and one on balanced data: they differ in their lead words alone."""
-    made = {}
-    for name, balanced in (("sft", False), ("sft-balanced", True)):
-        out = tmp_path_factory.mktemp("runs") / name
-        training.train(
-            models.load("miniguard", device="cpu"), "sft", miniguard_split("train", balanced=balanced), out=out, steps=60, lr=1e-3
-        )
-        made[name] = models.load("miniguard", out, device="cpu")
-    return made
+def balanced(tmp_path_factory):
+    """Differs from `sft` in the lead words of its data alone."""
+    return quick_sft(tmp_path_factory.mktemp("runs") / "sft-balanced", balanced=True)
 
 
 @pytest.mark.slow
-def test_only_the_model_that_was_taught_the_word_relies_on_it(vlm, trained, harmless):
-    found = {name: reliance(v, harmless, grid=2, progress=False) for name, v in {"base": vlm, **trained}.items()}
+def test_only_the_model_that_was_taught_the_word_relies_on_it(vlm, sft, balanced, harmless):
+    found = {v.name: reliance(v, harmless, grid=2, progress=False) for v in (vlm, sft, balanced)}
     table = reliance_table(found).set_index(["model", "measure"])
     low = table.ci_low["sft"]
     for name in ("base", "sft-balanced"):

@@ -61,14 +61,7 @@ def write_idefics3(folder: Path) -> Path:
     )
     processor = transformers.Idefics3Processor(pictures, tokenizer, image_seq_len=4, chat_template=IDEFICS_TEMPLATE)
     config = transformers.Idefics3Config(
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 32,
-            "patch_size": 8,
-        },
+        vision_config=_vision(32),
         text_config={"model_type": "llama", **_text(tokenizer)},
         scale_factor=2,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
@@ -99,15 +92,10 @@ def write_qwen25vl(folder: Path) -> Path:
             "fullatt_block_indexes": [1],
         },
         text_config={**_text(tokenizer), "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
-        **{
-            f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
-            for name, token in (
-                ("image", "image_pad"),
-                ("video", "video_pad"),
-                ("vision_start", "vision_start"),
-                ("vision_end", "vision_end"),
-            )
-        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
     )
     _save(folder, transformers.Qwen2_5_VLForConditionalGeneration, config, tokenizer)
     pictures.save_pretrained(folder)
@@ -139,14 +127,7 @@ def write_gemma3(folder: Path) -> Path:
     pictures = transformers.Gemma3ImageProcessorPil(size={"height": 64, "width": 64})
     processor = transformers.Gemma3Processor(pictures, tokenizer, image_seq_length=16, chat_template=GEMMA_TEMPLATE)
     config = transformers.Gemma3Config(
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 64,
-            "patch_size": 8,
-        },
+        vision_config=_vision(64),
         text_config={
             **_text(tokenizer),
             "head_dim": 16,
@@ -163,6 +144,18 @@ def write_gemma3(folder: Path) -> Path:
 
 
 ARCHITECTURES = {"idefics3": write_idefics3, "qwen2_5_vl": write_qwen25vl, "gemma3": write_gemma3}
+
+
+def _vision(image_size: int) -> dict:
+    """The configuration of a vision tower of two layers."""
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": image_size,
+        "patch_size": 8,
+    }
 
 
 def _text(tokenizer) -> dict:

@@ -17,7 +17,6 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
-from tqdm.auto import tqdm
 
 from . import miniguard
 from .audit import first_word
@@ -26,6 +25,7 @@ from .evaluate import ask, rates
 from .files import write_text
 from .models import VLM, Batch, answer_batch, quiet
 from .objectives import cross_entropy
+from .progress import bar
 from .training import Curve, finish, fit, unfinished
 
 BATCH = 64
@@ -134,7 +134,7 @@ def _learn_to_see(vlm: VLM, examples: list[Example], scenes: list[miniguard.Scen
     scheduler = transformers.get_cosine_schedule_with_warmup(optimiser, 20, steps)
     rng = np.random.default_rng(seed)
     vlm.model.train()
-    for _ in tqdm(range(steps), desc="learning to see", leave=False):
+    for _ in bar(range(steps), "learning to see"):
         rows = torch.from_numpy(rng.integers(len(scenes), size=128))
         patches = torch.stack(list(vlm.model.get_image_features(pixels[rows]).pooler_output))  # (128, 36, hidden)
         loss = sum(nn.functional.cross_entropy(head(patches.mean(dim=1)), truth[rows, i]) for i, head in enumerate(heads))

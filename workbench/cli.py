@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from .data import Example
 
 app = typer.Typer(
     help="See the safety mirage of a vision-language model, take it apart, cure it.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -167,7 +170,6 @@ def train(
 ) -> None:
     """Train with an objective: writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv."""
     from . import objectives, training
-    from .data import miniguard_split, read_examples
     from .models import load, processes
     from .repair import repair
     from .study import validation_probe
@@ -180,7 +182,7 @@ def train(
         raise UserError("--patience needs --curve, whose rates it goes by.")
     if full and four_bit:
         raise UserError("--full and --four-bit exclude one another: 4-bit weights are frozen; leave one out.")
-    examples = miniguard_split("train", seed) if data == "miniguard" else read_examples(data, "train")
+    examples = _examples(data, "train", seed)
     training.train(
         load(model, four_bit=four_bit),
         objective,
@@ -281,7 +283,6 @@ def evaluate(
 ) -> None:
     """Ask, attack, judge and count: writes answers.csv and results.csv."""
     from . import attacks, judges
-    from .data import miniguard_split, read_examples
     from .evaluate import evaluate
     from .files import make_folder, write_text
     from .models import load
@@ -291,7 +292,7 @@ def evaluate(
         attacks.parse(name)
     judges.judge(judge)
     make_folder(out_folder)
-    examples = miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
+    examples = _examples(data, split, seed)
     found = evaluate(load(model, adapter), examples, names, judge)
     write_text(out_folder / "answers.csv", found.answers.to_csv(index=False))
     write_text(out_folder / "results.csv", found.results.to_csv(index=False))
@@ -369,7 +370,6 @@ def reliance(
     import pandas as pd
 
     from . import attacks, plots, report
-    from .data import miniguard_split, read_examples
     from .files import make_folder, write_text
     from .models import load
     from .shortcut import reliance, reliance_table
@@ -377,7 +377,7 @@ def reliance(
     for word in (lead, other):
         attacks.parse(word)
     make_folder(out_folder)
-    examples = miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
+    examples = _examples(data, split, seed)
     harmless = [e for e in examples if not e.harmful][:queries]
     if len(harmless) < 2:
         raise UserError(f"The split {split!r} of {data} has fewer than two harmless queries; give another with --data or --split.")
@@ -423,6 +423,12 @@ def export(
         raise UserError(f"There is no dataset {dataset!r} to export; there is 'miniguard'.")
     for split, count in export_miniguard(folder, seed, SPLITS if base else SPLITS[1:]).items():
         out.print(f"{folder / split}.json: {count} queries")
+
+
+def _examples(data: str, split: str, seed: int) -> list[Example]:
+    from .data import miniguard_split, read_examples
+
+    return miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
 
 
 def _methods(text: str) -> list[str]:

@@ -281,7 +281,7 @@ def export_miniguard(out: Path, seed: int = 0, splits: Iterable[str] = SPLITS[1:
     Beside VLGuard's fields an entry carries `request` and, where harmful, `harmful_response`: the answer to be forgotten.
     Raises UserError where `out` exists already or cannot be written.
     """
-    from tqdm.auto import tqdm
+    from .progress import bar
 
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out, or remove it.")
@@ -290,7 +290,7 @@ def export_miniguard(out: Path, seed: int = 0, splits: Iterable[str] = SPLITS[1:
         for split in splits:
             examples = miniguard_split(split, seed)
             (folder / split).mkdir(parents=True)
-            for example in tqdm(examples, desc=split, leave=False):
+            for example in bar(examples, split):
                 name = _picture_name(example)
                 if not (folder / split / name).exists():
                     example.picture().save(folder / split / name)

@@ -62,9 +62,9 @@ def ask(
     """
     import pandas as pd
     from accelerate.utils import gather_object
-    from tqdm.auto import tqdm
 
     from .models import processes
+    from .progress import bar
 
     verdict = judges.judge(judge, examples)  # before anything is asked
     rows = []
@@ -72,7 +72,7 @@ def ask(
         # the same pictures come again for every shot of every attack, in the same batches: the model then knows them already
         chunks = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
         work = [(name, shot, chunk) for name in names for shot in range(1, attacks.parse(name)[1] + 1) for chunk in chunks]
-        for name, shot, chunk in tqdm(work, desc=f"asking {vlm.name}", leave=False) if progress else work:
+        for name, shot, chunk in bar(work, f"asking {vlm.name}", progress):
             queries = [attacks.rewrites(example.query, name)[shot - 1] for example in chunk]
             texts = vlm.answers([example.picture() for example in chunk], queries, batch_size=batch_size)
             for example, query, text in zip(chunk, queries, texts, strict=True):

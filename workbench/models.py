@@ -210,7 +210,8 @@ def prompt(vlm: VLM, query: str) -> str:
     if not vlm.processor.chat_template:
         raise UserError(f"The model {vlm.name!r} has no chat template; put a chat_template.jinja beside its weights.")
     text = vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    if str(vlm.processor.image_token) not in text:
+    token = getattr(vlm.processor, "image_token", None)
+    if token and str(token) not in text:
         raise UserError(f"The chat template of the model {vlm.name!r} has no place for a picture; give it one, or choose another model.")
     return text
 

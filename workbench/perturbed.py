@@ -78,7 +78,7 @@ class Perturbed:
     _text: DynamicCache | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self):
-        self.query = plain(self.vlm, self.query)
+        self.query = plain(self.vlm, self.query).strip()  # as templates do
         spans = [match.span() for match in re.finditer(r"\S+", self.query)]
         if not spans:
             raise UserError("The query has no words to attribute to; write one.")
@@ -100,7 +100,9 @@ class Perturbed:
         self.first_word = int((self.word_of >= 0).nonzero()[0])
         self.rows = max(1, min(TOKENS // len(ids), MAX_PIXELS // (width * height)))
         with torch.no_grad():
-            self.shares = self.first_picture < self.first_word and _can_share(self.vlm, decoder_inputs(self.vlm, self._whole))
+            made = decoder_inputs(self.vlm, self._whole)
+        ends = [self.first_picture, self.first_word, len(self.word_of)]  # of what is read piece by piece
+        self.shares = ends == sorted(ends) and _can_share(self.vlm, made, ends)
 
     def __call__(self, there: torch.Tensor) -> torch.Tensor:
         rows = [row.numpy().tobytes() for row in there > 0.5]
@@ -275,12 +277,23 @@ def decoder_inputs(vlm: VLM, batch: Batch) -> dict[str, Any]:
     raise AssertionError("the language model was not run")
 
 
-def _can_share(vlm: VLM, made: dict[str, Any]) -> bool:
-    """Can a prompt be read piece by piece? Not where layers are given more than embeddings, or keep other than keys and values."""
+def _can_share(vlm: VLM, made: dict[str, Any], ends: Sequence[int]) -> bool:
+    """Can a prompt be read in pieces that end at these columns?
+
+    Not where layers are given more than embeddings, keep other than keys and values, or where a piece looks at what comes after it.
+    """
     known = {"inputs_embeds", "attention_mask", "position_ids", "cache_position"}
     beside = [name for name, value in made.items() if name not in known and isinstance(value, torch.Tensor | list | tuple)]
     layers = getattr(bare(vlm.model).config.get_text_config(), "layer_types", None) or ["full_attention"]
-    return not beside and set(layers) <= {"full_attention", "sliding_attention"}
+    mask = made.get("attention_mask")
+    masks = list(mask.values()) if isinstance(mask, dict) else [] if mask is None or mask.dim() == 2 else [None]  # (B, 1, T, T) each
+    behind = any(m is None or _seen_by(m)[..., :end, end:].any() for m in masks for end in ends)
+    return not (beside or behind) and set(layers) <= {"full_attention", "sliding_attention"}
+
+
+def _seen_by(mask: torch.Tensor) -> torch.Tensor:
+    """Which columns a row sees: of a mask of truth values as it is, of one that is added where it adds nothing."""
+    return mask if mask.dtype == torch.bool else mask == 0
 
 
 def _select(cache: DynamicCache, rows: torch.Tensor | slice = slice(None)) -> DynamicCache:
@@ -295,7 +308,7 @@ def _columns(order: dict[str, Any], begin: int, end: int, rows: int) -> dict[str
     """The attention mask and position ids of columns begin … end of prompts that are not padded."""
 
     def cut(mask):  # (B, 1, T, T), where the architecture has made one
-        return None if mask is None else mask[:1, :, begin:end, :end].expand(rows, -1, -1, -1)
+        return mask[:1, :, begin:end, :end].expand(rows, -1, -1, -1)
 
     mask, position = order["attention_mask"], order["position_ids"]
     masks = {"attention_mask": {name: cut(one) for name, one in mask.items()}} if isinstance(mask, dict) else {}

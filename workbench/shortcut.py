@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .attacks import rewrites
 from .attribution import attribute
@@ -15,6 +14,7 @@ from .data import Example
 from .intervals import cluster_bootstrap
 from .models import VLM
 from .perturbed import REFUSAL, Perturbed, Target
+from .progress import bar
 
 
 def reliance(
@@ -34,13 +34,12 @@ def reliance(
     method, grid: as of `attribute`. Raises UserError as that does.
     """
     rows = []
-    for example in tqdm(examples, f"reliance of {vlm.name}", leave=False) if progress else examples:
+    for example in bar(examples, f"reliance of {vlm.name}", progress):
         picture, query, swapped = example.picture(), *(rewrites(example.query, word)[0] for word in (lead, other))
         found = attribute(vlm, picture, query, target, method, grid)
         swap = found.value - Perturbed(vlm, picture, swapped, target, grid=1).value
         absolute = np.abs(found.flat)
-        # what does not move at all relies on nothing
-        share = absolute[0] / absolute.sum() if absolute.any() else 0.0
+        share = absolute[0] / absolute.sum() if absolute.any() else 0.0  # what does not move at all relies on nothing
         digest = hashlib.blake2b(picture.tobytes(), digest_size=8).hexdigest()
         rows.append((example.id, digest, query, found.value, share, swap))
     return pd.DataFrame(rows, columns=["id", "picture", "query", "value", "share", "swap"])

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from tqdm.auto import tqdm
 
 from . import objectives
 from .data import Example, read_examples
 from .errors import UserError
 from .files import make_folder, write_text
 from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, identity, linear_modules, processes, unfreeze
+from .progress import bar
 
 CURVE_COLUMNS = ["model", "step", "seconds", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
 Probe = Callable[[VLM], pd.DataFrame]  # a quick evaluation; evaluate.rates gives its columns
@@ -269,7 +269,7 @@ def _reference_logprobs(vlm: VLM, rows: Sequence[Example], fields: Sequence[str]
     """log π₀(y | x) by (identity of the example, field of its answer): computed once, `size` at a time, while nothing is trained yet."""
     wanted = [(e, field) for e in {id(e): e for e in rows if e.harmful}.values() for field in fields]
     found: dict[tuple[int, str], float] = {}
-    for start in tqdm(range(0, len(wanted), size), desc="reference", leave=False):
+    for start in bar(range(0, len(wanted), size), "reference"):
         chunk = wanted[start : start + size]
         with torch.inference_mode():
             batch = _batch(vlm, [e for e, _ in chunk], [getattr(e, field) for e, field in chunk])
@@ -392,8 +392,7 @@ class Curve(transformers.TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.main = state.is_world_process_zero
-        quiet = {} if self.main else {"disable": True}  # else as TQDM_DISABLE has it
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=f"training {self.vlm.name}", leave=False, **quiet)
+        self.bar = bar(desc=f"training {self.vlm.name}", show=self.main, total=state.max_steps, initial=state.global_step)
         self.seconds = 0.0
         if self.probe and state.global_step and (self.folder / "curves.csv").exists():  # what came after the checkpoint will come again
             old = pd.read_csv(self.folder / "curves.csv", keep_default_na=False)

@@ -6,28 +6,27 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import ipywidgets
+import ipywidgets as w
 
+from .. import plots
+from ..attacks import rewrites
+from ..errors import UserError
+from ..miniguard import LEADS
+from .html import error_html, figure_html
+
+if TYPE_CHECKING:
     from ..data import Example
     from ..models import VLM
 
 
-def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) -> ipywidgets.Widget:
+def explore_attribution(models: Mapping[str, VLM], examples: Sequence[Example]) -> w.Widget:
     """Ask why: pick a picture, a lead word or a query of one's own, a method and two models, and see what speaks for a refusal
     (or for what each of them answers).
 
     models: by the name they are shown under. examples: whose pictures and queries can be picked. The last expression of a cell shows it.
     """
-    import ipywidgets as w
-
-    from .. import plots
-    from ..attacks import rewrites
     from ..attribution import METHODS, attribute
-    from ..errors import UserError
-    from ..miniguard import LEADS
     from ..perturbed import REFUSAL, answer_target
-    from .html import error_html, figure_html
 
     wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em"}}
     left = w.Dropdown(options=list(models), description="model", **wide)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pandas as pd
+import ipywidgets as w
+import pandas as pd
+
+from .. import plots
+from .html import figure_html
 
 
 def live_curves() -> Callable[[pd.DataFrame], None]:
@@ -14,13 +16,9 @@ def live_curves() -> Callable[[pd.DataFrame], None]:
 
     The figure is one widget whose picture is replaced, so that nothing jumps.
     """
-    import ipywidgets
     from IPython.display import display
 
-    from .. import plots
-    from .html import figure_html
-
-    shown = ipywidgets.HTML()
+    shown = w.HTML()
     display(shown)
 
     def redraw(table: pd.DataFrame) -> None:

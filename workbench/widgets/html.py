@@ -39,7 +39,7 @@ def said(text: str) -> str:
 
 def error_html(message: str) -> str:
     """One sentence that says what was wrong, read aloud by screen readers."""
-    return f"<p role='alert'>⚠ {escape(message)}</p>" if message else ""
+    return f"<p role='alert'>⚠ {escape(message)}</p>"
 
 
 def _img(png: bytes, alt: str, style: str) -> str:

@@ -20,6 +20,8 @@ from ..miniguard import LEADS
 from .html import error_html, figure_html, picture_html, said
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..models import VLM
 
 MAX_QUERY = 1000  # characters
@@ -45,12 +47,16 @@ class LiveProbe(w.VBox):
             raise UserError("LiveProbe needs a model: LiveProbe({'base': wb.load()}).")
         self.models = dict(models)
         self.examples = list(examples) if examples is not None else miniguard_split("validation", sizes=(8, 8))
+        # what stands before a question that is asked again as code
+        self._code = 'import workbench as wb\n\nexamples = wb.miniguard_split("validation", sizes=(8, 8))\n' if examples is None else ""
         self.history = pd.DataFrame(columns=COLUMNS)
-        self._own = None  # a picture that a person brought
+        self._last = 0  # rows of the history that were asked last
+        self._own: Image.Image | None = None  # a picture that a person brought
         self._stopped = threading.Event()
 
         described = {"style": {"description_width": "6em"}}
-        self.place = w.BoundedIntText(value=1, min=1, max=len(self.examples), description="picture", layout={"width": "10em"}, **described)
+        short = {"layout": {"width": "10em"}, **described}
+        self.place = w.BoundedIntText(value=1, min=1, max=len(self.examples), description="picture", **short)
         self.previous, self.next = w.Button(description="◀ previous"), w.Button(description="next ▶")
         self.upload = w.FileUpload(accept="image/*", multiple=False, description="your own")
         self.picture = w.HTML()
@@ -61,7 +67,7 @@ class LiveProbe(w.VBox):
             style={"button_width": "6em", "description_width": "6em"},
         )
         self.word = w.Text(placeholder="any word", description="other", layout={"width": "16em"}, **described)
-        self.shots = w.BoundedIntText(value=1, min=1, max=MAX_SHOTS, description="K", layout={"width": "10em"}, **described)
+        self.shots = w.BoundedIntText(value=1, min=1, max=MAX_SHOTS, description="K", **short)
         self.ask = w.Button(description="Ask", button_style="primary")
         self.stop = w.Button(description="Stop", disabled=True)
         self.why = w.Button(description="Why?", tooltip="Which words and which parts of the picture speak for a refusal")
@@ -71,6 +77,7 @@ class LiveProbe(w.VBox):
         self.figure = w.HTML()
         self.note = w.Text(placeholder="a note on what was asked last", layout={"width": "30em"}, continuous_update=False)
         self.table, self.export, self.code = w.HTML(), w.HTML(), w.Textarea(disabled=True, layout={"width": "96%", "height": "7em"})
+        super().__init__(self._laid_out())
 
         self.previous.on_click(lambda _: self._turn(-1))
         self.next.on_click(lambda _: self._turn(1))
@@ -81,29 +88,15 @@ class LiveProbe(w.VBox):
         self.sweep.on_click(lambda _: self._start(self._all_leads))
         self.stop.on_click(lambda _: self._stopped.set())
         self.note.observe(lambda _: self._annotate(), "value")
-        history = w.Accordion([w.VBox([self.note, self.table, self.export]), self.code], titles=("history", "as code"))
-        super().__init__(
-            [
-                w.HBox(
-                    [
-                        w.VBox([self.picture, w.HBox([self.previous, self.next]), w.HBox([self.place, self.upload])]),
-                        w.VBox(
-                            [
-                                self.query,
-                                self.lead,
-                                w.HBox([self.word, self.shots]),
-                                w.HBox([self.ask, self.stop, self.why, self.sweep]),
-                                self.message,
-                            ]
-                        ),
-                    ]
-                ),
-                w.HBox(list(self.cards.values()), layout={"flex_flow": "row wrap"}),
-                self.figure,
-                history,
-            ]
-        )
         self._pick()
+
+    def _laid_out(self) -> list[w.Widget]:
+        looked_at = w.VBox([self.picture, w.HBox([self.previous, self.next]), w.HBox([self.place, self.upload])])
+        buttons = w.HBox([self.ask, self.stop, self.why, self.sweep])
+        asked = w.VBox([self.query, self.lead, w.HBox([self.word, self.shots]), buttons, self.message])
+        told = w.HBox(list(self.cards.values()), layout={"flex_flow": "row wrap"})
+        history = w.Accordion([w.VBox([self.note, self.table, self.export]), self.code], titles=("history", "as code"))
+        return [w.HBox([looked_at, asked]), told, self.figure, history]
 
     def wait(self) -> None:
         """Until all that was asked is answered."""
@@ -149,8 +142,8 @@ class LiveProbe(w.VBox):
         except UserError as error:
             self.message.value = error_html(str(error))
 
-    def _asked(self) -> tuple[object, list[str], str]:
-        """The picture, the queries (one a shot) and the attack. Raises UserError for what cannot be asked."""
+    def _asked(self) -> _Asked:
+        """What is asked as things stand now; a person may go on to the next picture meanwhile. Raises UserError for what cannot be."""
         query = " ".join(self.query.value.split())
         if not query:
             raise UserError("There is no query; write one, or pick another picture.")
@@ -158,23 +151,40 @@ class LiveProbe(w.VBox):
             raise UserError(f"The query has {len(query)} characters; take at most {MAX_QUERY}.")
         lead = self.word.value.strip() if self.lead.value == "other" else self.lead.value
         attack = "none" if lead == "none" else f"{lead}:{self.shots.value}"
-        return self._own or self.example.picture(), rewrites(query, attack), attack
+        if self._own:
+            return _Asked(
+                self._own,
+                "own",
+                'PIL.Image.open("…").convert("RGB")  # your own, after import PIL.Image',
+                query,
+                attack,
+                rewrites(query, attack),
+                None,
+            )
+        told = self.example.leak if self.example.harmful else self.example.response
+        truth = self.example if told and query == self.example.query else None
+        code = f"examples[{self.place.value - 1}].picture()"
+        return _Asked(self.example.picture(), self.example.id, code, query, attack, rewrites(query, attack), truth)
 
     # --- what is done, in the worker's thread ----------------------------------------------------------------------------
 
-    def _start(self, work: Callable[[Callable[[], bool]], None]) -> None:
+    def _start(self, work: Callable[[_Asked, Callable[[], bool]], None]) -> None:
         """Do it after what is being done, which is stopped at its next word."""
         self._stopped.set()
         self._stopped = stopped = threading.Event()
-        self.stop.disabled = False
-        _worker.submit(self._run, work, stopped)
-
-    def _run(self, work: Callable[[Callable[[], bool]], None], stopped: threading.Event) -> None:
-        if stopped.is_set():
+        try:
+            asked = self._asked()
+        except UserError as error:
+            self.message.value = error_html(str(error))
             return
+        self.stop.disabled = False
+        _worker.submit(self._run, work, asked, stopped)
+
+    def _run(self, work: Callable[[_Asked, Callable[[], bool]], None], asked: _Asked, stopped: threading.Event) -> None:
         self.message.value = "<i>working …</i>"
         try:
-            work(stopped.is_set)
+            if not stopped.is_set():
+                work(asked, stopped.is_set)
             self.message.value = "stopped" if stopped.is_set() else ""
         except UserError as error:
             self.message.value = error_html(str(error))
@@ -183,52 +193,48 @@ class LiveProbe(w.VBox):
         finally:
             self.stop.disabled = self._stopped is stopped
 
-    def _answer(self, stopped: Callable[[], bool]) -> None:
+    def _answer(self, asked: _Asked, stopped: Callable[[], bool]) -> None:
         from ..models import answer_streamed
         from ..perturbed import Perturbed
 
-        picture, queries, attack = self._asked()
         rows = []
         for name, vlm in self.models.items():
-            told = []
-            for query in queries:
+            told: list[_Told] = []
+            for query in asked.queries:
                 pieces: list[str] = []
 
                 def written(piece: str, pieces=pieces, told=told, name=name, query=query) -> None:
                     pieces.append(piece)
                     self.cards[name].value = _card(name, [*told, _Told(query, "".join(pieces))])
 
-                answer = answer_streamed(vlm, picture, query, written, stopped)
+                answer = answer_streamed(vlm, asked.picture, query, written, stopped)
                 if stopped():
                     return
-                outcome = self._outcome(queries, query, answer)
-                told.append(_Told(query, answer, outcome, Perturbed(vlm, picture, query, grid=1).value))
+                told.append(_Told(query, answer, _outcome(asked.truth, answer), Perturbed(vlm, asked.picture, query, grid=1).value))
                 self.cards[name].value = _card(name, told)
-            rows += [(name, self._picture_name(), attack, t.query, t.answer, t.outcome[1], round(t.log_odds, 2), "") for t in told]
-        self._remember(rows, attack)
+            rows += [(name, asked.name, asked.attack, t.query, t.answer, t.outcome[1], round(t.log_odds, 2), "") for t in told]
+        self._remember(rows, asked)
 
-    def _explain(self, stopped: Callable[[], bool]) -> None:
+    def _explain(self, asked: _Asked, stopped: Callable[[], bool]) -> None:
         from .. import plots
         from ..attribution import attribute
 
-        picture, (query, *_), _ = self._asked()
         columns = []
         for name, vlm in self.models.items():
-            columns.append((name, picture, attribute(vlm, picture, query)))
+            columns.append((name, asked.picture, attribute(vlm, asked.picture, asked.queries[0])))
             if stopped():
                 return
         self.figure.value = figure_html(plots.attributions(columns), plots.describe(columns))
 
-    def _all_leads(self, stopped: Callable[[], bool]) -> None:
+    def _all_leads(self, asked: _Asked, stopped: Callable[[], bool]) -> None:
         from .. import plots
         from ..perturbed import Perturbed
 
-        picture, _, _ = self._asked()
-        leads, rows = ["none", *LEADS], []
-        for lead in leads:
-            query = rewrites(" ".join(self.query.value.split()), lead)[0]
+        rows = []
+        for lead in ("none", *LEADS):
+            query = rewrites(asked.query, lead)[0]
             for name, vlm in self.models.items():
-                rows.append((name, lead, Perturbed(vlm, picture, query, grid=1).value))
+                rows.append((name, lead, Perturbed(vlm, asked.picture, query, grid=1).value))
                 if stopped():
                     return
         table = pd.DataFrame(rows, columns=["model", "lead", "log_odds"])
@@ -237,32 +243,15 @@ class LiveProbe(w.VBox):
         )
         self.figure.value = figure_html(plots.log_odds_by_lead(table), f"Log-odds of a refusal by lead word. {told}")
 
-    # --- what is told ----------------------------------------------------------------------------------------------------
+    # --- what is kept ----------------------------------------------------------------------------------------------------
 
-    def _picture_name(self) -> str:
-        return "own" if self._own else self.example.id
-
-    def _outcome(self, queries: Sequence[str], query: str, answer: str) -> tuple[str, str]:
-        """(icon, word). The truth is known only of an example's own query, however it begins."""
-        from ..judges import exact
-        from ..perturbed import REFUSALS
-
-        truth = self.example.leak if self.example.harmful else self.example.response
-        if truth and not self._own and " ".join(self.query.value.split()) == self.example.query:
-            outcome = exact(self.example, answer)
-            return _WORDS.get((outcome, self.example.harmful)) or (_ICONS[outcome], outcome)
-        outcome = REFUSAL if answer.lower().startswith(tuple(r.strip().lower() for r in REFUSALS)) else ANSWERED
-        return _ICONS[outcome], outcome
-
-    def _remember(self, rows: list[tuple], attack: str) -> None:
+    def _remember(self, rows: list[tuple], asked: _Asked) -> None:
         new = pd.DataFrame(rows, columns=COLUMNS)
         self.history = pd.concat([self.history, new], ignore_index=True) if len(self.history) else new
+        self._last = len(new)
         self.note.value = ""
-        own = "Image.open(…)  # your picture" if self._own else f"examples[{self.place.value - 1}].picture()"
-        head = "from PIL import Image\n" if self._own else ""
-        queries = list(dict.fromkeys(new["query"]))
         self.code.value = (
-            f"{head}picture = {own}\nfor name, vlm in models.items():\n    for query in {queries!r}:\n"
+            f"{self._code}picture = {asked.code}\nfor name, vlm in models.items():\n    for query in {asked.queries!r}:\n"
             "        print(name, query, vlm.answer(picture, query))"
         )
         self._show_history()
@@ -270,16 +259,25 @@ class LiveProbe(w.VBox):
     def _annotate(self) -> None:
         """The note goes to all rows of what was asked last."""
         if len(self.history) and self.note.value:
-            last = self.history.iloc[-1]
-            mine = (self.history.picture == last.picture) & (self.history.lead == last.lead)
-            self.history.loc[mine, "note"] = self.note.value
+            self.history.loc[self.history.index[-self._last :], "note"] = self.note.value
             self._show_history()
 
     def _show_history(self) -> None:
-        table = self.history.tail(50).to_html(index=False, escape=True, border=0)  # pandas escapes
         data = base64.b64encode(self.history.to_csv(index=False).encode()).decode()
-        self.table.value = table
+        self.table.value = self.history.tail(50).to_html(index=False, escape=True, border=0)
         self.export.value = f'<a download="probe.csv" href="data:text/csv;base64,{data}">Export as CSV ({len(self.history)} rows)</a>'
+
+
+class _Asked(NamedTuple):
+    """One question. queries: as the attack words it, one a shot. truth: the example whose answer is known, if it is its own query."""
+
+    picture: Image.Image
+    name: str
+    code: str
+    query: str
+    attack: str
+    queries: list[str]
+    truth: Example | None
 
 
 class _Told(NamedTuple):
@@ -289,6 +287,18 @@ class _Told(NamedTuple):
     answer: str
     outcome: tuple[str, str] | None = None
     log_odds: float | None = None
+
+
+def _outcome(truth: Example | None, answer: str) -> tuple[str, str]:
+    """(icon, word)."""
+    from ..judges import exact
+    from ..perturbed import REFUSALS
+
+    if truth:
+        outcome = exact(truth, answer)
+        return _WORDS.get((outcome, truth.harmful)) or (_ICONS[outcome], outcome)
+    outcome = REFUSAL if answer.lower().startswith(tuple(r.strip().lower() for r in REFUSALS)) else ANSWERED
+    return _ICONS[outcome], outcome
 
 
 def _card(name: str, told: Sequence[_Told]) -> str:
