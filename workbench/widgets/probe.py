@@ -103,7 +103,7 @@ class LiveProbe(w.VBox):
         _worker.submit(lambda: None).result()
 
     def _repr_mimebundle_(self, **options) -> dict:
-        """Where widgets cannot be shown (GitHub, nbconvert), what has been asked so far stands in their place."""
+        """Where a front end knows no widgets (as on GitHub), what has been asked so far stands in their place."""
         bundle = super()._repr_mimebundle_(**options)
         cards = "".join(f"<td>{card.value}</td>" for card in self.cards.values())
         static = "<p><small>A live probe; run the cell to use it.</small></p>"
