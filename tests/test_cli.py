@@ -121,6 +121,7 @@ def test_reliance_sets_models_side_by_side(tmp_path):
         (["train", "--objective", "npo", "--out", "x", "--target", "nothing"], "nothing"),
         (["train", "--objective", "npo", "--out", "x", "--four-bit"], "--four-bit"),
         (["train", "--objective", "npo", "--out", "x", "--patience", "3"], "--curve"),
+        (["train", "--objective", "npo", "--out", "x", "--keep-steps"], "--curve"),
         (["train", "--objective", "npo", "--out", "x", "--lr", "-1"], "--lr"),
         (["evaluate", "--out", "x", "--attack", "what:0"], "what:0"),
         (["evaluate", "--out", "x", "--judge", "oracle"], "oracle"),

@@ -18,6 +18,7 @@ from workbench import models, objectives, training
 from workbench.data import Example, miniguard_split
 from workbench.errors import UserError
 from workbench.evaluate import ask, rates
+from workbench.perturbed import Perturbed
 
 
 def numbered(harmful, n):
@@ -82,13 +83,49 @@ def test_training_writes_an_adapter_and_leaves_the_base_as_it_was(tmp_path, few)
     assert any("lora_B" in n and p.abs().max() > 0 for n, p in trained.model.named_parameters())
 
 
+@pytest.mark.slow
+def test_the_model_at_a_step(tmp_path, few, vlm):
+    out = run(tmp_path / "npo", probe=lambda v: rates(ask(v, few[:2], ["none"], "exact")), probe_every=2, keep_steps=True)
+    assert {p.name for p in (out / "steps").iterdir()} == {"0", "2", "4"}
+
+    def logits(model):
+        return torch.stack([Perturbed(model, e.picture(), e.query, grid=1)(torch.ones(1, 1 + len(e.query.split())))[0] for e in few[:2]])
+
+    first, middle, last = (logits(training.at_step(out, step)) for step in (0, 2, 4))
+    assert torch.equal(first, logits(vlm)) and torch.equal(last, logits(models.load("miniguard", out)))
+    assert not torch.equal(first, middle) and not torch.equal(middle, last)
+    with pytest.raises(UserError, match="no adapter of step 3"):
+        training.at_step(out, 3)
+    with pytest.raises(UserError, match="trained on another model"):
+        training.at_step(out, 2, another(tmp_path))
+
+
+def another(tmp_path):
+    """A base that is not the shipped one."""
+    vlm = models.load("miniguard")
+    with torch.no_grad():
+        vlm.model.get_input_embeddings().weight.add_(0.1)
+    vlm.model.save_pretrained(tmp_path / "another")
+    vlm.processor.save_pretrained(tmp_path / "another")
+    return tmp_path / "another"
+
+
+def test_steps_are_kept_of_an_adapter_that_is_probed(tmp_path, few):
+    for options in ({}, {"full": True, "probe": lambda v: None}):
+        with pytest.raises(UserError, match="keep_steps"):
+            run(tmp_path / "npo", keep_steps=True, **options)
+
+
 TRAIN = """
 import os; os.environ["TQDM_DISABLE"] = "1"
 import sys
 from workbench import models, training
 from workbench.data import miniguard_split
+from workbench.evaluate import ask, rates
+few = miniguard_split("validation", sizes=(2, 2))
 training.train(models.load("miniguard", device="cpu"), "npo", miniguard_split("train", sizes=(60, 60)), out=sys.argv[1], steps=30,
-               forget=4, retain=4, save_every=5, resume=True)
+               forget=4, retain=4, save_every=5, resume=True, probe=lambda vlm: rates(ask(vlm, few, ["none"], "exact")), probe_every=3,
+               keep_steps=True)
 """
 
 
@@ -107,9 +144,12 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     process.wait()
     assert not (tmp_path / "killed").exists()  # nothing half-written bears the name
     assert start("killed").wait() == 0
-    whole, resumed = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "killed"))
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    kept = sorted((tmp_path / "whole").glob("**/adapter_model.safetensors"))
+    assert len(kept) == 12  # the last one, and steps 0, 3, … 30
+    for file in kept:
+        whole, resumed = load_file(file), load_file(tmp_path / "killed" / file.relative_to(tmp_path / "whole"))
+        assert whole.keys() == resumed.keys()
+        assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
 def losses(out):

@@ -4,8 +4,8 @@
     vlm = wb.load("miniguard")
     vlm.answer(picture, "What is the name of this thing?")
 
-Public names: Example, LiveProbe, UserError, attribute, audit, evaluate, explore_attribution, headline,
-live_curves, load, miniguard_split, plots, read_examples, reliance, repair, train.
+Public names: AttributionExplorer, CurveExplorer, Example, Game, LiveProbe, UserError, attribute, audit, evaluate, headline, live_curves,
+load, miniguard_split, plots, read_examples, reliance, repair, train.
 Importing this package is fast: torch and transformers come in with the first name that needs them.
 """
 
@@ -25,17 +25,19 @@ if TYPE_CHECKING:
     from .shortcut import reliance
     from .study import headline
     from .training import train
-    from .widgets import LiveProbe, explore_attribution, live_curves
+    from .widgets import AttributionExplorer, CurveExplorer, Game, LiveProbe, live_curves
 
 __version__ = "0.1.0"
 __all__ = [
+    "AttributionExplorer",
+    "CurveExplorer",
     "Example",
+    "Game",
     "LiveProbe",
     "UserError",
     "attribute",
     "audit",
     "evaluate",
-    "explore_attribution",
     "headline",
     "live_curves",
     "load",
@@ -48,9 +50,11 @@ __all__ = [
 ]
 
 _LATER = {
+    "AttributionExplorer": "widgets",
+    "CurveExplorer": "widgets",
+    "Game": "widgets",
     "LiveProbe": "widgets",
     "attribute": "attribution",
-    "explore_attribution": "widgets",
     "headline": "study",
     "live_curves": "widgets",
     "load": "models",

@@ -166,6 +166,9 @@ def train(
     patience: Annotated[
         int, typer.Option(help="With --curve: stop when the rates have not improved so many times, keep the best weights.", min=0)
     ] = 0,
+    keep_steps: Annotated[
+        bool, typer.Option("--keep-steps", help="With --curve: keep the adapter of each such step, to be probed.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")] = False,
 ) -> None:
     """Train with an objective: writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv."""
@@ -180,6 +183,8 @@ def train(
         raise UserError("--curve needs MiniGuard's validation split; leave it out with other data.")
     if patience and not curve:
         raise UserError("--patience needs --curve, whose rates it goes by.")
+    if keep_steps and (full or not curve):
+        raise UserError("--keep-steps needs --curve, at whose steps it keeps an adapter, and no --full.")
     if full and four_bit:
         raise UserError("--full and --four-bit exclude one another: 4-bit weights are frozen; leave one out.")
     examples = _examples(data, "train", seed)
@@ -203,6 +208,7 @@ def train(
         probe=validation_probe(seed) if curve else None,
         probe_every=curve or 20,
         patience=patience,
+        keep_steps=keep_steps,
         resume=resume,
         **options,
     )

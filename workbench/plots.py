@@ -103,10 +103,10 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
     return figure
 
 
-def curves(table: pd.DataFrame) -> Figure:
+def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
     """ASR, RR and utility against training steps, one panel a model, four a row; attacked rates dashed; bands are 95% intervals.
 
-    table: a run's curves.csv (values in [0, 1]), or several of them together.
+    table: a run's curves.csv (values in [0, 1]), or several of them together. step: marked by a line, if given.
     """
     models = list(dict.fromkeys(table.model))
     lines = [
@@ -130,6 +130,8 @@ def curves(table: pd.DataFrame) -> Figure:
                 mine.step, 100 * mine.value, color=colour, linestyle=style, marker=marker, markersize=4.5, markerfacecolor=face, label=label
             )
             axis.fill_between(mine.step.astype(float), 100 * mine.ci_low, 100 * mine.ci_high, color=colour, alpha=0.1, linewidth=0)
+        if step is not None:
+            axis.axvline(min(step, table[table.model == model].step.max()), color="black", linewidth=1.2, zorder=0)
         axis.set(title=NAMES.get(model, model), xlabel="training step", ylim=(-4, 104))
         axis.grid(color="#eeeeee")
         axis.spines[["top", "right"]].set_visible(False)
@@ -172,14 +174,15 @@ def by_lead_word(results: pd.DataFrame) -> Figure:
             value, low, high = cells.T
             y = np.arange(len(models)) + 0.18 * (place - (len(attacks) - 1) / 2)
             axis.errorbar(
-                value, y, xerr=[value - low, high - value], fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=_asked(attack)
+                value, y, xerr=[value - low, high - value], fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=asked(attack)
             )
         _rate_panel(axis, title, good, models)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(attacks), frameon=False)
     return figure
 
 
-def _asked(attack: str) -> str:
+def asked(attack: str) -> str:
+    """How an attack reads in a figure."""
     return "as asked" if attack == "none" else f"“{attack.split(':')[0].capitalize()} …”"
 
 
@@ -223,7 +226,7 @@ def refusals_by_word(results: pd.DataFrame) -> Figure:
             edgecolor="white",
             label=f"{queries} queries",
         )
-    axis.set_xticks(range(len(attacks)), [_asked(a) for a in attacks])
+    axis.set_xticks(range(len(attacks)), [asked(a) for a in attacks])
     axis.set(ylim=(0, 104), ylabel="per cent refused")
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
@@ -269,10 +272,11 @@ def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
     return figure
 
 
-def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words: bool = True) -> Figure:
+def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words: bool = True, across: int | None = None) -> Figure:
     """Pictures with the attribution of their squares, and beneath each the words of the query as coloured chips; one scale for all.
 
     columns: (title, picture, what `attribution.attribute` found). words: without, the scale is that of the squares alone.
+    across: how many stand side by side, all of them if not given; the next ones stand below.
     Orange speaks for the target, purple against it, in nats.
     """
     if not words:
@@ -280,10 +284,15 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words:
     scale = max(np.abs(a.flat).max() for _, _, a in columns) or 1.0
     norm, colours = plt.Normalize(-scale, scale), plt.get_cmap("PuOr_r")
     longest = max(len(a.query) for _, _, a in columns)
-    size = (0.9 + 2.9 * len(columns), 3.4 + 0.34 * longest)
-    heights = {"height_ratios": [2.6, 0.34 * longest or 0.01]}
-    figure, axes = plt.subplots(2, len(columns), figsize=size, squeeze=False, layout="constrained", gridspec_kw=heights)
-    for (picture, chips), (title, image, found) in zip(axes.T, columns, strict=True):
+    across = min(across or len(columns), len(columns))
+    below = -(-len(columns) // across)
+    size = (0.9 + 2.9 * across, below * (3.4 + 0.34 * longest))
+    heights = {"height_ratios": below * [2.6, 0.34 * longest or 0.01]}
+    figure, axes = plt.subplots(2 * below, across, figsize=size, squeeze=False, layout="constrained", gridspec_kw=heights)
+    places = axes.reshape(below, 2, across).swapaxes(1, 2).reshape(-1, 2)  # of a picture and its chips, row by row
+    for unused in places[len(columns) :].flat:
+        unused.axis("off")
+    for (picture, chips), (title, image, found) in zip(places, columns, strict=False):
         picture.set_title(f"{title}\nf = {found.value:.1f}", fontsize=10, parse_math=False)
         picture.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, 1))
         rows, across = found.patches.shape
@@ -304,7 +313,8 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words:
             box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": "#999999", "linewidth": 0.5}
             chips.text(0.6, y, word, ha="right", va="center", fontsize=10, color="white" if dark else "black", bbox=box, parse_math=False)
             chips.text(0.72, y, f"{value:+.1f}", ha="left", va="center", fontsize=9, family="monospace")
-    bar = figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=axes[0].tolist(), shrink=0.8)
+    beside = axes[0].tolist() if below == 1 else axes.ravel().tolist()
+    bar = figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=beside, shrink=0.8, aspect=20 * below)
     bar.set_label("for the target (+), against (−), nats")
     return figure
 
@@ -353,7 +363,7 @@ def log_odds_by_lead(table: pd.DataFrame) -> Figure:
         axis.plot(range(len(leads)), mine, color=colour, marker=marker, label=NAMES.get(model, model))
     axis.axhline(0, color="#888888", linewidth=1)
     axis.annotate("refuses", (0, 0), xytext=(2, 4), textcoords="offset points", fontsize=8, color="#555555")
-    axis.set_xticks(range(len(leads)), [_asked(lead) for lead in leads])
+    axis.set_xticks(range(len(leads)), [asked(lead) for lead in leads])
     axis.set_ylabel("log-odds of a refusal, nats")
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=min(len(models), 3), frameon=False)

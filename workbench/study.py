@@ -94,9 +94,14 @@ def trained(name: str, seed: int = 0, report: Callable[[str], None] = lambda lin
     """ "base", or a model of TRAINED: read from an earlier run of the study, or trained now. Raises UserError for another name."""
     from .models import load
 
-    if name != "base" and name not in TRAINED:
+    return load("miniguard", None if name == "base" else run(name, seed, report))
+
+
+def run(name: str, seed: int = 0, report: Callable[[str], None] = lambda line: None) -> Path:
+    """The folder of a model of TRAINED, with its curves and the steps on its way: kept from before, or trained now."""
+    if name not in TRAINED:
         raise UserError(f"The study has no model {name!r}; choose from base, {', '.join(TRAINED)}.")
-    return load("miniguard", _adapter(name, seed, report))
+    return _adapter(name, seed, report)
 
 
 def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
@@ -162,7 +167,12 @@ def _adapter(name: str, seed: int, report: Callable[[str], None]) -> Path | None
     if name == "base":
         return None
     adapter = _folder(name, seed) / name
-    _phase(f"train {name}", report, adapter, lambda: train_method(name, seed, adapter, probe=validation_probe(seed), probe_every=30))
+    _phase(
+        f"train {name}",
+        report,
+        adapter,
+        lambda: train_method(name, seed, adapter, probe=validation_probe(seed), probe_every=30, keep_steps=True),
+    )
     return adapter
 
 

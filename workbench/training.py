@@ -24,8 +24,8 @@ import transformers
 from . import objectives
 from .data import Example, read_examples
 from .errors import UserError
-from .files import make_folder, write_text
-from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, identity, linear_modules, processes, unfreeze
+from .files import make_folder, write_text, written_whole
+from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, identity, linear_modules, load, processes, unfreeze
 from .progress import bar
 
 CURVE_COLUMNS = ["model", "step", "seconds", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
@@ -53,6 +53,7 @@ def train(
     probe: Probe | None = None,
     probe_every: int = 20,
     patience: int = 0,
+    keep_steps: bool = False,
     on_curve: Callable[[pd.DataFrame], None] | None = None,
     save_every: int = 50,
     resume: bool = False,
@@ -67,7 +68,8 @@ def train(
     A LoRA adapter of `rank` is trained on every linear layer of the language model, or on those named in `targets`, and with `projector`
     on the projector too; `vlm` itself is left as it was. With `full` these layers' own weights are trained instead, in place.
     probe: its rates are written to curves.csv every `probe_every` steps, and `on_curve` is called with the table so far. With `patience`,
-    training stops when `score` has not risen for so many probes, and the best weights are kept.
+    training stops when `score` has not risen for so many probes, and the best weights are kept. With `keep_steps`, the adapter as it was
+    at each probe is kept too, in `out`/steps/STEP (`at_step`).
     While it runs, everything is under `out` with ".partial" behind its name; `resume` goes on from the last checkpoint there.
 
     Returns `out`, which then holds the adapter (safetensors), or with `full` the whole model in `out`/model, config.json, curves.csv and
@@ -82,6 +84,8 @@ def train(
     check_parts(method.forget, method.retain, accumulate)
     if patience and not probe:
         raise UserError("Early stopping (patience) needs a probe to go by.")
+    if keep_steps and (full or not probe):
+        raise UserError("Steps can be kept (keep_steps) where an adapter is trained and probed.")
     out = Path(out)
     examples = list(read_examples(data, "train")) if isinstance(data, str | Path) else list(data)
     forget_set, retain_set = _sides(examples, method)
@@ -126,7 +130,7 @@ def train(
             lr=method.lr,
             seed=seed,
             save_every=probe_every if patience else save_every,
-            curve=Curve(student, probe, probe_every, partial, on_curve),
+            curve=Curve(student, probe, probe_every, partial, on_curve, keep_steps),
             patience=patience,
             gradient_accumulation_steps=accumulate,
             activation_checkpointing=checkpointing,
@@ -144,6 +148,17 @@ def train(
         vlm.model.eval()
     finish(partial, out)
     return out
+
+
+def at_step(run: str | Path, step: int, model: str | Path = "miniguard") -> VLM:
+    """The model as it was at a step of a run that kept its steps. model: which was trained, as of `load`.
+
+    Raises UserError where that step was not kept, or cannot be loaded.
+    """
+    folder = Path(run) / "steps" / str(step)
+    if not folder.is_dir():
+        raise UserError(f"The run {run} holds no adapter of step {step}; train it with keep_steps, which keeps one at each probe.")
+    return load(model, folder)
 
 
 def checked_hyper(objective: str, method: objectives.Objective, given: dict[str, float], layers: int) -> dict[str, float]:
@@ -386,8 +401,10 @@ class Curve(transformers.TrainerCallback):
         every: int = 20,
         folder: Path | None = None,
         on_curve: Callable[[pd.DataFrame], None] | None = None,
+        keep_steps: bool = False,
     ):
-        self.vlm, self.probe, self.every, self.folder, self.on_curve = vlm, probe, every, folder, on_curve
+        self.vlm, self.probe, self.every, self.folder = vlm, probe, every, folder
+        self.on_curve, self.keep_steps = on_curve, keep_steps
         self.table = pd.DataFrame(columns=CURVE_COLUMNS)
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -416,11 +433,19 @@ class Curve(transformers.TrainerCallback):
         self.vlm.model.train()
         self.table = rates if self.table.empty else pd.concat([self.table, rates], ignore_index=True)
         if self.main:
+            if self.keep_steps:
+                self._keep(step)
             write_text(self.folder / "curves.csv", self.table.to_csv(index=False))
             if self.on_curve:
                 self.on_curve(self.table)
         self.since = time.monotonic()
         return score(rates)
+
+    def _keep(self, step: int) -> None:
+        """The adapter as it is now, with its run's settings, by which `load` knows the base."""
+        with written_whole(self.folder / "steps" / str(step)) as folder:
+            self.vlm.model.save_pretrained(folder)
+            shutil.copy(self.folder / "config.json", folder)
 
 
 def score(rates: pd.DataFrame) -> float:

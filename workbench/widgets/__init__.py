@@ -1,7 +1,8 @@
 """What a notebook shows while something runs, and what answers when a person asks."""
 
-from .attribution import explore_attribution
-from .curves import live_curves
+from .attribution import AttributionExplorer
+from .curves import CurveExplorer, live_curves
+from .game import Game
 from .probe import LiveProbe
 
-__all__ = ["LiveProbe", "explore_attribution", "live_curves"]
+__all__ = ["AttributionExplorer", "CurveExplorer", "Game", "LiveProbe", "live_curves"]

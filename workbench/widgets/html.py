@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -19,17 +20,32 @@ def figure_html(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)
     plt.close(figure)
-    return _img(buffer.getvalue(), alt, "max-width: 100%")
+    return _img(_data_url(buffer.getvalue()), alt, "max-width: 100%")
 
 
 def picture_html(picture: Image.Image, alt: str, size: int = 240) -> str:
     """A picture, its longer side `size` pixels; small ones are enlarged with their pixels seen."""
+    side = "width" if picture.width >= picture.height else "height"
+    return _img(picture_url(picture, 2 * size), alt, f"{side}: {size}px; image-rendering: pixelated")
+
+
+def picture_url(picture: Image.Image, size: int) -> str:
+    """A picture of at most `size` pixels either way, as a data URL."""
     shown = picture.copy()
-    shown.thumbnail((2 * size, 2 * size))
+    shown.thumbnail((size, size))
     buffer = io.BytesIO()
     shown.save(buffer, "PNG")
-    side = "width" if shown.width >= shown.height else "height"
-    return _img(buffer.getvalue(), alt, f"{side}: {size}px; image-rendering: pixelated")
+    return _data_url(buffer.getvalue())
+
+
+def table_html(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, escape=True, border=0)
+
+
+def csv_html(table: pd.DataFrame, name: str) -> str:
+    """A link that saves a table."""
+    data = base64.b64encode(table.to_csv(index=False).encode()).decode()
+    return f'<a download="{escape(name)}" href="data:text/csv;base64,{data}">Export as CSV ({len(table)} rows)</a>'
 
 
 def said(text: str) -> str:
@@ -42,5 +58,9 @@ def error_html(message: str) -> str:
     return f"<p role='alert'>⚠ {escape(message)}</p>"
 
 
-def _img(png: bytes, alt: str, style: str) -> str:
-    return f'<img alt="{escape(alt)}" style="{style}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _img(url: str, alt: str, style: str) -> str:
+    return f'<img alt="{escape(alt)}" style="{style}" src="{url}">'

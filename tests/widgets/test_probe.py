@@ -1,9 +1,11 @@
 """The live probe, driven without a browser: what is asked, told, stopped and kept; what a person or a model writes is never rendered."""
 
 import base64
+import dataclasses
 import datetime
 import html.parser
 import io
+import shutil
 import threading
 
 import pandas as pd
@@ -14,6 +16,7 @@ from traitlets.utils.bunch import Bunch
 import workbench as wb
 from workbench import models
 from workbench.attacks import rewrites
+from workbench.data import data_dir
 
 
 @pytest.fixture
@@ -36,12 +39,22 @@ def test_it_answers_as_the_model_does(probe, vlm, few):
 
 
 def test_lead_words_and_shots(probe, few):
-    probe.lead.value, probe.shots.value = "share", 2
-    ask(probe)
+    """A lead word asks at once."""
+    probe.shots.value, probe.lead.value = 2, "share"
+    probe.wait()
     assert list(probe.history["query"][:2]) == rewrites(few[0].query, "share:2")
-    probe.lead.value, probe.word.value, probe.shots.value = "other", "Explain", 1
-    ask(probe)
+    probe.lead.value, probe.shots.value = "other", 1
+    probe.wait()
+    assert set(probe.history.lead) == {"share:2"}  # there is no other word yet
+    probe.word.value = "Explain"
+    probe.wait()
     assert probe.history["query"].iloc[-1].startswith("Explain") and list(dict.fromkeys(probe.history.lead)) == ["share:2", "Explain:1"]
+
+
+def test_enter_asks(probe):
+    probe.query._handle_custom_msg({"event": "submit"}, [])  # as the browser sends it
+    probe.wait()
+    assert len(probe.history) == 2
 
 
 def test_the_next_picture_brings_its_query(probe, few):
@@ -51,6 +64,19 @@ def test_the_next_picture_brings_its_query(probe, few):
     probe.previous.click()
     probe.previous.click()
     assert probe.place.value == len(few)
+
+
+def test_thumbnails_pick_a_picture_and_follow(probe, few):
+    probe.thumbnails.place = 3
+    assert probe.place.value == 4 and probe.query.value == few[3].query
+    probe.next.click()
+    assert probe.thumbnails.place == 4
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(buffer, "PNG")
+    upload(probe, "mine.png", buffer.getvalue())
+    assert probe.thumbnails.place == -1 and "your own picture" in probe.picture.value
+    probe.thumbnails.place = 4  # back to the one that was left
+    assert "picture 5 of" in probe.picture.value
 
 
 def test_answers_are_written_piece_by_piece_and_can_be_stopped(vlm, few):
@@ -212,6 +238,35 @@ def test_what_is_no_picture_is_refused_by_name(probe):
     Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
     upload(probe, "huge.png", buffer.getvalue())
     assert "huge.png has 10000 × 10000 pixels" in probe.message.value
+
+
+def test_other_models_can_be_compared(probe, vlm):
+    ask(probe)
+    probe.compare({"three": vlm})
+    ask(probe)
+    assert list(probe.history.model) == ["one", "two", "three"] and probe.told.children == (probe.cards["three"],)
+
+
+def test_a_model_may_be_deleted_from_disk_meanwhile(tmp_path, few):
+    folder = tmp_path / "base"
+    shutil.copytree(data_dir() / "miniguard-base", folder)
+    probe = wb.LiveProbe({"one": models.load(folder)}, few)
+    shutil.rmtree(folder)
+    ask(probe)
+    assert len(probe.history) == 1 and probe.message.value == ""
+
+
+def test_a_picture_may_be_deleted_meanwhile(tmp_path, vlm, few):
+    few[0].picture().save(tmp_path / "a.png")
+    few[1].picture().save(tmp_path / "b.png")
+    examples = [dataclasses.replace(e, image=tmp_path / f"{n}.png") for e, n in zip(few[:2], "ab", strict=True)]
+    probe = wb.LiveProbe({"one": vlm}, examples)
+    (tmp_path / "a.png").unlink()
+    ask(probe)
+    assert "a.png" in probe.message.value and len(probe.history) == 0
+    probe.next.click()
+    ask(probe)
+    assert len(probe.history) == 1
 
 
 def test_where_widgets_cannot_be_shown_what_was_asked_is(probe, vlm, few):

@@ -1,0 +1,89 @@
+"""The guessing game: its scores against a count by hand, and what the word statistics say."""
+
+import dataclasses
+
+import pytest
+
+import workbench as wb
+from workbench.attacks import rewrites
+from workbench.audit import word_table
+from workbench.intervals import wilson
+from workbench.widgets.game import LEADS
+
+
+def play(game, refuse, hands=(0, 0)):
+    game.hands_refuse.value, game.hands_answer.value = hands
+    (game.refuse if refuse else game.answer).click()
+    game.wait()
+    if not game.next.disabled:
+        game.next.click()
+
+
+def test_scores_are_those_counted_by_hand(vlm, few):
+    """The base refuses nothing: who says "answer" is right."""
+    words = word_table({"what": [9, 1], "share": [1, 9]})
+    game = wb.Game(vlm, few, words, rounds=6)
+    asked = [query for _, query in game.questions]
+    for i in range(6):
+        play(game, refuse=i < 2, hands=[(3, 1), (1, 3), (2, 2)][i % 3])
+    assert list(game.history["query"]) == asked and not game.history.refused.any()
+    assert list(game.history.audience) == [True, False, None] * 2
+    score = game.score().set_index("player")
+    by_words = sum(query.split()[0].strip(",").lower() != "share" for query in asked)
+    assert score.right.to_dict() == {"you": 4, "the audience": 2, "word statistics": by_words}
+    assert score.of.to_dict() == {"you": 6, "the audience": 4, "word statistics": 6}
+    low, high = wilson(4, 6)
+    assert score.loc["you"].iloc[-1] == f"67 ({100 * low:.0f} to {100 * high:.0f})"
+    assert all(b.disabled for b in (game.refuse, game.answer, game.next))  # it is over
+
+
+def test_word_statistics_know_the_first_word_only(vlm, few):
+    game = wb.Game(vlm, few, word_table({"what": [9, 1], "share": [2, 8]}))
+    assert game.predicted("Share, what is it?") == (0.8, True)
+    assert game.predicted("What is it?") == (0.1, False)
+    assert game.predicted("Sing of it.") == (9 / 20, False)  # a word that is not known: the share of all
+
+
+def test_queries_come_from_the_examples_and_the_lead_words(vlm, few):
+    first, again, other = (wb.Game(vlm, few, seed=s).questions for s in (0, 0, 1))
+    assert first == again != other
+    assert all(query in [rewrites(e.query, lead)[0] for lead in LEADS] for e, query in first)
+    assert len({e.id for e, _ in first}) == len(first)
+
+
+def test_one_guess_a_round(vlm, few):
+    game = wb.Game(vlm, few)
+    for _ in range(3):
+        game.refuse.click()
+    game.answer.click()
+    game.wait()
+    assert len(game.history) == 1 and game.history.you[0] and not game.next.disabled
+
+
+def test_a_refusal_is_known_without_the_right_answer(vlm, few):
+    nameless = [dataclasses.replace(e, leak="", response="") for e in few]
+    game = wb.Game(vlm, nameless)
+    play(game, refuse=False)
+    assert list(game.history.refused) == [False]
+
+
+def test_what_could_not_be_asked_can_be_guessed_again(vlm, few, tmp_path):
+    few[0].picture().save(tmp_path / "a.png")
+    game = wb.Game(vlm, [dataclasses.replace(few[0], image=tmp_path / "a.png")])
+    (tmp_path / "a.png").rename(tmp_path / "b.png")
+    play(game, refuse=True)
+    assert "a.png" in game.message.value and not game.refuse.disabled and len(game.history) == 0
+    (tmp_path / "b.png").rename(tmp_path / "a.png")
+    play(game, refuse=True)
+    assert game.message.value == "" and len(game.history) == 1
+
+
+def test_without_examples_it_says_so(vlm):
+    with pytest.raises(wb.UserError, match="needs examples"):
+        wb.Game(vlm, [])
+
+
+def test_static(vlm, few):
+    game = wb.Game(vlm, few)
+    play(game, refuse=True)
+    assert "Round 2 of 10" in game._repr_mimebundle_()["text/html"] and "word statistics" in game._repr_mimebundle_()["text/html"]

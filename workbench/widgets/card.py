@@ -1,0 +1,82 @@
+"""What a model said to a question, as a card: the answer, its outcome as sign and word, and the log-odds of a refusal as a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..judges import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, exact
+from .html import said
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..data import Example
+    from ..models import VLM
+
+REACH = 15  # nats of log-odds at which a bar is full
+ANSWERED = "answered"  # all that can be told where the truth is not known
+_ICONS = {REFUSAL: "⊘", IRRELEVANT: "≈", DEGENERATE: "…", ANSWERED: "✎"}
+_WORDS = {(RELEVANT, True): ("⚠", "leak"), (RELEVANT, False): ("✔", "right answer")}  # (outcome, harmful) → icon, word
+
+
+class Told(NamedTuple):
+    """What a model said to one query; outcome (icon, word) and log-odds (nats) are None while it is still writing."""
+
+    query: str
+    answer: str
+    outcome: tuple[str, str] | None = None
+    log_odds: float | None = None
+
+
+def told(
+    vlm: VLM, picture: Image.Image, query: str, truth: Example | None, show: Callable[[Told], None], stopped: Callable[[], bool]
+) -> Told | None:
+    """Ask, and `show` the answer piece by piece; None where stopped. truth: the example whose answer is known, if it is its query."""
+    from ..models import answer_streamed
+    from ..perturbed import Perturbed
+
+    pieces: list[str] = []
+
+    def written(piece: str) -> None:
+        pieces.append(piece)
+        show(Told(query, "".join(pieces)))
+
+    answer = answer_streamed(vlm, picture, query, written, stopped)
+    if stopped():
+        return None
+    return Told(query, answer, outcome_of(truth, answer), Perturbed(vlm, picture, query, grid=1).value)
+
+
+def outcome_of(truth: Example | None, answer: str) -> tuple[str, str]:
+    """(icon, word). Where the right answer is not known, all that can be told is whether it is a refusal."""
+    from ..perturbed import REFUSALS
+
+    if truth and (truth.leak if truth.harmful else truth.response):
+        outcome = exact(truth, answer)
+        return _WORDS.get((outcome, truth.harmful)) or (_ICONS[outcome], outcome)
+    outcome = REFUSAL if answer.lower().startswith(tuple(r.strip().lower() for r in REFUSALS)) else ANSWERED
+    return _ICONS[outcome], outcome
+
+
+def card(name: str, answers: Sequence[Told]) -> str:
+    """One model's answers as HTML."""
+    parts = [f"<h4>{said(name)}</h4>"]
+    for t in answers:
+        parts.append(f"<p><small>{said(t.query)}</small><br><b>{said(t.answer)}</b>{'' if t.outcome else ' ▌'}</p>")
+        if t.outcome:
+            parts.append(f"<p>{' '.join(t.outcome)}</p>{_bar(t.log_odds)}")
+    return f"<section aria-live='polite' style='padding: 0 1em'>{''.join(parts)}</section>"
+
+
+def _bar(log_odds: float) -> str:
+    """From the middle to the right for a refusal, to the left against it; the number stands beside it."""
+    reach = min(abs(log_odds) / REACH, 1) * 50
+    side = "left: 50%; background: #D55E00" if log_odds > 0 else "right: 50%; background: #0072B2"
+    box = "position: relative; height: 0.8em; border: 1px solid currentColor; max-width: 20em"
+    return (
+        f'<div role="img" aria-label="log-odds of a refusal {log_odds:+.1f} nats" style="{box}">'
+        f'<div style="position: absolute; top: 0; height: 100%; {side}; width: {reach:.0f}%"></div>'
+        '<div style="position: absolute; left: 50%; top: 0; height: 100%; border-left: 1px solid currentColor"></div></div>'
+        f"<small>log-odds of a refusal: {log_odds:+.1f}</small>"
+    )

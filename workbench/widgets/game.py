@@ -1,0 +1,160 @@
+"""Guess first: will it be refused? A game for workshops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import ipywidgets as w
+import numpy as np
+import pandas as pd
+
+from ..attacks import rewrites
+from ..audit import audit, first_word
+from ..data import Example, miniguard_split
+from ..errors import UserError
+from ..intervals import wilson
+from ..judges import REFUSAL
+from .card import Told, card, told
+from .html import csv_html, picture_html, said, table_html
+from .panel import Panel
+
+if TYPE_CHECKING:
+    from ..models import VLM
+
+LEADS = ("none", "what", "share", "can")
+COLUMNS = ["round", "picture", "query", "refused", "you", "audience", "words"]  # the last three: who said that it would be refused
+PLAYERS = {"you": "you", "audience": "the audience", "words": "word statistics"}
+
+
+class Game(Panel):
+    """Ten rounds or so: see a picture and a query, say whether the model will refuse it, then see what it does.
+
+    Three play: the person who clicks; the audience, whose hands are counted; and the word statistics, which know nothing but the query's
+    first word and say "refuse" where most training queries that begin so are harmful.
+
+    vlm: the model to be guessed. examples: whose queries are asked, MiniGuard's validation queries by default. words: `audit`'s table of
+    the model's training data, MiniGuard's by default. Which queries come, and after which lead word, depends on `seed`.
+    What happened is kept in `history`, a DataFrame with COLUMNS.
+    """
+
+    def __init__(
+        self, vlm: VLM, examples: Sequence[Example] | None = None, words: pd.DataFrame | None = None, rounds: int = 10, seed: int = 0
+    ):
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        examples = list(examples) if examples is not None else miniguard_split("validation", sizes=(40, 40))
+        if not examples:
+            raise UserError("Game needs examples to ask about; there are none.")
+        order = rng.permutation(len(examples))[:rounds]
+        self.questions = [(examples[i], rewrites(examples[i].query, LEADS[rng.integers(len(LEADS))])[0]) for i in order]
+        self.vlm, self._words = vlm, audit("miniguard") if words is None else words
+        self.history = pd.DataFrame(columns=COLUMNS)
+
+        hands = {"min": 0, "max": 9999, "style": {"description_width": "9em"}, "layout": {"width": "15em"}}
+        self.question, self.told, self.scores, self.export = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+        self.hands_refuse = w.BoundedIntText(description="hands for refuse", **hands)
+        self.hands_answer = w.BoundedIntText(description="hands for answer", **hands)
+        self.refuse = w.Button(description="⊘ It will refuse")
+        self.answer = w.Button(description="✎ It will answer")
+        self.next = w.Button(description="next ▶", button_style="primary")
+        wrapped = {"layout": {"flex_flow": "row wrap"}}
+        self.children = [
+            self.question,
+            w.HBox([self.hands_refuse, self.hands_answer], **wrapped),
+            w.HBox([self.refuse, self.answer, self.next], **wrapped),
+            self.message,
+            self.told,
+            self.scores,
+            self.export,
+        ]
+        self.refuse.on_click(lambda _: self._guess(True))
+        self.answer.on_click(lambda _: self._guess(False))
+        self.next.on_click(lambda _: self._ask())
+        self._ask()
+
+    def predicted(self, query: str) -> tuple[float, bool]:
+        """What the first word says: the share of training queries that begin so and are harmful, of all where the word is not known; and
+        whether that makes a refusal likelier than not."""
+        counts = self._words[self._words.word == first_word(query)]
+        counts = (counts if len(counts) else self._words)[["harmful", "harmless"]].sum()
+        share = counts.harmful / counts.sum()
+        return share, bool(share > 0.5)
+
+    def static(self) -> str:
+        return self.question.value + self.told.value + self.scores.value
+
+    def _ask(self) -> None:
+        """The next question."""
+        example, query = self.questions[len(self.history)]
+        with self.mistakes_told():
+            place = f"Round {len(self.history) + 1} of {len(self.questions)}"
+            self.question.value = f"<h4>{place}</h4>{picture_html(example.picture(), 'the picture')}<p><b>{said(query)}</b></p>"
+        self.told.value = ""
+        self.hands_refuse.value = self.hands_answer.value = 0
+        self._open(True)
+
+    def _open(self, guessing: bool) -> None:
+        """Which buttons can be clicked: those to guess, or the one to go on."""
+        for each in (self.refuse, self.answer, self.hands_refuse, self.hands_answer):
+            each.disabled = not guessing
+        self.next.disabled = guessing or len(self.history) == len(self.questions)
+
+    def _guess(self, refuse: bool) -> None:
+        if self.refuse.disabled:  # a second click on its way
+            return
+        self._open(False)
+        self.next.disabled = True
+        hands = self.hands_refuse.value, self.hands_answer.value
+        audience = None if hands[0] == hands[1] else hands[0] > hands[1]
+        self.start(lambda: _Guessed(*self.questions[len(self.history)], refuse, audience), self._reveal)
+
+    def _reveal(self, guessed: _Guessed, stopped: Callable[[], bool]) -> None:
+        try:
+            answer = told(self.vlm, guessed.example.picture(), guessed.query, guessed.example, self._show, lambda: False)
+        except UserError:
+            self._open(True)
+            raise
+        self._show(answer)
+        refused = answer.outcome[1] == REFUSAL
+        share, words = self.predicted(guessed.query)
+        row = (len(self.history) + 1, guessed.example.id, guessed.query, refused, guessed.you, guessed.audience, words)
+        self.history = pd.DataFrame([*self.history.itertuples(index=False), row], columns=COLUMNS)
+        verdicts = [f"{PLAYERS[p]}: {_verdict(said_so, refused)}" for p, said_so in zip(PLAYERS, row[4:], strict=True)]
+        word = first_word(guessed.query)
+        self.told.value += (
+            f"<p>{' · '.join(verdicts)}</p>"
+            f"<p><small>Of the training queries that begin with {said(f'“{word}”')}, {100 * share:.0f}% are harmful.</small></p>"
+        )
+        self.scores.value = table_html(self.score())
+        self.export.value = csv_html(self.history, "game.csv")
+        self._open(False)
+
+    def _show(self, answer: Told) -> None:
+        self.told.value = card(self.vlm.name, [answer])
+
+    def score(self) -> pd.DataFrame:
+        """How often each player was right so far: player, right, of, and the share in per cent with its Wilson 95% interval."""
+        rows = []
+        for column, player in PLAYERS.items():
+            played = self.history[self.history[column].notna()]
+            right, n = int((played[column] == played.refused).sum()), len(played)
+            if n:
+                low, high = wilson(right, n)
+                rows.append((player, right, n, f"{100 * right / n:.0f} ({100 * low:.0f} to {100 * high:.0f})"))
+        return pd.DataFrame(rows, columns=["player", "right", "of", "per cent (95% interval)"])
+
+
+class _Guessed(NamedTuple):
+    """you, audience: whether they said that it would be refused; of the audience None where as many said the one as the other."""
+
+    example: Example
+    query: str
+    you: bool
+    audience: bool | None
+
+
+def _verdict(said_refuse: bool | None, refused: bool) -> str:
+    if said_refuse is None:
+        return "–"
+    return f"{'refuse' if said_refuse else 'answer'} {'✔ right' if said_refuse == refused else '✘ wrong'}"
