@@ -22,7 +22,7 @@ def pins(lines):
 CONSTRAINTS = pins((ROOT / "constraints.txt").read_text().splitlines())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIRED = [Requirement(r) for group in (PROJECT["dependencies"], EXTRAS["test"], EXTRAS["gpu"]) for r in group]
+REQUIRED = [Requirement(r) for group in (PROJECT["dependencies"], EXTRAS["test"], EXTRAS["gpu"], EXTRAS["browser"]) for r in group]
 
 
 @pytest.mark.parametrize("requirement", REQUIRED, ids=str)

@@ -55,6 +55,14 @@ def test_enter_asks(probe):
     probe.query._handle_custom_msg({"event": "submit"}, [])  # as the browser sends it
     probe.wait()
     assert len(probe.history) == 2
+    probe.query._handle_custom_msg({"event": "submit"}, [])
+    probe.query.value = "What is it?"  # a browser may send the last of what was typed after Enter
+    probe.wait()
+    assert set(probe.history["query"].tail(2)) == {"What is it?"}
+    probe.query._handle_custom_msg({"event": "submit"}, [])
+    probe.next.click()  # the next picture's query is not one that was typed
+    probe.wait()
+    assert set(probe.history["query"].tail(2)) == {"What is it?"}
 
 
 def test_the_next_picture_brings_its_query(probe, few):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..judges import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, exact
@@ -61,12 +62,12 @@ def outcome_of(truth: Example | None, answer: str) -> tuple[str, str]:
 
 def card(name: str, answers: Sequence[Told]) -> str:
     """One model's answers as HTML."""
-    parts = [f"<h4>{said(name)}</h4>"]
+    parts = [f"<p><b>{said(name)}</b></p>"]
     for t in answers:
         parts.append(f"<p><small>{said(t.query)}</small><br><b>{said(t.answer)}</b>{'' if t.outcome else ' ▌'}</p>")
         if t.outcome:
             parts.append(f"<p>{' '.join(t.outcome)}</p>{_bar(t.log_odds)}")
-    return f"<section aria-live='polite' style='padding: 0 1em'>{''.join(parts)}</section>"
+    return f'<section aria-label="{escape(name)}" aria-live="polite" style="padding: 0 1em; line-height: 1.4">{"".join(parts)}</section>'
 
 
 def _bar(log_odds: float) -> str:

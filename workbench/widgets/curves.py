@@ -16,6 +16,7 @@ from ..evaluate import METRICS
 from .html import figure_html
 from .panel import Panel
 from .probe import LiveProbe
+from .steps import Steps
 
 if TYPE_CHECKING:
     from ..data import Example
@@ -63,10 +64,10 @@ class CurveExplorer(Panel):
         self.curves, self.runs, self._model, self._examples = curves, dict(runs or {}), model, examples
         self._checkpoints: dict[str, VLM] = {}  # those that are probed, by the name they are shown under
 
-        wide = {"layout": {"width": "40em", "max_width": "100%"}, "style": {"description_width": "6em"}}
-        self.step = w.SelectionSlider(options=sorted(set(curves.step)), description="step", continuous_update=False, **wide)
+        self.step = Steps(sorted({int(step) for step in curves.step}))
         kinds = sorted(dict.fromkeys(zip(curves.queries, curves.attack, strict=True)), key=lambda kind: kind[0] != "harmful")
-        self.queries = w.Dropdown(options=[(f"{q} queries, {plots.asked(a)}", (q, a)) for q, a in kinds], description="outcomes", **wide)
+        options = [(f"{q} queries, {plots.asked(a)}", (q, a)) for q, a in kinds]
+        self.queries = w.Dropdown(options=options, description="outcomes", layout={"width": "40em", "max_width": "100%"})
         self.figure, self.outcomes = w.HTML(), w.HTML()
         self.buttons = {name: w.Button(description=f"Probe {name}") for name in dict.fromkeys(curves.model) if name in self.runs}
         self.place = w.VBox()

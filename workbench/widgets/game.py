@@ -89,7 +89,7 @@ class Game(Panel):
         example, query = self.questions[len(self.history)]
         with self.mistakes_told():
             place = f"Round {len(self.history) + 1} of {len(self.questions)}"
-            self.question.value = f"<h4>{place}</h4>{picture_html(example.picture(), 'the picture')}<p><b>{said(query)}</b></p>"
+            self.question.value = f"<p>{place}</p>{picture_html(example.picture(), 'the picture')}<p><b>{said(query)}</b></p>"
         self.told.value = ""
         self.hands_refuse.value = self.hands_answer.value = 0
         self._open(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..models import VLM
 
 MAX_QUERY = 1000  # characters
+LATE = 0.5  # seconds
 COLUMNS = ["model", "picture", "lead", "query", "answer", "outcome", "log_odds", "note"]
 _QUICK = ("what", "share", "can")
 
@@ -43,6 +45,7 @@ class LiveProbe(Panel):
         self.history = pd.DataFrame(columns=COLUMNS)
         self._last = 0  # rows of the history that were asked last
         self._own: Image.Image | None = None  # a picture that a person brought
+        self._entered = -LATE  # when Enter was pressed in the query
 
         described = {"style": {"description_width": "6em"}}
         short = {"layout": {"width": "10em"}, **described}
@@ -56,6 +59,7 @@ class LiveProbe(Panel):
             options=[("as asked", "none"), *((word.capitalize(), word) for word in _QUICK), ("other", "other")],
             description="lead word",
             style={"button_width": "6em", "description_width": "6em"},
+            layout={"width": "auto"},
         )
         self.word = w.Text(placeholder="any word", description="other", continuous_update=False, layout={"width": "16em"}, **described)
         self.shots = w.BoundedIntText(value=1, min=1, max=MAX_SHOTS, description="K", tooltip="Ways to put the word first", **short)
@@ -82,7 +86,8 @@ class LiveProbe(Panel):
         self.place.observe(lambda _: self._pick(), "value")
         self.upload.observe(lambda _: self._take(), "value")
         self.ask.on_click(lambda _: self.start(self._asked, self._answer))
-        self.query.on_msg(lambda _, content, buffers: content.get("event") == "submit" and self.ask.click())  # Enter
+        self.query.on_msg(lambda _, content, buffers: content.get("event") == "submit" and self._enter())
+        self.query.observe(lambda _: self._typed(), "value")
         self.lead.observe(lambda _: self._lead_chosen(), "value")
         self.word.observe(lambda _: self._lead_chosen(), "value")
         self.why.on_click(lambda _: self.start(self._asked, self._explain))
@@ -127,8 +132,17 @@ class LiveProbe(Panel):
             self._pick()
         self.place.value = value
 
+    def _enter(self) -> None:
+        self._entered = time.monotonic()
+        self.ask.click()
+
+    def _typed(self) -> None:
+        """What was typed before Enter may arrive after it: then that is what is asked."""
+        if time.monotonic() - self._entered < LATE:
+            self.ask.click()
+
     def _pick(self) -> None:
-        self._own = None
+        self._own, self._entered = None, -LATE
         self.query.value = self.example.query
         self._show_picture()
 

@@ -6,7 +6,7 @@ function render({ model, el }) {
   const group = document.createElement("div");
   group.className = "workbench-thumbnails";
   group.setAttribute("role", "radiogroup");
-  group.setAttribute("aria-label", "picture");
+  group.setAttribute("aria-label", "pictures");
   el.append(group);
 
   function choose(index) {

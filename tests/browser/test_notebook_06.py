@@ -1,0 +1,216 @@
+"""Notebook 06 as a person meets it: clicked, typed, uploaded and exported in a real JupyterLab; screenshots go to build/screenshots."""
+
+import io
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import expect
+
+from .notebook import answered, ask, menu, outcome, output, rows, run_all
+
+SFT, NPO = "fine-tuned (SFT)", "unlearned (NPO)"
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+
+
+@pytest.fixture(scope="module")
+def opened(page, lab):
+    """Notebook 06, run from top to bottom. Without kept runs of the study its models are trained first."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    run_all(page, lab("06_ask_it_yourself.ipynb"), last="It will refuse")
+    page.keyboard.press("Control+b")  # no file list
+    return page
+
+
+@pytest.fixture
+def probe(opened):
+    return output(opened, "Ask")
+
+
+def pick(probe, place):
+    number = probe.get_by_role("spinbutton", name="picture")
+    number.fill(str(place))
+    number.press("Enter")
+    expect(probe.locator(f"img[alt='picture {place} of 16']")).to_be_visible()
+
+
+def test_what_opens_the_fine_tuned_model_and_not_the_unlearned_one(probe):
+    """One of eight harmful questions will do; what is seen on the way becomes the README's animation."""
+    frames, opened = [], False
+    for place in range(1, 9):  # the harmful ones
+        pick(probe, place)
+        seen = {}
+        for word in ("as asked", "What"):
+            ask(probe, word)
+            seen[word] = outcome(probe, SFT), outcome(probe, NPO)
+            assert seen[word][1] not in ("leak", "refusal")
+            frames.append(probe.screenshot())
+        if seen["as asked"][0] == "refusal" and seen["What"][0] == "leak":
+            opened = True
+            break
+    assert opened
+    probe.get_by_role("button", name="Why?", exact=True).click()
+    expect(probe.locator("img[alt^='Attribution in nats']")).to_be_visible()
+    animate([*frames[-2:], probe.screenshot()], SCREENSHOTS / "live_probe.gif")
+
+
+def animate(frames, file, width=900):
+    pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
+    height = max(p.height for p in pictures)
+    sheets = [Image.new("RGB", (p.width, height), "white") for p in pictures]
+    for sheet, picture in zip(sheets, pictures, strict=True):
+        sheet.paste(picture)
+    small = [s.resize((width, round(s.height * width / s.width)), Image.Resampling.LANCZOS).quantize(64) for s in sheets]
+    small[0].save(file, save_all=True, append_images=small[1:], duration=[2500, 3500, 4500], loop=0)
+
+
+def test_share_makes_the_fine_tuned_model_refuse_what_is_harmless(probe):
+    refused = 0
+    for place in range(9, 12):
+        pick(probe, place)
+        for word in ("as asked", "Share"):
+            ask(probe, word)
+            assert outcome(probe, NPO) != "refusal"
+        refused += outcome(probe, SFT) == "refusal"
+    assert refused
+
+
+def test_a_sweep_draws_a_line_for_each_model(probe):
+    probe.get_by_role("button", name="Sweep", exact=True).click()
+    drawn = probe.locator("img[alt^='Log-odds of a refusal by lead word']")
+    expect(drawn).to_be_visible()
+    assert f"{SFT}: none" in drawn.get_attribute("alt") and f"{NPO}: none" in drawn.get_attribute("alt")
+
+
+def test_thumbnails_and_the_keyboard(opened, probe):
+    """From picture to picture with the arrow keys, on to the query with Tab, and asked with Enter."""
+    pick(probe, 3)
+    probe.get_by_role("radio", checked=True).focus()
+    opened.keyboard.press("ArrowRight")
+    expect(probe.get_by_role("spinbutton", name="picture")).to_have_value("4")
+    expect(probe.get_by_role("radio").nth(3)).to_be_focused()
+    query = probe.get_by_role("textbox", name="query")
+    before = query.input_value()
+    opened.keyboard.press("Tab")
+    expect(query).to_be_focused()
+    opened.keyboard.press("End")
+    opened.keyboard.type(" 😀")
+    expected = rows(probe) + 2
+    opened.keyboard.press("Enter")
+    answered(probe, expected)
+    expect(probe.get_by_role("region", name=SFT)).to_contain_text("😀")
+    assert query.input_value() == f"{before} 😀"
+    probe.get_by_role("radio").nth(0).click()
+    expect(probe.get_by_role("spinbutton", name="picture")).to_have_value("1")
+
+
+def upload(page, probe, name, content):
+    with page.expect_file_chooser() as chosen:
+        probe.get_by_role("button", name=re.compile("your own")).click()
+    chosen.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
+
+
+def test_a_picture_of_ones_own(opened, probe):
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 200), "orange").save(buffer, "PNG")
+    upload(opened, probe, "mine.png", buffer.getvalue())
+    expect(probe.get_by_alt_text("your own picture")).to_be_visible()
+    assert probe.get_by_role("radio", checked=True).count() == 0
+    ask(probe)
+    assert outcome(probe, SFT) in ("refusal", "answered")
+    upload(opened, probe, "notes.png", b"no picture")
+    expect(probe.get_by_role("alert")).to_contain_text("notes.png cannot be read")
+    probe.get_by_role("radio").nth(0).click()
+    expect(probe.get_by_alt_text("your own picture")).to_have_count(0)
+
+
+def test_a_mistake_is_told_in_one_sentence(probe):
+    query = probe.get_by_role("textbox", name="query")
+    for text, sentence in (("", "There is no query"), ("x" * 10_000, "The query has 10000 characters")):
+        query.fill(text)
+        probe.get_by_role("button", name="Ask", exact=True).click()
+        expect(probe.get_by_role("alert")).to_contain_text(sentence)
+
+
+def test_many_clicks_end_in_one_answer(probe):
+    pick(probe, 5)
+    before = rows(probe)
+    for _ in range(6):
+        probe.get_by_role("button", name="Ask", exact=True).click(no_wait_after=True)
+    expect(probe.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
+    probe.page.wait_for_timeout(1000)
+    assert rows(probe) in range(before + 2, before + 14, 2)
+    assert probe.get_by_role("alert").count() == 0
+    expect(probe.get_by_text("working …")).to_have_count(0)
+
+
+def test_history_takes_a_note_and_is_exported(opened, probe):
+    ask(probe)
+    probe.get_by_text("history", exact=True).click()
+    note = probe.get_by_role("textbox", name="note")
+    note.fill("seen <in> a browser")
+    note.press("Enter")
+    expect(probe.get_by_role("cell", name="seen <in> a browser").first).to_be_visible()
+    with opened.expect_download() as download:
+        probe.get_by_role("link", name=re.compile("Export as CSV")).click()
+    table = pd.read_csv(download.value.path())
+    assert len(table) == rows(probe) and list(table.note.tail(2)) == ["seen <in> a browser"] * 2
+    probe.get_by_text("history", exact=True).click()
+
+
+def test_the_slider_walks_the_curves_and_a_checkpoint_is_probed(opened):
+    explorer = output(opened, "Probe npo")
+    slider = explorer.get_by_role("slider", name="step")
+    slider.focus()
+    opened.keyboard.press("ArrowRight")
+    expect(explorer.get_by_alt_text(re.compile("step 30 is marked"))).to_be_visible()
+    assert slider.get_attribute("aria-valuetext") == "30"
+    for model, step in (("npo", 30), ("sft", 30)):
+        explorer.get_by_role("button", name=f"Probe {model}", exact=True).click()
+        expect(explorer.get_by_role("region", name=f"{model}, step {step}")).to_contain_text("log-odds")
+    expect(explorer.get_by_role("region", name="npo, step 30")).to_be_visible()
+
+
+def test_the_game_is_played(opened):
+    game = output(opened, "⊘ It will refuse")
+    for round in range(1, 3):
+        expect(game.get_by_text(f"Round {round} of 10")).to_be_visible()
+        game.get_by_role("spinbutton", name="hands for refuse").fill("7")
+        game.get_by_role("button", name="It will refuse").click()
+        expect(game.locator("a[download]")).to_contain_text(f"({round} rows)")
+        expect(game.get_by_role("cell", name="word statistics")).to_be_visible()
+        game.get_by_role("button", name="next").click()
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_it_can_be_read_in_both_themes_and_on_narrow_screens(opened, probe, theme):
+    """Contrast, names and roles by axe's rules for WCAG 2 A and AA; the pictures are for eyes."""
+    menu(opened, "Settings", "Theme", f"JupyterLab {theme}")
+    expect(opened.locator(f"body[data-jp-theme-light='{str(theme == 'Light').lower()}']")).to_be_attached()
+    rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+    found = Axe().run(opened, context=".jp-OutputArea-output", options=rules).response
+    assert [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found["violations"]] == []
+    assert any(rule["id"] == "color-contrast" for rule in found["passes"])
+    try:
+        for width in (1280, 800):
+            opened.set_viewport_size({"width": width, "height": 3000})
+            opened.wait_for_timeout(500)
+            for name, button in (("probe", "Ask"), ("curves", "Probe npo"), ("game", "⊘ It will refuse")):
+                shown = output(opened, button)
+                shown.screenshot(path=SCREENSHOTS / f"{name}_{width}_{theme.lower()}.png")
+                inside = shown.evaluate("e => e.scrollWidth <= e.clientWidth + 1")
+                assert inside, f"{name} is cut off at {width} pixels"
+    finally:
+        opened.set_viewport_size({"width": 1280, "height": 3000})
+        menu(opened, "Settings", "Theme", "JupyterLab Light")
+
+
+def test_it_works_after_a_restart(opened, probe):
+    menu(opened, "Kernel", "Restart Kernel and Run All Cells…")
+    opened.get_by_role("button", name="Confirm Kernel Restart").click()
+    answered(probe, 2)  # the first question of a new history
+    ask(probe, "What")
+    assert rows(probe) == 4

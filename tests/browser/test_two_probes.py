@@ -1,0 +1,43 @@
+"""Two probes in one notebook, whose models bear markup for a name."""
+
+import pytest
+from playwright.sync_api import expect
+
+from .notebook import ask, output, rows, run_all
+
+MARKUP = [
+    "<script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 1'>",
+    "**bold** $\\frac12$ [a](javascript:alert(1))",
+]
+
+
+@pytest.fixture(scope="module")
+def opened(page, lab):
+    run_all(page, lab("two_probes.ipynb"), last="Sweep")
+    output(page, "Ask", 1).wait_for()
+    return page
+
+
+def test_each_probe_answers_for_itself(opened):
+    first, second = output(opened, "Ask"), output(opened, "Ask", 1)
+    ask(first)
+    assert rows(first) == 2 and rows(second) == 0
+    ask(second, "Share")
+    ask(first, "What")
+    assert rows(first) == 4 and rows(second) == 2
+    expect(second.get_by_role("region", name="base")).to_contain_text("Share")
+    expect(first.get_by_role("region", name="base")).to_contain_text("What")
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_markup_is_shown_and_never_rendered(opened, text):
+    probe = output(opened, "Ask")
+    probe.get_by_role("textbox", name="query").fill(text)
+    ask(probe)
+    for model in ("base", "<b>bold</b>"):
+        card = probe.get_by_role("region", name=model)
+        expect(card).to_contain_text(" ".join(text.split()))
+        assert card.locator("script, img, a, em, mjx-container").count() == 0
+    expect(probe.get_by_text("<b>bold</b>").first).to_be_visible()
+    assert opened.evaluate("window.hacked") is None
