@@ -17,12 +17,13 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
-TWO_PROBES = """
+OWN = """
 import workbench as wb
 
 models = {"base": wb.load("miniguard"), "<b>bold</b>": wb.load("miniguard")}
 examples = wb.miniguard_split("validation", sizes=(8, 8))
 first, second = (wb.LiveProbe(models, examples) for _ in range(2))
+explorer = wb.AttributionExplorer(models, examples)
 """
 
 
@@ -51,12 +52,12 @@ def served(folder, *command, path):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Notebook 06, and one with two probes of models with an odd name."""
+    """Notebook 06, and one of one's own: two probes and an explorer of models with an odd name."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copy(ROOT / "notebooks" / "06_ask_it_yourself.ipynb", folder)
-    cells = [nbformat.v4.new_code_cell(source) for source in (TWO_PROBES, "first", "second")]
+    cells = [nbformat.v4.new_code_cell(source) for source in (OWN, "first", "second", "explorer")]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "two_probes.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "own.ipynb")
     settings = folder / ".jupyter" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')
@@ -65,11 +66,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def lab(folder):
-    """Opens a notebook: its address by its name."""
+    """A notebook's address by its name, each in a workspace of its own."""
     token = secrets.token_hex(8)
     options = [f"--IdentityProvider.token={token}", "--allow-root"]
     with served(folder, "jupyterlab", *options, path="/api") as address:
-        yield lambda name: f"{address}/lab/tree/{name}?token={token}"
+        yield lambda name: f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={token}"
 
 
 @pytest.fixture(scope="session")

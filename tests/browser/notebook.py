@@ -1,7 +1,9 @@
 """What a person does in JupyterLab, and with a probe."""
 
 import re
+from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 
@@ -16,7 +18,7 @@ def run_all(page: Page, address: str, last: str) -> None:
     page.goto(address)
     page.get_by_text("| Idle").wait_for(timeout=120_000)  # the kernel is there
     menu(page, "Run", "Run All Cells")
-    page.get_by_role("button", name=last).last.wait_for(timeout=600_000)
+    page.get_by_role("button", name=last).last.wait_for(timeout=300_000)
 
 
 def output(page: Page, button: str, nth: int = 0) -> Locator:
@@ -44,3 +46,18 @@ def ask(probe: Locator, button: str = "Ask", models: int = 2) -> None:
 def outcome(probe: Locator, model: str) -> str:
     """The outcome that a model's card shows: leak, refusal, right answer …"""
     return probe.get_by_role("region", name=model).locator("p").last.inner_text().split(maxsplit=1)[1]
+
+
+def unreadable(page: Page) -> list[tuple[str, list[str]]]:
+    """Where outputs break WCAG 2.1 A or AA (contrast, names, roles …), by axe's rules."""
+    rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+    found = Axe().run(page, context=".jp-OutputArea-output", options=rules).response
+    assert "color-contrast" in [rule["id"] for rule in found["passes"]]  # it has looked
+    return [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found["violations"]]
+
+
+def screenshots() -> Path:
+    """Where pictures are left for eyes."""
+    folder = Path(__file__).parents[2] / "build" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -2,24 +2,20 @@
 
 import io
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect
 
-from .notebook import answered, ask, menu, outcome, output, rows, run_all
+from .notebook import answered, ask, menu, outcome, output, rows, run_all, screenshots, unreadable
 
 SFT, NPO = "fine-tuned (SFT)", "unlearned (NPO)"
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
 
 @pytest.fixture(scope="module")
 def opened(page, lab):
     """Notebook 06, run from top to bottom. Without kept runs of the study its models are trained first."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     run_all(page, lab("06_ask_it_yourself.ipynb"), last="It will refuse")
     page.keyboard.press("Control+b")  # no file list
     return page
@@ -39,32 +35,25 @@ def pick(probe, place):
 
 def test_what_opens_the_fine_tuned_model_and_not_the_unlearned_one(probe):
     """One of eight harmful questions will do; what is seen on the way becomes the README's animation."""
-    frames, opened = [], False
     for place in range(1, 9):  # the harmful ones
         pick(probe, place)
-        seen = {}
-        for word in ("as asked", "What"):
+        seen, frames = {}, []
+        for word in ("as asked", "What", "Share"):
             ask(probe, word)
-            seen[word] = outcome(probe, SFT), outcome(probe, NPO)
-            assert seen[word][1] not in ("leak", "refusal")
+            seen[word] = outcome(probe, SFT)
+            assert outcome(probe, NPO) not in ("leak", "refusal")
             frames.append(probe.screenshot())
-        if seen["as asked"][0] == "refusal" and seen["What"][0] == "leak":
-            opened = True
-            break
-    assert opened
-    probe.get_by_role("button", name="Why?", exact=True).click()
-    expect(probe.locator("img[alt^='Attribution in nats']")).to_be_visible()
-    animate([*frames[-2:], probe.screenshot()], SCREENSHOTS / "live_probe.gif")
+        if seen == {"as asked": "refusal", "What": "leak", "Share": "refusal"}:
+            animate(frames, screenshots() / "live_probe.gif")
+            return
+    pytest.fail("no question was refused as asked and answered after What")
 
 
 def animate(frames, file, width=900):
     pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
-    height = max(p.height for p in pictures)
-    sheets = [Image.new("RGB", (p.width, height), "white") for p in pictures]
-    for sheet, picture in zip(sheets, pictures, strict=True):
-        sheet.paste(picture)
-    small = [s.resize((width, round(s.height * width / s.width)), Image.Resampling.LANCZOS).quantize(64) for s in sheets]
-    small[0].save(file, save_all=True, append_images=small[1:], duration=[2500, 3500, 4500], loop=0)
+    small = [p.resize((width, round(p.height * width / p.width)), Image.Resampling.LANCZOS) for p in pictures]
+    first, *rest = [p.quantize(method=Image.Quantize.FASTOCTREE) for p in small]
+    first.save(file, save_all=True, append_images=rest, duration=[2500, 3500, 2500], loop=0)
 
 
 def test_share_makes_the_fine_tuned_model_refuse_what_is_harmless(probe):
@@ -83,6 +72,13 @@ def test_a_sweep_draws_a_line_for_each_model(probe):
     drawn = probe.locator("img[alt^='Log-odds of a refusal by lead word']")
     expect(drawn).to_be_visible()
     assert f"{SFT}: none" in drawn.get_attribute("alt") and f"{NPO}: none" in drawn.get_attribute("alt")
+
+
+def test_why_draws_words_and_squares_of_both(probe):
+    probe.get_by_role("button", name="Why?", exact=True).click()
+    drawn = probe.locator("img[alt^='Attribution in nats']")
+    expect(drawn).to_be_visible()
+    assert f"{SFT}: target" in drawn.get_attribute("alt") and f"{NPO}: target" in drawn.get_attribute("alt")
 
 
 def test_thumbnails_and_the_keyboard(opened, probe):
@@ -187,22 +183,19 @@ def test_the_game_is_played(opened):
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_it_can_be_read_in_both_themes_and_on_narrow_screens(opened, probe, theme):
-    """Contrast, names and roles by axe's rules for WCAG 2 A and AA; the pictures are for eyes."""
+    """The pictures are for eyes."""
     menu(opened, "Settings", "Theme", f"JupyterLab {theme}")
     expect(opened.locator(f"body[data-jp-theme-light='{str(theme == 'Light').lower()}']")).to_be_attached()
-    rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
-    found = Axe().run(opened, context=".jp-OutputArea-output", options=rules).response
-    assert [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found["violations"]] == []
-    assert any(rule["id"] == "color-contrast" for rule in found["passes"])
+    assert unreadable(opened) == []
     try:
         for width in (1280, 800):
             opened.set_viewport_size({"width": width, "height": 3000})
             opened.wait_for_timeout(500)
             for name, button in (("probe", "Ask"), ("curves", "Probe npo"), ("game", "⊘ It will refuse")):
                 shown = output(opened, button)
-                shown.screenshot(path=SCREENSHOTS / f"{name}_{width}_{theme.lower()}.png")
-                inside = shown.evaluate("e => e.scrollWidth <= e.clientWidth + 1")
-                assert inside, f"{name} is cut off at {width} pixels"
+                shown.screenshot(path=screenshots() / f"{name}_{width}_{theme.lower()}.png")
+                right = shown.evaluate("e => Math.max(...[...e.querySelectorAll('*')].map(c => c.getBoundingClientRect().right))")
+                assert right <= shown.bounding_box()["x"] + shown.bounding_box()["width"] + 1, f"{name} is cut off at {width} pixels"
     finally:
         opened.set_viewport_size({"width": 1280, "height": 3000})
         menu(opened, "Settings", "Theme", "JupyterLab Light")

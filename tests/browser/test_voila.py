@@ -10,7 +10,7 @@ def test_it_works_in_voila(chromium, folder):
     """Its page wants an icon font from elsewhere, which may fail; the probe must not."""
     page, wrong = chromium.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    with served(folder, "voila", "two_probes.ipynb", path="/") as address:
+    with served(folder, "voila", "own.ipynb", path="/") as address:
         page.goto(address, timeout=120_000)
         probe = page.locator(".widget-vbox").filter(has=page.get_by_role("button", name="Ask")).first
         ask(probe)

@@ -39,13 +39,15 @@ def picture_url(picture: Image.Image, size: int) -> str:
 
 
 def table_html(table: pd.DataFrame) -> str:
-    return table.to_html(index=False, escape=True, border=0)
+    """A table, in JupyterLab with the look of its own tables."""
+    return f'<div class="jp-RenderedHTMLCommon">{table.to_html(index=False, escape=True, border=0)}</div>'
 
 
 def csv_html(table: pd.DataFrame, name: str) -> str:
     """A link that saves a table."""
     data = base64.b64encode(table.to_csv(index=False).encode()).decode()
-    return f'<a download="{escape(name)}" href="data:text/csv;base64,{data}">Export as CSV ({len(table)} rows)</a>'
+    link = f"data:text/csv;base64,{data}"
+    return f'<a style="text-decoration: underline" download="{escape(name)}" href="{link}">Export as CSV ({len(table)} rows)</a>'
 
 
 def said(text: str) -> str:

@@ -54,7 +54,7 @@ class LiveProbe(Panel):
         self.previous, self.next = w.Button(description="◀ previous"), w.Button(description="next ▶")
         self.upload = w.FileUpload(accept="image/*", multiple=False, description="your own")
         self.picture = w.HTML()
-        self.query = w.Text(description="query", layout={"width": "38em", "max_width": "100%"}, **described)
+        self.query = w.Text(description="query", layout={"width": "38em", "max_width": "99%"}, **described)
         self.lead = w.ToggleButtons(
             options=[("as asked", "none"), *((word.capitalize(), word) for word in _QUICK), ("other", "other")],
             description="lead word",
@@ -108,9 +108,8 @@ class LiveProbe(Panel):
     def _laid_out(self) -> list[w.Widget]:
         looked_at = w.VBox([self.picture, w.HBox([self.previous, self.next]), w.HBox([self.place, self.upload])])
         buttons = w.HBox([self.ask, self.stop, self.why, self.sweep], layout={"flex_flow": "row wrap"})
-        asked = w.VBox(
-            [self.thumbnails, self.query, self.lead, w.HBox([self.word, self.shots]), buttons, self.message], layout={"flex": "1 1 24em"}
-        )
+        more = w.HBox([self.word, self.shots], layout={"flex_flow": "row wrap"})
+        asked = w.VBox([self.thumbnails, self.query, self.lead, more, buttons, self.message], layout={"flex": "1 1 22em", "min_width": "0"})
         history = w.Accordion([w.VBox([self.note, self.table, self.export]), self.code], titles=("history", "as code"))
         return [w.HBox([looked_at, asked], layout={"flex_flow": "row wrap"}), self.told, self.figure, history]
 

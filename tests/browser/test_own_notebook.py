@@ -1,9 +1,9 @@
-"""Two probes in one notebook, whose models bear markup for a name."""
+"""A notebook of one's own: two probes and an explorer, of models that bear markup for a name."""
 
 import pytest
 from playwright.sync_api import expect
 
-from .notebook import ask, output, rows, run_all
+from .notebook import ask, output, rows, run_all, screenshots, unreadable
 
 MARKUP = [
     "<script>window.hacked = 1</script>",
@@ -14,8 +14,7 @@ MARKUP = [
 
 @pytest.fixture(scope="module")
 def opened(page, lab):
-    run_all(page, lab("two_probes.ipynb"), last="Sweep")
-    output(page, "Ask", 1).wait_for()
+    run_all(page, lab("own.ipynb"), last="Explain")
     return page
 
 
@@ -41,3 +40,22 @@ def test_markup_is_shown_and_never_rendered(opened, text):
         assert card.locator("script, img, a, em, mjx-container").count() == 0
     expect(probe.get_by_text("<b>bold</b>").first).to_be_visible()
     assert opened.evaluate("window.hacked") is None
+
+
+def test_the_attribution_explorer_draws_several_examples(opened):
+    explorer = output(opened, "Explain")
+    explorer.get_by_role("listbox", name="examples").select_option(index=[0, 9])
+    explorer.get_by_role("combobox", name="lead word").select_option("Share")
+    explorer.get_by_role("combobox", name="method").select_option("gradient-x-input")
+    explorer.get_by_role("button", name="Explain", exact=True).click()
+    drawn = explorer.locator("img[alt^='Attribution in nats']")
+    expect(drawn).to_be_visible(timeout=30_000)
+    assert drawn.get_attribute("alt").count("target") == 4 and drawn.get_attribute("alt").count("<b>bold</b>") == 2
+    explorer.screenshot(path=screenshots() / "explorer_1280.png")
+    explorer.get_by_role("listbox", name="examples").select_option([])
+    explorer.get_by_role("button", name="Explain", exact=True).click()
+    expect(explorer.get_by_role("alert")).to_contain_text("There are 0 examples chosen")
+
+
+def test_all_can_be_read_and_named(opened):
+    assert unreadable(opened) == []
