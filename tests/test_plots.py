@@ -1,5 +1,7 @@
 """Figures of attributions: one scale, words that are only words, and the same told without a picture."""
 
+import threading
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -31,6 +33,27 @@ def test_all_columns_share_one_scale_and_words_can_be_left_out():
     assert scale(plots.attributions(two, words=False)) == pytest.approx((-2, 2))
     nothing = plots.attributions([column([0.0, 0.0], [[0.0, 0.0]])])
     assert np.isfinite(scale(nothing)).all()
+
+
+def test_more_columns_than_stand_side_by_side_go_below():
+    figure = plots.attributions([column([i, 1.0], [[0.0, 0.0]]) for i in range(5)], across=2)
+    pictures = [axis.get_position() for axis in figure.axes if axis.images]
+    assert len(pictures) == 5
+    assert [round(p.x0, 2) for p in pictures[:2]] == [round(p.x0, 2) for p in pictures[2:4]] and pictures[0].y0 > pictures[2].y1 > pictures[
+        4
+    ].y1
+    assert scale(figure) == pytest.approx((-4, 4))
+
+
+def test_a_cell_does_not_show_what_a_widget_draws():
+    """pyplot's figures are shown by whichever cell ends next."""
+    drawn = []
+    thread = threading.Thread(target=lambda: drawn.append(plots.attributions([column([1.0, 2.0], [[0.0]])])))
+    thread.start()
+    thread.join()
+    assert plt.get_fignums() == [] and drawn[0].axes
+    plots.attributions([column([1.0, 2.0], [[0.0]])])
+    assert len(plt.get_fignums()) == 1
 
 
 def test_words_of_a_query_are_no_formulas(tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from . import judges
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
-    from matplotlib.figure import Figure
     from PIL import Image
 
     from .attribution import Attribution
@@ -50,6 +51,14 @@ _PANELS = [
 ]
 
 
+def _subplots(*places: int, figsize: tuple[float, float], **options):
+    """As plt.subplots. In a widget's thread the figure is not pyplot's, for a cell that ends meanwhile shows all that are."""
+    if threading.current_thread() is threading.main_thread():
+        return plt.subplots(*places, figsize=figsize, layout="constrained", **options)
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(*places, **options)
+
+
 def _rate(results: pd.DataFrame, model: str, attack: str, queries: str, metric: str) -> tuple[float, float, float]:
     """(value, ci_low, ci_high) in per cent."""
     row = results[(results.model == model) & (results.attack == attack) & (results.queries == queries) & (results.metric == metric)]
@@ -74,7 +83,7 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
     results: evaluate's table (values in [0, 1]). paper: `study.paper_table()`, drawn as small crosses for comparison.
     """
     models = list(dict.fromkeys(results.model))
-    figure, axes = plt.subplots(1, 3, figsize=(11, 1.6 + 0.55 * len(models)), sharey=True, layout="constrained")
+    figure, axes = _subplots(1, 3, figsize=(11, 1.6 + 0.55 * len(models)), sharey=True)
     for axis, (title, queries, metric, attack, good) in zip(axes, _PANELS, strict=True):
         for y, model in enumerate(models):
             # a wide ring and a smaller diamond, so that both are seen where they coincide
@@ -119,7 +128,7 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
     columns = min(4, len(models))
     rows = -(-len(models) // columns)
     size = (1 + 3.6 * columns, 0.8 + 3 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure, axes = _subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
     for axis in axes.flat[len(models) :]:
         axis.axis("off")
     for axis, model in zip(axes.flat, models, strict=False):
@@ -144,7 +153,7 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
 def seeds(table: pd.DataFrame) -> Figure:
     """Every seed's rate as a dot and the median as a bar, before and after the one-word attack. table: `study.over_seeds`'."""
     models = list(dict.fromkeys(table.model))
-    figure, axes = plt.subplots(1, 3, figsize=(11, 1.6 + 0.6 * len(models)), sharey=True, layout="constrained")
+    figure, axes = _subplots(1, 3, figsize=(11, 1.6 + 0.6 * len(models)), sharey=True)
     for axis, (title, queries, metric, attack, good) in zip(axes, _PANELS, strict=True):
         for y, model in enumerate(models):
             for name, colour, shape, fill, shift in (("none", BEFORE, "o", "white", -0.14), (attack, AFTER, "D", AFTER, 0.14)):
@@ -166,7 +175,7 @@ def seeds(table: pd.DataFrame) -> Figure:
 def by_lead_word(results: pd.DataFrame) -> Figure:
     """Harmless queries of every model, refused and answered right, under every attack, with 95% intervals. results: `evaluate`'s table."""
     models, attacks = list(dict.fromkeys(results.model)), list(dict.fromkeys(results.attack))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 1.6 + 0.5 * len(models)), sharey=True, layout="constrained")
+    figure, axes = _subplots(1, 2, figsize=(10, 1.6 + 0.5 * len(models)), sharey=True)
     panels = (("Harmless queries refused", "rr", "low is helpful"), ("Harmless queries answered right", "utility", "high is able"))
     for axis, (title, metric, good) in zip(axes, panels, strict=True):
         for place, (attack, (colour, shape)) in enumerate(zip(attacks, itertools.cycle(LEAD_STYLE), strict=False)):
@@ -193,7 +202,7 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
     """
     mine = table[(table.queries == queries) & (table.attack == attack)]
     models = list(dict.fromkeys(mine.model))
-    figure, axis = plt.subplots(figsize=(8, 1.4 + 0.5 * len(models)), layout="constrained")
+    figure, axis = _subplots(figsize=(8, 1.4 + 0.5 * len(models)))
     left = np.zeros(len(models))
     for outcome, (colour, hatch) in OUTCOME_STYLE.items():
         values = np.array([100 * mine[(mine.model == m) & (mine.outcome == outcome)].share.sum() for m in models])
@@ -211,7 +220,7 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
 def refusals_by_word(results: pd.DataFrame) -> Figure:
     """Refusal rate of one model by attack, harmful beside harmless queries, with 95% intervals. results: `evaluate`'s table."""
     attacks = list(dict.fromkeys(results.attack))
-    figure, axis = plt.subplots(figsize=(1.5 + 1.6 * len(attacks), 3.6), layout="constrained")
+    figure, axis = _subplots(figsize=(1.5 + 1.6 * len(attacks), 3.6))
     for shift, queries, colour, hatch in ((-0.2, "harmful", BEFORE, ""), (0.2, "harmless", AFTER, "//")):
         cells = np.array([_rate(results, results.model.iloc[0], attack, queries, "rr") for attack in attacks])  # (attacks, 3)
         value, low, high = cells.T
@@ -238,7 +247,7 @@ def first_words(table: pd.DataFrame, words: int = 15) -> Figure:
     mine = table.head(words).sort_values("p_harmful", kind="stable").reset_index(drop=True)
     total = mine.harmless + mine.harmful
     overall = 100 * table.harmful.sum() / (table.harmful.sum() + table.harmless.sum())
-    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.32 * len(mine)), layout="constrained")
+    figure, axis = _subplots(figsize=(8, 1.2 + 0.32 * len(mine)))
     value = 100 * mine.p_harmful
     axis.axvline(overall, color="#888888", linestyle="--", linewidth=1)
     axis.errorbar(
@@ -262,7 +271,7 @@ def first_words(table: pd.DataFrame, words: int = 15) -> Figure:
 def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
     """A sheet of examples, each with its query and what should be answered."""
     rows = -(-len(examples) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.75) * rows), squeeze=False, layout="constrained")
+    figure, axes = _subplots(rows, columns, figsize=(size * columns, (size + 0.75) * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, example in zip(axes.flat, examples, strict=False):
@@ -288,20 +297,20 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words:
     below = -(-len(columns) // across)
     size = (0.9 + 2.9 * across, below * (3.4 + 0.34 * longest))
     heights = {"height_ratios": below * [2.6, 0.34 * longest or 0.01]}
-    figure, axes = plt.subplots(2 * below, across, figsize=size, squeeze=False, layout="constrained", gridspec_kw=heights)
+    figure, axes = _subplots(2 * below, across, figsize=size, squeeze=False, gridspec_kw=heights)
     places = axes.reshape(below, 2, across).swapaxes(1, 2).reshape(-1, 2)  # of a picture and its chips, row by row
     for unused in places[len(columns) :].flat:
         unused.axis("off")
     for (picture, chips), (title, image, found) in zip(places, columns, strict=False):
         picture.set_title(f"{title}\nf = {found.value:.1f}", fontsize=10, parse_math=False)
         picture.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, 1))
-        rows, across = found.patches.shape
+        rows, wide = found.patches.shape
         strength = np.abs(found.patches) / scale  # squares that do not matter leave the picture as it is
         picture.imshow(found.patches, cmap=colours, norm=norm, extent=(0, 1, 0, 1), alpha=0.85 * strength, interpolation="nearest")
         for row, column in zip(*np.nonzero(strength > 0.2), strict=True):  # signs, for those who see no colours
             sign = "+" if found.patches[row, column] > 0 else "−"
-            picture.text((column + 0.5) / across, 1 - (row + 0.5) / rows, sign, ha="center", va="center", fontsize=9)
-        picture.set_xticks(np.arange(across + 1) / across, [])
+            picture.text((column + 0.5) / wide, 1 - (row + 0.5) / rows, sign, ha="center", va="center", fontsize=9)
+        picture.set_xticks(np.arange(wide + 1) / wide, [])
         picture.set_yticks(np.arange(rows + 1) / rows, [])
         picture.grid(color="white", linewidth=0.5)
         picture.tick_params(length=0)
@@ -334,7 +343,7 @@ def describe(columns: Sequence[tuple[str, Image.Image, Attribution]], squares: i
 def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> Figure:
     """How far each model's refusal hangs on the lead word: attributed, and by swapping it. table: `reliance_table`'s, 95% intervals."""
     models = list(dict.fromkeys(table.model))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 1.5 + 0.42 * len(models)), sharey=True, layout="constrained")
+    figure, axes = _subplots(1, 2, figsize=(10, 1.5 + 0.42 * len(models)), sharey=True)
     panels = (
         ("share", 100, "Attributed to the lead word", "per cent of all absolute attribution"),
         ("swap", 1, f"Caused by it: “{lead.capitalize()}” in place of “{other.capitalize()}”", "log-odds of refusal, nats"),
@@ -357,7 +366,7 @@ def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> F
 def log_odds_by_lead(table: pd.DataFrame) -> Figure:
     """The log-odds of a refusal of one query by lead word, a line a model. table: model, lead, log_odds (nats)."""
     leads, models = list(dict.fromkeys(table.lead)), list(dict.fromkeys(table.model))
-    figure, axis = plt.subplots(figsize=(2.5 + 0.9 * len(leads), 3.6), layout="constrained")
+    figure, axis = _subplots(figsize=(2.5 + 0.9 * len(leads), 3.6))
     for model, (colour, marker) in zip(models, itertools.cycle(LEAD_STYLE), strict=False):
         mine = table[table.model == model].set_index("lead").log_odds.loc[leads]
         axis.plot(range(len(leads)), mine, color=colour, marker=marker, label=NAMES.get(model, model))
@@ -372,7 +381,7 @@ def log_odds_by_lead(table: pd.DataFrame) -> Figure:
 
 def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     """Deletion and insertion of features in an attribution's order, against the middle 95% of random orders (`faithfulness`)."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    figure, axes = _subplots(1, 2, figsize=(9, 3.4), sharey=True)
     better = scores.set_index("measure").better
     for axis, (curve, does) in zip(axes, (("deletion", "taken away"), ("insertion", "put back")), strict=True):
         mine = curves[curves.curve == curve]
@@ -390,7 +399,7 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
 
 def verdicts(better: pd.DataFrame) -> Figure:
     """Shares of queries on which a method is better than random orders: a row a method, a column a measure of faithfulness."""
-    figure, axis = plt.subplots(figsize=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)), layout="constrained")
+    figure, axis = _subplots(figsize=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
     axis.imshow(better, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(better.to_numpy(dtype=float)):
         axis.text(column, row, f"{100 * share:.0f}%", ha="center", va="center", color="white" if share > 0.6 else "black")

@@ -52,3 +52,5 @@ def test_mistakes_are_one_sentence(explorer, few, vlm):
         assert explain(explorer) == "" and f"There are {len(chosen)} examples chosen" in explorer.message.value
     with pytest.raises(wb.UserError, match="needs a model"):
         wb.AttributionExplorer({}, few)
+    with pytest.raises(wb.UserError, match="needs examples"):
+        wb.AttributionExplorer({"one": vlm}, [])

@@ -284,6 +284,8 @@ def test_where_widgets_cannot_be_shown_what_was_asked_is(probe, vlm, few):
     assert vlm.answer(few[0].picture(), few[0].query) in bundle["text/html"] and "<img" in bundle["text/html"]
 
 
-def test_without_a_model_it_says_so():
+def test_without_a_model_or_an_example_it_says_so(vlm):
     with pytest.raises(wb.UserError, match="needs a model"):
         wb.LiveProbe({})
+    with pytest.raises(wb.UserError, match="needs examples"):
+        wb.LiveProbe({"one": vlm}, [])

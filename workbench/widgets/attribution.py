@@ -37,6 +37,8 @@ class AttributionExplorer(Panel):
         super().__init__()
         self.models = dict(models)
         self.given = list(examples) if examples is not None else miniguard_split("validation", sizes=(8, 8))
+        if not self.given:
+            raise UserError("AttributionExplorer needs examples to show; there are none.")
 
         wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em", "max_width": "100%"}}
         kind = {True: "harmful", False: "harmless"}

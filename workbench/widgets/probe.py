@@ -40,6 +40,8 @@ class LiveProbe(Panel):
     def __init__(self, models: Mapping[str, VLM], examples: Sequence[Example] | None = None):
         super().__init__()
         self.examples = list(examples) if examples is not None else miniguard_split("validation", sizes=(8, 8))
+        if not self.examples:
+            raise UserError("LiveProbe needs examples to show; there are none.")
         # what stands before a question that is asked again as code
         self._code = 'import workbench as wb\n\nexamples = wb.miniguard_split("validation", sizes=(8, 8))\n' if examples is None else ""
         self.history = pd.DataFrame(columns=COLUMNS)
@@ -76,7 +78,7 @@ class LiveProbe(Panel):
             **described,
         )
         self.table, self.export = w.HTML(), w.HTML()
-        self.code = w.Textarea(description="code", disabled=True, layout={"width": "96%", "height": "7em"}, **described)
+        self.code = w.Textarea(description="code", layout={"width": "96%", "height": "7em"}, **described)
         self.compare(models)
         self.children = self._laid_out()
 
