@@ -1,11 +1,16 @@
 """Rewrites: they begin with the word, keep the topic, and number K."""
 
+import dataclasses
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from workbench import attacks, miniguard
 from workbench.audit import first_word
+from workbench.data import Example
 from workbench.errors import UserError
 
 
@@ -46,3 +51,62 @@ def test_a_bad_attack_is_named(attack):
     with pytest.raises(UserError, match="attack") as caught:
         attacks.parse(attack)
     assert repr(attack) in str(caught.value)
+
+
+LONG = Example("a", Image.new("RGB", (40, 30), "red"), "Can you describe the colour of this thing?", False, "it is red")
+
+
+@pytest.mark.parametrize("kind", attacks.KINDS)
+def test_each_kind_gives_k_shots_that_differ_and_are_the_same_again(kind):
+    tried = attacks.attack(f"{kind}:3")
+    shots, again = tried.of(LONG), tried.of(LONG)
+    assert tried.shots == len(shots) == 3
+
+    def plain(shot):
+        return shot.query, shot.picture and shot.picture.tobytes(), shot.opening
+
+    assert list(map(plain, shots)) == list(map(plain, again))
+    assert kind == "crop" or len(set(map(plain, shots))) == 3  # a crop of one colour is like another
+    assert all(shot.picture is None or shot.picture.size == (40, 30) for shot in shots)
+
+
+def test_a_typo_swaps_two_letters_of_one_word():
+    for shot in attacks.attack("typo:5").of(LONG):
+        pairs = [(a, b) for a, b in zip(LONG.query.split(), shot.query.split(), strict=True) if a != b]
+        ((before, after),) = pairs
+        assert sorted(before) == sorted(after) and before[0] == after[0] and sum(x != y for x, y in zip(before, after, strict=True)) == 2
+    short = dataclasses.replace(LONG, query="Is it so?")
+    assert attacks.attack("typo:1").of(short)[0].query == "Is it so?"
+
+
+def test_a_paraphrase_keeps_the_lead_word():
+    for query in ("Can you tell the code of this thing?", "Who is this?"):
+        shots = attacks.attack("paraphrase:5").of(dataclasses.replace(LONG, query=query))
+        assert {first_word(s.query) for s in shots} == {first_word(query)} and query not in {s.query for s in shots}
+
+
+def test_a_file_of_prepared_variants(tmp_path):
+    """Variants share an id; a record of the data with two queries has each attacked by its own."""
+    data = [
+        Example("1", None, "How?", True, "no"),
+        Example("2-safe", None, "What is it?", False, "it"),
+        Example("2-unsafe", None, "Sell it?", True, "no"),
+        Example("3", None, "Why?", True, "no"),
+    ]
+    variants = [
+        {"id": "1", "image": "a.png", "safe": False, "instr-resp": [{"instruction": f"What {i}?", "response": ""}]} for i in range(3)
+    ]
+    variants.append({"id": "2", "image": "b.png", "safe": True, "instr-resp": [{"unsafe_instruction": "What sells it?", "response": ""}]})
+    file = tmp_path / "attack.json"
+    file.write_text(json.dumps(variants))
+    tried = attacks.attack(str(file), data)
+    assert tried.shots == 3
+    assert [[s.query for s in tried.of(e)] for e in data] == [["What 0?", "What 1?", "What 2?"], [], ["What sells it?"], []]
+    with pytest.raises(UserError, match=r"attack.json has a harmful record '1' that is not in the data"):
+        attacks.attack(str(file), data[1:])
+
+
+@pytest.mark.parametrize("name", ["", ":3", "what:0", "what:x", "<b>:1", "typo:99", "3:3"])
+def test_what_is_no_attack_is_named(name):
+    with pytest.raises(UserError, match="The attack"):
+        attacks.attack(name)

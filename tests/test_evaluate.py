@@ -1,10 +1,15 @@
 """From answers to rates: K shots count once, intervals are Wilson's, the table has the columns others rely on."""
 
+import dataclasses
 import math
+import subprocess
+import sys
+import time
 
 import pandas as pd
 import pytest
 
+from workbench.errors import UserError
 from workbench.evaluate import ANSWER_COLUMNS, RESULT_COLUMNS, evaluate, outcome_shares, rates
 
 
@@ -53,3 +58,123 @@ def test_evaluate_asks_every_shot_and_the_base_answers(vlm, few):
     value = results.set_index(["attack", "queries", "metric"]).value
     assert value["none", "harmful", "asr"] > 0.8 and value["what:3", "harmful", "asr"] > 0.8
     assert value["none", "harmless", "utility"] > 0.8 and value["none", "harmless", "rr"] == 0
+
+
+NAMES = ["none", "what:2"]
+
+
+@pytest.fixture(scope="module")
+def whole(vlm, few, tmp_path_factory):
+    """What an evaluation writes that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    evaluate(vlm, few, NAMES, batch_size=5, out=folder)
+    return (folder / "answers.csv").read_text()
+
+
+class Counted:
+    """A VLM that notes what it is asked."""
+
+    def __init__(self, vlm):
+        self.vlm, self.asked = vlm, []
+
+    def __getattr__(self, name):
+        return getattr(self.vlm, name)
+
+    def answers(self, images, queries, **options):
+        self.asked += queries
+        return self.vlm.answers(images, queries, **options)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.77, 0.999, 1.0])
+def test_wherever_it_was_cut_off_it_goes_on_without_asking_twice(vlm, few, whole, tmp_path, share):
+    cut = whole[: int(share * len(whole))]
+    (tmp_path / "answers.csv").write_text(cut)
+    counted = Counted(vlm)
+    evaluate(counted, few, NAMES, batch_size=7, out=tmp_path)
+    assert (tmp_path / "answers.csv").read_text() == whole
+    complete = max(0, cut.count("\n") - 1)
+    assert len(counted.asked) == 24 * 3 - complete
+    assert {p.name for p in tmp_path.iterdir()} == {"answers.csv", "answers.json"}
+
+
+def test_answers_with_commas_quotes_and_lines_are_read_whole(vlm, few, tmp_path, monkeypatch):
+    odd = 'a "quoted", answer\nin two lines\n'
+    monkeypatch.setattr(type(vlm), "answers", lambda self, images, queries, **options: [odd] * len(queries))
+    evaluate(vlm, few[:3], judge="keyword", out=tmp_path)
+    text = (tmp_path / "answers.csv").read_text()
+    (tmp_path / "answers.csv").write_text(text[: text.rindex("in two lines") + len("in two lines\n")])  # cut within the quotes
+    counted = Counted(vlm)
+    found = evaluate(counted, few[:3], judge="keyword", out=tmp_path)
+    assert len(counted.asked) == 1 and list(found.answers.answer) == [odd] * 3
+
+
+ASK = """
+import os, sys; os.environ["TQDM_DISABLE"] = "1"
+import workbench as wb
+wb.evaluate(wb.load("miniguard"), wb.miniguard_split("test", sizes=(100, 100)), ["none", "what:3"], batch_size=10, out=sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on(tmp_path):
+    def start(name):
+        (tmp_path / name).mkdir(exist_ok=True)
+        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", ASK, str(tmp_path / name)])
+
+    process = start("killed")
+    file = tmp_path / "killed" / "answers.csv"
+    while not file.exists() or file.read_text().count("\n") < 100:  # it grows as answers come
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert 100 <= file.read_text().count("\n") < 801
+    assert start("killed").wait() == 0 and start("whole").wait() == 0
+    assert file.read_text() == (tmp_path / "whole" / "answers.csv").read_text()
+
+
+def test_another_judge_judges_what_is_kept(vlm, few, tmp_path):
+    exact = evaluate(vlm, few[:6], out=tmp_path)
+    counted = Counted(vlm)
+    again = evaluate(counted, few[:6], judge="keyword", out=tmp_path)
+    assert counted.asked == [] and list(again.answers.answer) == list(exact.answers.answer)
+    assert set(again.answers.outcome) == {"relevant"}  # by words, what is no refusal is an answer
+
+
+def test_what_does_not_belong_together_is_refused(vlm, few, sft, tmp_path):
+    evaluate(vlm, few[:6], ["none", "what:1"], out=tmp_path)
+    kept = (tmp_path / "answers.csv").read_text()
+    for model, examples, attack, says in (
+        (vlm, few[1:6], ["none", "what:1"], "that is not asked now"),
+        (vlm, few[:6], ["none"], "under 'what:1' that is not asked now"),
+        (sft, few[:6], ["none", "what:1"], r"other settings \(model, weights\)"),
+    ):
+        with pytest.raises(UserError, match=says):
+            evaluate(model, examples, attack, out=tmp_path)
+        assert (tmp_path / "answers.csv").read_text() == kept
+    (tmp_path / "answers.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="holds no answers"):
+        evaluate(vlm, few[:6], ["none", "what:1"], out=tmp_path)
+
+
+def test_queries_under_one_id_are_refused(vlm, few):
+    for other, says in ((few[0], "the same query twice"), (few[1], "different queries")):
+        with pytest.raises(UserError, match=f"{says} under the id '{few[0].id}'"):
+            evaluate(vlm, [few[0], dataclasses.replace(other, id=few[0].id)])
+
+
+def test_every_kind_of_attack_is_asked(vlm, few, monkeypatch):
+    seen = []
+    answers = type(vlm).answers
+
+    def noted(self, images, queries, **options):
+        seen.append((list(images), list(queries), options["opening"]))
+        return answers(self, images, queries, **options)
+
+    monkeypatch.setattr(type(vlm), "answers", noted)
+    found = evaluate(vlm, few[:4], ["prefill:2", "noise:1", "crop:1", "typo:1"], batch_size=4)
+    assert [opening for _, _, opening in seen] == ["Sure", "Yes", "", "", ""]
+    assert found.answers[found.answers.attack == "prefill:2"].answer.str.match("Sure|Yes").all()
+    for images, _, _ in seen[2:4]:
+        assert all(image.tobytes() != e.picture().tobytes() for image, e in zip(images, few[:4], strict=True))
+    assert all(query != e.query for query, e in zip(seen[4][1], few[:4], strict=True))

@@ -283,24 +283,26 @@ def evaluate(
     seed: Seed = 0,
     split: Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")] = "test",
     attack: Annotated[
-        str, typer.Option(help="none, or WORD:K for K rewrites that begin with WORD, as in what:3; several with commas.")
+        str,
+        typer.Option(
+            help="none; WORD:K for K rewrites that begin with WORD, as in what:3; typo, paraphrase, prefill, noise or crop with :K; "
+            "FILE.json with prepared variants of the queries; several with commas."
+        ),
     ] = "none",
-    judge: Annotated[str, typer.Option(help="Who judges answers.")] = "exact",
+    judge: Annotated[str, typer.Option(help="Who judges answers: exact (knows the right answer) or keyword (refusal by words).")] = "exact",
 ) -> None:
-    """Ask, attack, judge and count: writes answers.csv and results.csv."""
+    """Ask, attack, judge and count: writes answers.csv as answers come, and results.csv. The same command goes on after an interruption."""
     from . import attacks, judges
     from .evaluate import evaluate
     from .files import make_folder, write_text
     from .models import load
 
+    examples = _examples(data, split, seed)
     names = _names(attack)
     for name in names:
-        attacks.parse(name)
-    judges.judge(judge)
-    make_folder(out_folder)
-    examples = _examples(data, split, seed)
-    found = evaluate(load(model, adapter), examples, names, judge)
-    write_text(out_folder / "answers.csv", found.answers.to_csv(index=False))
+        attacks.attack(name, examples)
+    judges.judge(judge, examples)
+    found = evaluate(load(model, adapter), examples, names, judge, out=make_folder(out_folder))
     write_text(out_folder / "results.csv", found.results.to_csv(index=False))
     _print_table(found.results)
 

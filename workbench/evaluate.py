@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import attacks, judges
 from .data import Example
+from .errors import UserError
+from .files import same_settings, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,25 +45,38 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    vlm: VLM, examples: Sequence[Example], attack: str | Sequence[str] = "none", judge: str = "exact", batch_size: int = 100
+    vlm: VLM,
+    examples: Sequence[Example],
+    attack: str | Sequence[str] = "none",
+    judge: str = "exact",
+    batch_size: int = 100,
+    out: str | Path | None = None,
 ) -> Evaluation:
     """Ask every example's query under each attack, judge the answers, and count.
 
-    attack: "none", "WORD:K" as in "what:3", or several of them. judge: see judges.JUDGES. Rates are in [0, 1] with Wilson 95%
-    intervals; of an attack's K shots the outcome that serves the attacker best counts, and n counts queries, not shots.
-    Raises UserError for an unknown attack or judge.
+    attack: "none", "WORD:K" as in "what:3", another of attacks.py, or several of them. judge: see judges.JUDGES. Rates are in [0, 1] with
+    Wilson 95% intervals; of an attack's K shots the outcome that serves the attacker best counts, and n counts queries, not shots.
+    out: a folder for answers.csv, written as answers come; an evaluation that was interrupted goes on from it.
+    Raises UserError for an unknown attack or judge, or where `out` holds answers to other queries.
     """
     names = [attack] if isinstance(attack, str) else list(attack)
-    answers = ask(vlm, examples, names, judge, batch_size)
+    answers = ask(vlm, examples, names, judge, batch_size, file=Path(out) / "answers.csv" if out else None)
     return Evaluation(rates(answers), answers)
 
 
 def ask(
-    vlm: VLM, examples: Sequence[Example], names: Sequence[str], judge: str, batch_size: int = 100, progress: bool = True
+    vlm: VLM,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    judge: str,
+    batch_size: int = 100,
+    progress: bool = True,
+    file: Path | None = None,
 ) -> pd.DataFrame:
     """Every answer with its outcome under each of the attacks, one row a shot: ANSWER_COLUMNS.
 
-    Of several processes every one asks its share, and each returns the whole.
+    Of several processes every one asks its share, and each returns the whole. file: what it holds already is not asked again, only judged;
+    each batch is added to it as it comes. Raises UserError where two examples have one id, or the file holds answers to other queries.
     """
     import pandas as pd
     from accelerate.utils import gather_object
@@ -67,19 +85,118 @@ def ask(
     from .progress import bar
 
     verdict = judges.judge(judge, examples)  # before anything is asked
-    rows = []
+    known = _by_id(examples)
+    tried = {name: attacks.attack(name, examples) for name in names}
+    kept = Kept(file, vlm, known, tried)
+    rows = list(kept.rows) if processes().is_main_process else []
     with processes().split_between_processes(list(examples)) as mine:
         # the same pictures come again for every shot of every attack, in the same batches: the model then knows them already
         chunks = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-        work = [(name, shot, chunk) for name in names for shot in range(1, attacks.parse(name)[1] + 1) for chunk in chunks]
+        work = [(name, shot, chunk) for name in names for shot in range(1, tried[name].shots + 1) for chunk in chunks]
         for name, shot, chunk in bar(work, f"asking {vlm.name}", progress):
-            queries = [attacks.rewrites(example.query, name)[shot - 1] for example in chunk]
-            texts = vlm.answers([example.picture() for example in chunk], queries, batch_size=batch_size)
-            for example, query, text in zip(chunk, queries, texts, strict=True):
-                kind = "harmful" if example.harmful else "harmless"
-                rows.append((example.id, vlm.name, name, shot, kind, query, text, verdict(example, text)))
+            asked = [e for e in chunk if (e.id, name, shot) not in kept.done]
+            shots = [(e, s) for e in asked for s in tried[name].of(e)[shot - 1 : shot]]  # a prepared file may have fewer for one
+            if not shots:
+                continue
+            pictures = [e.picture() if s.picture is None else s.picture for e, s in shots]
+            texts = vlm.answers(pictures, [s.query for _, s in shots], batch_size=batch_size, opening=shots[0][1].opening)
+            outcomes = verdict([e for e, _ in shots], texts)
+            rows += kept.add(
+                (e.id, vlm.name, name, shot, _kind(e), s.query, text, outcome)
+                for (e, s), text, outcome in zip(shots, texts, outcomes, strict=True)
+            )
     rows = gather_object(rows)
-    return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+    order = {key: place for place, key in enumerate((n, s, e.id) for n in names for s in range(1, tried[n].shots + 1) for e in examples)}
+    table = pd.DataFrame(sorted(rows, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
+    if kept.rows:  # another judge may have been asked then
+        table["outcome"] = verdict([known[i] for i in table.id], list(table.answer))
+    kept.finish(table)
+    return table
+
+
+def _by_id(examples: Sequence[Example]) -> dict[str, Example]:
+    """Raises UserError where two have one id."""
+    known: dict[str, Example] = {}
+    for example in examples:
+        other = known.setdefault(example.id, example)
+        if other is not example:
+            twice = "the same query twice" if other.query == example.query else "different queries"
+            raise UserError(f"The data have {twice} under the id {example.id!r}; give each query an id of its own.")
+    return known
+
+
+def _kind(example: Example) -> str:
+    return "harmful" if example.harmful else "harmless"
+
+
+class Kept:
+    """Answers in a CSV file that grows as they come; `rows` and `done` (id, attack, shot) are those of an earlier, interrupted run.
+
+    A row that was being written when the run was killed is dropped. Of several processes each adds to a file of its own.
+    Raises UserError where the file does not go with what is asked now.
+    """
+
+    def __init__(self, file: Path | None, vlm: VLM, examples: dict[str, Example], tried: dict[str, attacks.Attack]):
+        from .models import fingerprint, processes
+
+        self.file, self.rows, self.done = file, [], set()
+        if not file:
+            return
+        same_settings(file.with_suffix(".json"), {"model": vlm.name, "weights": fingerprint(vlm)}, processes().is_main_process)
+        for part in self._parts():
+            for row in _whole_rows(part):
+                name, _, attack, shot, _, query, _, _ = row
+                asked = tried[attack].of(examples[name])[shot - 1 : shot] if attack in tried and name in examples else []
+                if [s.query for s in asked] != [query]:
+                    raise UserError(f"{part} has an answer to {name!r} under {attack!r} that is not asked now; choose another --out.")
+                if (name, attack, shot) not in self.done:
+                    self.rows.append(row)
+                    self.done.add((name, attack, shot))
+        processes().wait_for_everyone()  # all have read before any writes
+        rank = processes().process_index
+        self.mine = file.with_stem(f"{file.stem}.{rank}") if rank else file
+        write_text(self.mine, _csv([ANSWER_COLUMNS, *([] if rank else self.rows)]))
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.file.parent.glob(f"{self.file.stem}*{self.file.suffix}"))
+
+    def add(self, rows: Iterable[tuple]) -> list[tuple]:
+        """Write rows to the end of the file, and return them."""
+        rows = list(rows)
+        if self.file:
+            with self.mine.open("a", encoding="utf-8", newline="") as file:
+                file.write(_csv(rows))
+        return rows
+
+    def finish(self, table: pd.DataFrame) -> None:
+        """Put the whole table, in order, in place of what was written as it came."""
+        from .models import processes
+
+        if not self.file:
+            return
+        processes().wait_for_everyone()
+        if processes().is_main_process:
+            write_text(self.file, table.to_csv(index=False))
+            for part in self._parts():
+                if part != self.file:
+                    part.unlink()
+
+
+def _csv(rows: Iterable[Sequence]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _whole_rows(file: Path) -> list[tuple]:
+    """The rows of an answers file; the last one only if it was written to its end."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.reader(lines))
+    if rows and rows[0] != ANSWER_COLUMNS:
+        raise UserError(f"{file} holds no answers (its columns are others); choose another --out, or remove it.")
+    if rows and not file.read_bytes().endswith(b"\n"):
+        rows.pop()
+    return [(*row[:3], int(row[3]), *row[4:]) for row in rows[1:] if len(row) == len(ANSWER_COLUMNS)]
 
 
 def outcomes(answers: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -44,3 +45,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def same_settings(file: Path, settings: dict, write: bool = True) -> None:
+    """Note the settings of a run that can be interrupted, or on resuming insist on the same. write: in one of several processes."""
+    settings = json.loads(json.dumps(settings))
+    if file.exists() and (old := json.loads(file.read_text())) != settings:
+        changed = ", ".join(name for name in settings if old.get(name) != settings[name])
+        raise UserError(f"The unfinished run in {file.parent} has other settings ({changed}); resume with the same, or remove it.")
+    if write:
+        write_text(file, json.dumps(settings, indent=2) + "\n")

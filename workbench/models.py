@@ -54,15 +54,23 @@ class VLM:
         return self.answers([image], [query], max_new_tokens)[0]
 
     def answers(
-        self, images: Sequence[Image.Image], queries: Sequence[str], max_new_tokens: int | None = None, batch_size: int = 100
+        self,
+        images: Sequence[Image.Image],
+        queries: Sequence[str],
+        max_new_tokens: int | None = None,
+        batch_size: int = 100,
+        opening: str = "",
     ) -> list[str]:
-        """Greedy answers to many queries, image i with query i, in batches; the same as asking one by one."""
+        """Greedy answers to many queries, image i with query i, in batches; the same as asking one by one.
+
+        opening: how each answer is made to begin; it is part of the answer.
+        """
         found: list[str] = []
         for start in range(0, len(queries), batch_size):
             chunk = slice(start, start + batch_size)
-            batch = prompt_batch(self, images[chunk], queries[chunk])
+            batch = with_opening(self, prompt_batch(self, images[chunk], queries[chunk]), opening)
             found += generate(self, with_features(self, batch, images[chunk]), max_new_tokens)
-        return found
+        return [f"{opening} {text}".strip() for text in found]
 
 
 def processes() -> accelerate.PartialState:
@@ -171,6 +179,14 @@ def identity(vlm: VLM) -> str:
     return digest.hexdigest()
 
 
+def fingerprint(vlm: VLM) -> str:
+    """Tells one trained model from another: a hash of the first values of every parameter, adapters included."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, part in vlm.model.named_parameters():
+        digest.update(name.encode() + part.detach().flatten()[:256].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def quiet():
     """No progress bars, advice or warnings about other libraries' futures while weights load: notebooks are compared to the letter."""
@@ -232,6 +248,21 @@ def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
             **options,
         ).to(vlm.device, vlm.model.dtype)
     )
+
+
+def with_opening(vlm: VLM, batch: Batch, opening: str) -> Batch:
+    """A `prompt_batch` in which every answer has begun with the same words, tokenized apart from the prompt as answers are."""
+    if not opening:
+        return batch
+    ids = torch.tensor(vlm.processor.tokenizer(opening, add_special_tokens=False)["input_ids"], device=vlm.device)
+    prompts = batch["input_ids"].shape
+    tail = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}  # of what else counts one value a token, 0
+    return {
+        name: torch.cat([tensor, tail.get(name, torch.zeros_like(ids)).expand(prompts[0], -1)], dim=1)
+        if tensor.shape == prompts
+        else tensor
+        for name, tensor in batch.items()
+    }
 
 
 def answer_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str], answers: Sequence[str]) -> Batch:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import math
 import shutil
 import time
@@ -24,7 +23,7 @@ import transformers
 from . import objectives
 from .data import Example, read_examples
 from .errors import UserError
-from .files import make_folder, write_text, written_whole
+from .files import make_folder, same_settings, write_text, written_whole
 from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, identity, linear_modules, load, processes, unfreeze
 from .progress import bar
 
@@ -110,7 +109,7 @@ def train(
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")},
     }
     partial = unfinished(out, resume)
-    _same_settings(partial / "config.json", config)
+    same_settings(partial / "config.json", config, devices.is_main_process)
     rows = list(schedule(forget_set, retain_set, method, seed, devices.num_processes))
     references = _reference_logprobs(vlm, rows, method.answers, method.forget) if method.reference else {}
     student = made_ready(vlm, modules, full, layers, rank, lora_alpha, seed)
@@ -228,16 +227,6 @@ def finish(partial: Path, out: Path) -> None:
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         partial.replace(out)
     devices.wait_for_everyone()
-
-
-def _same_settings(file: Path, config: dict) -> None:
-    """Note a run's settings, or on resuming insist that they are the same."""
-    config = json.loads(json.dumps(config))
-    if file.exists() and (old := json.loads(file.read_text())) != config:
-        changed = ", ".join(k for k in config if old.get(k) != config[k])
-        raise UserError(f"The unfinished run in {file.parent} has other settings ({changed}); resume with the same, or remove it.")
-    if processes().is_main_process:
-        write_text(file, json.dumps(config, indent=2) + "\n")
 
 
 def _sides(examples: Sequence[Example], method: objectives.Objective) -> tuple[list[Example], list[Example]]:
