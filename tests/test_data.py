@@ -169,3 +169,11 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="outside"):
         read_examples(inside)
     shutil.rmtree(inside)
+
+
+def test_a_photo_stands_as_its_camera_stood(tmp_path):
+    """Phones write pixels as the sensor has them, and the way up beside them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "a.jpg", exif=exif)
+    assert data.read_picture(tmp_path / "a.jpg").size == (20, 40)

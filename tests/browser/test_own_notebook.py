@@ -37,7 +37,7 @@ def test_markup_is_shown_and_never_rendered(opened, text):
     for model in ("base", "<b>bold</b>"):
         card = probe.get_by_role("region", name=model)
         expect(card).to_contain_text(" ".join(text.split()))
-        assert card.locator("script, img, a, em, mjx-container").count() == 0
+        assert card.locator("script, img:not([src^='data:image/png']), a, em, mjx-container").count() == 0
     expect(probe.get_by_text("<b>bold</b>").first).to_be_visible()
     assert opened.evaluate("window.hacked") is None
 
@@ -54,7 +54,7 @@ def test_the_attribution_explorer_draws_several_examples(opened):
     explorer.screenshot(path=screenshots() / "explorer_1280.png")
     explorer.get_by_role("listbox", name="examples").select_option([])
     explorer.get_by_role("button", name="Explain", exact=True).click()
-    expect(explorer.get_by_role("alert")).to_contain_text("There are 0 examples chosen")
+    expect(explorer.get_by_role("alert").filter(has_text="⚠")).to_contain_text("There are 0 examples chosen")
 
 
 def test_all_can_be_read_and_named(opened):

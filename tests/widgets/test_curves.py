@@ -98,6 +98,9 @@ def test_a_checkpoint_is_probed_beside_the_last_one(runs, few):
     asked = explorer.probe.history.tail(2)
     base, last = models.load("miniguard", device="cpu"), models.load("miniguard", runs[0]["npo"], device="cpu")
     assert list(asked.answer) == [v.answer(few[0].picture(), few[0].query) for v in (base, last)]
+    told = []
+    exec(explorer.probe.code.value, {"examples": few, "print": lambda *a: told.append(a[2])})
+    assert told == list(asked.answer)  # the code asks the checkpoints, not the finished models
     probe_at(explorer, "sft", 6)
     assert list(explorer.probe.models) == ["npo, step 6", "sft, step 4"]
 

@@ -39,9 +39,9 @@ def test_scores_are_those_counted_by_hand(vlm, few):
 
 def test_word_statistics_know_the_first_word_only(vlm, few):
     game = wb.Game(vlm, few, word_table({"what": [9, 1], "share": [2, 8]}))
-    assert game.predicted("Share, what is it?") == (0.8, True)
-    assert game.predicted("What is it?") == (0.1, False)
-    assert game.predicted("Sing of it.") == (9 / 20, False)  # a word that is not known: the share of all
+    assert game.predicted("Share, what is it?") == (0.8, True, "Of the training queries that begin with “share”, 80% are harmful.")
+    assert game.predicted("What is it?")[:2] == (0.1, False)
+    assert game.predicted("Sing of it.") == (9 / 20, False, "No training query begins with “sing”; of all, 45% are harmful.")
 
 
 def test_queries_come_from_the_examples_and_the_lead_words(vlm, few):
@@ -67,15 +67,31 @@ def test_a_refusal_is_known_without_the_right_answer(vlm, few):
     assert list(game.history.refused) == [False]
 
 
-def test_what_could_not_be_asked_can_be_guessed_again(vlm, few, tmp_path):
-    few[0].picture().save(tmp_path / "a.png")
-    game = wb.Game(vlm, [dataclasses.replace(few[0], image=tmp_path / "a.png")])
-    (tmp_path / "a.png").rename(tmp_path / "b.png")
-    play(game, refuse=True)
-    assert "a.png" in game.message.value and not game.refuse.disabled and len(game.history) == 0
-    (tmp_path / "b.png").rename(tmp_path / "a.png")
+def test_what_could_not_be_asked_can_be_guessed_again(vlm, few):
+    game = wb.Game(vlm, few)
+
+    def fail(*args):
+        raise RuntimeError("out of memory")
+
+    hook = vlm.model.register_forward_hook(fail)
+    try:
+        play(game, refuse=True)
+    finally:
+        hook.remove()
+    assert "out of memory" in game.message.value and not game.refuse.disabled and len(game.history) == 0
     play(game, refuse=True)
     assert game.message.value == "" and len(game.history) == 1
+
+
+def test_a_picture_that_cannot_be_read_is_left_out(vlm, few, tmp_path):
+    gone = dataclasses.replace(few[0], image=tmp_path / "gone.png")
+    game = wb.Game(vlm, [gone, few[1]])
+    play(game, refuse=False)  # whichever came first, one is left to be played
+    assert list(game.history.picture) == [few[1].id] and game.next.disabled == (len(game.questions) == 1)
+    game.next.click()
+    assert len(game.questions) == 1 and game.refuse.disabled and game.next.disabled
+    nothing = wb.Game(vlm, [gone])
+    assert "gone.png" in nothing.message.value and nothing.refuse.disabled and nothing.next.disabled
 
 
 def test_without_examples_it_says_so(vlm):

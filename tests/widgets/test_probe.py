@@ -17,6 +17,7 @@ import workbench as wb
 from workbench import models
 from workbench.attacks import rewrites
 from workbench.data import data_dir
+from workbench.widgets.html import picture_html
 
 
 @pytest.fixture
@@ -95,43 +96,63 @@ def test_answers_are_written_piece_by_piece_and_can_be_stopped(vlm, few):
     assert len(short.split()) <= 1
 
 
-def test_a_person_may_go_on_to_the_next_picture_meanwhile(probe, vlm, few):
-    """What is kept is what was asked."""
+@pytest.fixture
+def held(vlm):
+    """The model waits at its first word: (event: it has come there, event: let it go on)."""
     reached, go_on = threading.Event(), threading.Event()
     hook = vlm.model.register_forward_hook(lambda *args: (reached.set(), go_on.wait(20))[0])
-    try:
-        probe.ask.click()
-        assert reached.wait(20)
-        probe.next.click()
-        go_on.set()
-        probe.wait()
-    finally:
-        hook.remove()
+    yield reached, go_on
+    go_on.set()
+    hook.remove()
+
+
+def test_a_person_may_go_on_to_the_next_picture_meanwhile(probe, few, held):
+    """What is kept is what was asked, and the cards show the picture that it was asked about."""
+    reached, go_on = held
+    probe.ask.click()
+    assert reached.wait(20)
+    probe.next.click()
+    go_on.set()
+    probe.wait()
+    assert picture_html(few[0].picture(), "about", 32) in probe.cards["one"].value
     assert set(probe.history.picture) == {few[0].id} and set(probe.history["query"]) == {few[0].query}
     assert (probe.history.outcome == ("leak" if few[0].harmful else "right answer")).all()
 
 
-def test_a_second_click_takes_the_place_of_the_first(probe, few):
+def test_a_second_click_takes_the_place_of_the_first(probe, few, held):
+    reached, go_on = held
+    probe.ask.click()
+    assert reached.wait(20)
     for _ in range(5):
         probe.ask.click()
     probe.next.click()
-    ask(probe)
+    probe.ask.click()
+    go_on.set()
+    probe.wait()
     assert probe.stop.disabled and probe.message.value == ""
-    assert probe.history["query"].iloc[-1] == few[1].query
+    assert list(probe.history["query"]) == [few[1].query] * 2
 
 
-def test_stop_leaves_nothing_half_kept(probe, vlm):
-    reached, go_on = threading.Event(), threading.Event()
-    hook = vlm.model.register_forward_hook(lambda *args: (reached.set(), go_on.wait(20))[0])
-    try:
-        probe.ask.click()
-        assert reached.wait(20) and not probe.stop.disabled
-        probe.stop.click()
-        go_on.set()
-        probe.wait()
-    finally:
-        hook.remove()
-    assert len(probe.history) == 0 and probe.message.value == "stopped" and probe.stop.disabled
+def test_a_mistake_while_an_answer_is_written_is_not_lost(probe, held):
+    reached, go_on = held
+    probe.ask.click()
+    assert reached.wait(20)
+    probe.query.value = ""
+    probe.ask.click()
+    go_on.set()
+    probe.wait()
+    assert "There is no query" in probe.message.value and probe.stop.disabled and len(probe.history) == 0
+
+
+def test_stop_leaves_nothing_half_kept(probe, held):
+    reached, go_on = held
+    probe.ask.click()
+    assert reached.wait(20) and not probe.stop.disabled
+    probe.stop.click()
+    go_on.set()
+    probe.wait()
+    assert len(probe.history) == 0 and ">stopped<" in probe.message.value and probe.stop.disabled
+    assert "▌" not in probe.cards["one"].value
 
 
 def test_sweep_and_why_draw_and_tell(probe):
@@ -156,6 +177,46 @@ def test_history_notes_export_and_code(probe, vlm, few):
     assert told == [("one", probe.history["query"][0], probe.history.answer[0])]
 
 
+def test_a_note_can_be_taken_back_and_is_not_for_what_comes(probe):
+    ask(probe)
+    probe.note.value = "odd"
+    ask(probe)
+    assert list(probe.history.note) == ["odd", "odd", "", ""] and probe.note.value == ""
+    probe.note.value = "again"
+    probe.note.value = ""
+    assert list(probe.history.note) == ["odd", "odd", "", ""]
+
+
+def test_answers_of_another_world_are_judged_by_words(vlm, few, monkeypatch):
+    """Where the right answer is no sentence of MiniGuard's, its grammar must not be asked of the model's."""
+    real = dataclasses.replace(few[0], harmful=False, response="The picture shows a dog.", query="What  is it?")
+    for answer, outcome in (("I’m sorry, I can’t help.", "refusal"), ("It is a dog.", "answered"), ("", "degenerate")):
+        monkeypatch.setattr(models, "answer_streamed", lambda vlm, image, query, written, stopped, answer=answer: answer)
+        probe = wb.LiveProbe({"one": vlm}, [real])
+        ask(probe)
+        assert list(probe.history.outcome) == [outcome]
+
+
+def test_a_truth_is_known_however_its_query_is_spaced(vlm, few):
+    spaced = dataclasses.replace(few[0], query=f" {few[0].query.replace(' ', '  ')}")
+    probe = wb.LiveProbe({"one": vlm}, [spaced])
+    ask(probe)
+    assert list(probe.history.outcome) == ["leak" if few[0].harmful else "right answer"]
+
+
+def test_a_word_is_no_question_while_another_lead_is_chosen(probe):
+    probe.word.value = "sing"
+    probe.wait()
+    assert len(probe.history) == 0
+
+
+def test_names_of_models_are_no_formulas(vlm, few):
+    probe = wb.LiveProbe({"$\\frac$": vlm, "_x": vlm}, few)
+    for button in ("sweep", "why"):
+        ask(probe, button)
+        assert probe.message.value == "" and "<img" in probe.figure.value
+
+
 def test_code_is_a_cell_of_its_own_where_the_examples_are_miniguards(vlm):
     probe = wb.LiveProbe({"one": vlm})
     ask(probe)
@@ -173,6 +234,8 @@ class Rendered(html.parser.HTMLParser):
         self.feed(source)
 
     def handle_starttag(self, tag, attrs):
+        if tag == "img" and dict(attrs)["src"].startswith("data:image/png;base64,"):
+            return  # the picture that was asked about
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
 
@@ -235,7 +298,10 @@ def test_a_picture_of_ones_own(probe):
     upload(probe, "mine.png", buffer.getvalue())
     assert "your own picture" in probe.picture.value
     ask(probe)
-    assert set(probe.history.picture) == {"own"} and set(probe.history.outcome) <= {"answered", "refusal"}
+    assert set(probe.history.picture) == {"own"} and set(probe.history.outcome) <= {"answered", "refusal", "degenerate"}
+    probe.next.click()
+    upload(probe, "mine.png", buffer.getvalue())  # the same again
+    assert "your own picture" in probe.picture.value
 
 
 def test_what_is_no_picture_is_refused_by_name(probe):

@@ -57,7 +57,7 @@ class AttributionExplorer(Panel):
         self.explain.on_click(lambda _: self.start(self._asked, self._explain))
         picked = w.HBox([w.VBox([self.examples, self.lead, self.query]), w.VBox([self.left, self.right, self.method, self.target])])
         picked.layout.flex_flow = "row wrap"
-        self.children = [picked, w.HBox([self.explain, self.stop]), self.message, self.figure]
+        self.children = [picked, w.HBox([self.explain, self.stop]), self.message, self.spoken, self.figure]
 
     def static(self) -> str:
         return self.figure.value
@@ -70,7 +70,7 @@ class AttributionExplorer(Panel):
         models = {name: self.models[name] for name in dict.fromkeys([self.left.value, self.right.value])}
         return _Asked(asked, models, self.method.value, self.target.value)
 
-    def _explain(self, asked: _Asked, stopped: Callable[[], bool]) -> None:
+    def _explain(self, asked: _Asked, stopped: Callable[[], bool]) -> str:
         from ..attribution import attribute
         from ..perturbed import REFUSAL, answer_target
 
@@ -82,9 +82,10 @@ class AttributionExplorer(Panel):
                 target = REFUSAL if asked.target == "refusal" else answer_target(answer)
                 columns.append((f"{name}:\n{textwrap.shorten(answer, 34)}", picture, attribute(vlm, picture, query, target, asked.method)))
                 if stopped():
-                    return
+                    return ""
         across = len(columns) if len(asked.queries) == 1 else 2 * len(asked.models)  # at most two examples side by side
         self.figure.value = figure_html(plots.attributions(columns, across=across), plots.describe(columns))
+        return "the attributions are drawn"
 
 
 class _Asked(NamedTuple):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..judges import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, exact
+from .. import miniguard
+from ..judges import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, exact, keyword
 from .html import said
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..models import VLM
 
 REACH = 15  # nats of log-odds at which a bar is full
+WRITING = " ▌"  # behind an answer that is still being written
 ANSWERED = "answered"  # all that can be told where the truth is not known
 _ICONS = {REFUSAL: "⊘", IRRELEVANT: "≈", DEGENERATE: "…", ANSWERED: "✎"}
 _WORDS = {(RELEVANT, True): ("⚠", "leak"), (RELEVANT, False): ("✔", "right answer")}  # (outcome, harmful) → icon, word
@@ -50,24 +52,24 @@ def told(
 
 
 def outcome_of(truth: Example | None, answer: str) -> tuple[str, str]:
-    """(icon, word). Where the right answer is not known, all that can be told is whether it is a refusal."""
-    from ..perturbed import REFUSALS
-
-    if truth and (truth.leak if truth.harmful else truth.response):
+    """(icon, word). Where the right answer is not MiniGuard's, all that can be told, by words, is whether it is a refusal."""
+    right = truth and (truth.leak if truth.harmful else truth.response)
+    if right and miniguard.is_sentence(right):
         outcome = exact(truth, answer)
         return _WORDS.get((outcome, truth.harmful)) or (_ICONS[outcome], outcome)
-    outcome = REFUSAL if answer.lower().startswith(tuple(r.strip().lower() for r in REFUSALS)) else ANSWERED
+    outcome = keyword(truth, answer)
+    outcome = ANSWERED if outcome == RELEVANT else outcome
     return _ICONS[outcome], outcome
 
 
-def card(name: str, answers: Sequence[Told]) -> str:
-    """One model's answers as HTML."""
+def card(name: str, picture: str, answers: Sequence[Told]) -> str:
+    """One model's answers as HTML. picture: what they are about, small, as HTML too."""
     parts = [f"<p><b>{said(name)}</b></p>"]
     for t in answers:
-        parts.append(f"<p><small>{said(t.query)}</small><br><b>{said(t.answer)}</b>{'' if t.outcome else ' ▌'}</p>")
+        parts.append(f"<p>{picture} <small>{said(t.query)}</small><br><b>{said(t.answer)}</b>{'' if t.outcome else WRITING}</p>")
         if t.outcome:
             parts.append(f"<p>{' '.join(t.outcome)}</p>{_bar(t.log_odds)}")
-    return f'<section aria-label="{escape(name)}" aria-live="polite" style="padding: 0 1em; line-height: 1.4">{"".join(parts)}</section>'
+    return f'<section aria-label="{escape(name)}" style="padding: 0 1em; line-height: 1.4">{"".join(parts)}</section>'
 
 
 def _bar(log_odds: float) -> str:

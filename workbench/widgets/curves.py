@@ -62,7 +62,7 @@ class CurveExplorer(Panel):
             raise UserError(f"The table of curves {lacks}; give a run's curves.csv, read with keep_default_na=False.")
         super().__init__()
         self.curves, self.runs, self._model, self._examples = curves, dict(runs or {}), model, examples
-        self._checkpoints: dict[str, VLM] = {}  # those that are probed, by the name they are shown under
+        self._checkpoints: dict[tuple[str, int], VLM] = {}  # (model, step) of those that are probed
 
         self.step = Steps(sorted({int(step) for step in curves.step}))
         kinds = sorted(dict.fromkeys(zip(curves.queries, curves.attack, strict=True)), key=lambda kind: kind[0] != "harmful")
@@ -72,8 +72,8 @@ class CurveExplorer(Panel):
         self.buttons = {name: w.Button(description=f"Probe {name}") for name in dict.fromkeys(curves.model) if name in self.runs}
         self.place = w.VBox()
         self.probe: LiveProbe | None = None
-        row = w.HBox([*self.buttons.values()], layout={"flex_flow": "row wrap"})
-        self.children = [self.figure, self.step, self.queries, self.outcomes, row, self.message, self.place]
+        row = w.HBox([*self.buttons.values(), *([self.stop] if self.buttons else [])], layout={"flex_flow": "row wrap"})
+        self.children = [self.figure, self.step, self.queries, self.outcomes, row, self.message, self.spoken, self.place]
 
         self._drawn = functools.cache(self._draw)  # a slider goes back and forth
         self.step.observe(lambda _: self._show(), "value")
@@ -108,17 +108,26 @@ class CurveExplorer(Panel):
             figure_html(plots.outcomes(shares, queries, attack), f"Outcomes. {'; '.join(told)}"),
         )
 
-    def _probe(self, asked: tuple[str, int], stopped: Callable[[], bool]) -> None:
+    def _probe(self, asked: tuple[str, int], stopped: Callable[[], bool]) -> str:
         """Put a checkpoint beside the one that was probed before."""
         from ..training import at_step
 
-        name, step = asked
-        label = f"{name}, step {step}"
-        self._checkpoints[label] = self._checkpoints.pop(label, None) or at_step(self.runs[name], step, self._model)
+        vlm = self._checkpoints.pop(asked, None) or at_step(self.runs[asked[0]], asked[1], self._model)
+        self._checkpoints[asked] = vlm
         self._checkpoints = dict(list(self._checkpoints.items())[-SIDE_BY_SIDE:])
+        if stopped():
+            return ""
+        shown = {f"{name}, step {step}": vlm for (name, step), vlm in self._checkpoints.items()}
+        lines = [
+            f"    {label!r}: at_step({str(self.runs[name])!r}, {step}, {str(self._model)!r}),"
+            for label, (name, step) in zip(shown, self._checkpoints, strict=True)
+        ]
+        code = "\n".join(["from workbench.training import at_step", "", "models = {", *lines, "}", ""])
         if self.probe:
-            self.probe.compare(self._checkpoints)
+            self.probe.compare(shown, code)
         else:
-            self.probe = LiveProbe(self._checkpoints, self._examples)
+            self.probe = LiveProbe(shown, self._examples)
+            self.probe.compare(shown, code)
             self.place.children = [self.probe]
         self.probe.ask.click()
+        return f"{' and '.join(shown)} can be probed"

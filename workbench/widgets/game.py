@@ -64,6 +64,7 @@ class Game(Panel):
             w.HBox([self.hands_refuse, self.hands_answer], **wrapped),
             w.HBox([self.refuse, self.answer, self.next], **wrapped),
             self.message,
+            self.spoken,
             self.told,
             self.scores,
             self.export,
@@ -73,26 +74,40 @@ class Game(Panel):
         self.next.on_click(lambda _: self._ask())
         self._ask()
 
-    def predicted(self, query: str) -> tuple[float, bool]:
-        """What the first word says: the share of training queries that begin so and are harmful, of all where the word is not known; and
-        whether that makes a refusal likelier than not."""
-        counts = self._words[self._words.word == first_word(query)]
-        counts = (counts if len(counts) else self._words)[["harmful", "harmless"]].sum()
+    def predicted(self, query: str) -> tuple[float, bool, str]:
+        """What the first word says: the share of training queries that begin so and are harmful (of all queries where none begins so),
+        whether that makes a refusal likelier than not, and both in a sentence."""
+        word = first_word(query)
+        counts = self._words[self._words.word == word]
+        known = len(counts) > 0
+        counts = (counts if known else self._words)[["harmful", "harmless"]].sum()
         share = counts.harmful / counts.sum()
-        return share, bool(share > 0.5)
+        sentence = (
+            f"Of the training queries that begin with “{word}”, {100 * share:.0f}% are harmful."
+            if known
+            else f"No training query begins with “{word}”; of all, {100 * share:.0f}% are harmful."
+        )
+        return share, bool(share > 0.5), sentence
 
     def static(self) -> str:
         return self.question.value + self.told.value + self.scores.value
 
     def _ask(self) -> None:
-        """The next question."""
-        example, query = self.questions[len(self.history)]
-        with self.mistakes_told():
-            place = f"Round {len(self.history) + 1} of {len(self.questions)}"
-            self.question.value = f"<p>{place}</p>{picture_html(example.picture(), 'the picture')}<p><b>{said(query)}</b></p>"
-        self.told.value = ""
+        """The next question whose picture can be read."""
+        self.message.value = self.told.value = ""
         self.hands_refuse.value = self.hands_answer.value = 0
-        self._open(True)
+        place = len(self.history)
+        while place < len(self.questions):
+            example, query = self.questions[place]
+            with self.mistakes_told():
+                self._picture = example.picture()
+                shown = picture_html(self._picture, "the picture")
+                self.question.value = f"<p>Round {place + 1} of {len(self.questions)}</p>{shown}<p><b>{said(query)}</b></p>"
+                self._open(True)
+                return
+            del self.questions[place]
+        self.question.value = ""
+        self._open(False)
 
     def _open(self, guessing: bool) -> None:
         """Which buttons can be clicked: those to guess, or the one to go on."""
@@ -109,29 +124,26 @@ class Game(Panel):
         audience = None if hands[0] == hands[1] else hands[0] > hands[1]
         self.start(lambda: _Guessed(*self.questions[len(self.history)], refuse, audience), self._reveal)
 
-    def _reveal(self, guessed: _Guessed, stopped: Callable[[], bool]) -> None:
+    def _reveal(self, guessed: _Guessed, stopped: Callable[[], bool]) -> str:
         try:
-            answer = told(self.vlm, guessed.example.picture(), guessed.query, guessed.example, self._show, lambda: False)
-        except UserError:
+            answer = told(self.vlm, self._picture, guessed.query, guessed.example, self._show, lambda: False)
+        except Exception:
             self._open(True)
             raise
         self._show(answer)
         refused = answer.outcome[1] == REFUSAL
-        share, words = self.predicted(guessed.query)
+        _, words, why = self.predicted(guessed.query)
         row = (len(self.history) + 1, guessed.example.id, guessed.query, refused, guessed.you, guessed.audience, words)
         self.history = pd.DataFrame([*self.history.itertuples(index=False), row], columns=COLUMNS)
         verdicts = [f"{PLAYERS[p]}: {_verdict(said_so, refused)}" for p, said_so in zip(PLAYERS, row[4:], strict=True)]
-        word = first_word(guessed.query)
-        self.told.value += (
-            f"<p>{' · '.join(verdicts)}</p>"
-            f"<p><small>Of the training queries that begin with {said(f'“{word}”')}, {100 * share:.0f}% are harmful.</small></p>"
-        )
+        self.told.value += f"<p>{' · '.join(verdicts)}</p><p><small>{said(why)}</small></p>"
         self.scores.value = table_html(self.score())
         self.export.value = csv_html(self.history, "game.csv")
         self._open(False)
+        return f"{answer.answer}, {answer.outcome[1]}; {'; '.join(verdicts)}"
 
     def _show(self, answer: Told) -> None:
-        self.told.value = card(self.vlm.name, [answer])
+        self.told.value = card(self.vlm.name, "", [answer])
 
     def score(self) -> pd.DataFrame:
         """How often each player was right so far: player, right, of, and the share in per cent with its Wilson 95% interval."""

@@ -60,6 +60,12 @@ def error_html(message: str) -> str:
     return f"<p role='alert'>⚠ {escape(message)}</p>"
 
 
+def spoken_html(message: str) -> str:
+    """What screen readers are to say and nobody needs to see."""
+    hidden = "position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)"
+    return f'<span role="alert" style="{hidden}">{escape(message)}</span>' if message else ""
+
+
 def _data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import ipywidgets as w
 
 from ..errors import UserError, first_line
-from .html import error_html
+from .html import error_html, spoken_html
 
 Asked = TypeVar("Asked")
 _worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="widgets")  # one for all widgets: they queue, and the kernel stays free
@@ -21,35 +21,42 @@ class Panel(w.VBox):
     """A widget with a line for messages and a Stop button, whose work is done in a thread of its own."""
 
     def __init__(self):
-        self.message = w.HTML()
-        self.stop = w.Button(description="Stop", disabled=True, tooltip="Stop at the next word")
+        self.message, self.spoken = w.HTML(), w.HTML()  # the latter for screen readers alone
+        self.stop = w.Button(description="Stop", disabled=True, tooltip="Stop at the next word, or after one model's explanation")
         self._stopped = threading.Event()
         self.stop.on_click(lambda _: self._stopped.set())
         super().__init__()
 
-    def start(self, ask: Callable[[], Asked], work: Callable[[Asked, Callable[[], bool]], None]) -> None:
+    def start(self, ask: Callable[[], Asked], work: Callable[[Asked, Callable[[], bool]], str]) -> None:
         """Take down what is asked now, and work on it after what is being done, which is stopped at its next word.
 
-        work: (what was asked, a function that tells whether to stop).
+        work: (what was asked, a function that tells whether to stop) → what came of it in a few words, for screen readers.
         """
         self._stopped.set()
         self._stopped = stopped = threading.Event()
+        self.stop.disabled = True
         with self.mistakes_told():
             asked = ask()
             self.stop.disabled = False
             _worker.submit(self._run, work, asked, stopped)
 
-    def _run(self, work: Callable[[Asked, Callable[[], bool]], None], asked: Asked, stopped: threading.Event) -> None:
-        self.message.value = "<i>working …</i>"
+    def _run(self, work: Callable[[Asked, Callable[[], bool]], str], asked: Asked, stopped: threading.Event) -> None:
+        def say(message: str) -> None:
+            if self._stopped is stopped:  # else something else has been asked meanwhile, and has the line
+                self.message.value = message
+
+        say("<i>working …</i>")
         try:
-            with self.mistakes_told():
-                if not stopped.is_set():
-                    work(asked, stopped.is_set)
-                self.message.value = "stopped" if stopped.is_set() else ""
+            told = "" if stopped.is_set() else work(asked, stopped.is_set)
+            say("<span role='alert'>stopped</span>" if stopped.is_set() else "")
+            self.spoken.value = spoken_html(told)
+        except UserError as error:
+            say(error_html(str(error)))
         except Exception as error:  # a widget has nowhere else to tell it
-            self.message.value = error_html(f"This could not be done ({first_line(error)}); see whether the model still loads.")
+            say(error_html(f"This could not be done ({first_line(error)}); see whether the model still loads."))
         finally:
-            self.stop.disabled = self._stopped is stopped
+            if self._stopped is stopped:
+                self.stop.disabled = True
 
     @contextlib.contextmanager
     def mistakes_told(self) -> Iterator[None]:

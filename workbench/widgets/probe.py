@@ -14,8 +14,8 @@ from ..attacks import MAX_SHOTS, rewrites
 from ..data import Example, miniguard_split, read_picture
 from ..errors import UserError
 from ..miniguard import LEADS
-from .card import Told, card, told
-from .html import csv_html, figure_html, picture_html, table_html
+from .card import WRITING, Told, card, told
+from .html import csv_html, figure_html, picture_html, said, table_html
 from .panel import Panel
 from .thumbnails import Thumbnails
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..models import VLM
 
 MAX_QUERY = 1000  # characters
+LARGEST = 1024  # pixels of the longer side of a picture of one's own; larger ones are made smaller
 LATE = 0.5  # seconds
 COLUMNS = ["model", "picture", "lead", "query", "answer", "outcome", "log_odds", "note"]
 _QUICK = ("what", "share", "can")
@@ -91,17 +92,17 @@ class LiveProbe(Panel):
         self.query.on_msg(lambda _, content, buffers: content.get("event") == "submit" and self._enter())
         self.query.observe(lambda _: self._typed(), "value")
         self.lead.observe(lambda _: self._lead_chosen(), "value")
-        self.word.observe(lambda _: self._lead_chosen(), "value")
+        self.word.observe(lambda _: self.lead.value == "other" and self._lead_chosen(), "value")
         self.why.on_click(lambda _: self.start(self._asked, self._explain))
         self.sweep.on_click(lambda _: self.start(self._asked, self._all_leads))
         self.note.observe(lambda _: self._annotate(), "value")
         self._pick()
 
-    def compare(self, models: Mapping[str, VLM]) -> None:
-        """Ask these models from now on. Raises UserError where there is none."""
+    def compare(self, models: Mapping[str, VLM], code: str = "") -> None:
+        """Ask these models from now on. code: what loads them, for whoever asks again. Raises UserError where there is none."""
         if not models:
             raise UserError("LiveProbe needs a model: LiveProbe({'base': wb.load()}).")
-        self.models = dict(models)
+        self.models, self._loading = dict(models), code
         # a minimal width, so that cards stand one below the other where there is little room
         layout = {"width": f"{96 // min(len(self.models), 3)}%", "min_width": "17em"}
         self.cards = {name: w.HTML(layout=layout) for name in self.models}
@@ -111,14 +112,19 @@ class LiveProbe(Panel):
         looked_at = w.VBox([self.picture, w.HBox([self.previous, self.next]), w.HBox([self.place, self.upload])])
         buttons = w.HBox([self.ask, self.stop, self.why, self.sweep], layout={"flex_flow": "row wrap"})
         more = w.HBox([self.word, self.shots], layout={"flex_flow": "row wrap"})
-        asked = w.VBox([self.thumbnails, self.query, self.lead, more, buttons, self.message], layout={"flex": "1 1 22em", "min_width": "0"})
+        asked = w.VBox(
+            [self.thumbnails, self.query, self.lead, more, buttons, self.message, self.spoken],
+            layout={"flex": "1 1 22em", "min_width": "0"},
+        )
         history = w.Accordion([w.VBox([self.note, self.table, self.export]), self.code], titles=("history", "as code"))
         return [w.HBox([looked_at, asked], layout={"flex_flow": "row wrap"}), self.told, self.figure, history]
 
     def static(self) -> str:
-        """What has been asked so far."""
+        """What was asked last, or could be."""
+        if not len(self.history):
+            return self.picture.value
         cards = "".join(f"<td>{each.value}</td>" for each in self.cards.values())
-        return f"{self.picture.value}<table><tr>{cards}</tr></table>{self.figure.value}"
+        return f"<table><tr>{cards}</tr></table>{self.figure.value}"
 
     # --- what a person picks ---------------------------------------------------------------------------------------------
 
@@ -154,10 +160,13 @@ class LiveProbe(Panel):
         file = self.upload.value[0]
         with self.mistakes_told():
             self._own = read_picture(io.BytesIO(file.content), file.name)
+            self._own.thumbnail((LARGEST, LARGEST))  # so that Why? does not take a minute
             self._show_picture()
+        self.upload.value = ()  # the same file may be brought again
 
     def _show_picture(self) -> None:
         self.thumbnails.show(self.place.value - 1, chosen=self._own is None)
+        self.picture.value = ""
         with self.mistakes_told():
             alt = "your own picture" if self._own else f"picture {self.place.value} of {len(self.examples)}"
             self.picture.value = picture_html(self._own or self.example.picture(), alt)
@@ -181,30 +190,32 @@ class LiveProbe(Panel):
         if self._own:
             code = 'PIL.Image.open("…").convert("RGB")  # your own, after import PIL.Image'
             return _Asked(self._own, "own", code, query, attack, queries, None)
-        truth = self.example if query == self.example.query else None
+        truth = self.example if query == " ".join(self.example.query.split()) else None
         code = f"examples[{self.place.value - 1}].picture()"
         return _Asked(self.example.picture(), self.example.id, code, query, attack, queries, truth)
 
     # --- what is done, in the worker's thread ----------------------------------------------------------------------------
 
-    def _answer(self, asked: _Asked, stopped: Callable[[], bool]) -> None:
-        rows = []
+    def _answer(self, asked: _Asked, stopped: Callable[[], bool]) -> str:
+        rows, small = [], picture_html(asked.picture, "about", 32)
         for (name, vlm), shown in zip(self.models.items(), self.cards.values(), strict=True):
             answers: list[Told] = []
             for query in asked.queries:
 
                 def show(so_far: Told, name=name, shown=shown, answers=answers) -> None:
-                    shown.value = card(name, [*answers, so_far])
+                    shown.value = card(name, small, [*answers, so_far])
 
                 answer = told(vlm, asked.picture, query, asked.truth, show, stopped)
                 if answer is None:
-                    return
+                    shown.value = shown.value.replace(WRITING, " …")
+                    return ""
                 show(answer)
                 answers.append(answer)
             rows += [(name, asked.name, asked.attack, t.query, t.answer, t.outcome[1], round(t.log_odds, 2), "") for t in answers]
         self._remember(rows, asked)
+        return "; ".join(f"{row[0]}: {row[4]}, {row[5]}" for row in rows)
 
-    def _explain(self, asked: _Asked, stopped: Callable[[], bool]) -> None:
+    def _explain(self, asked: _Asked, stopped: Callable[[], bool]) -> str:
         from .. import plots
         from ..attribution import attribute
 
@@ -212,10 +223,11 @@ class LiveProbe(Panel):
         for name, vlm in self.models.items():
             columns.append((name, asked.picture, attribute(vlm, asked.picture, asked.queries[0])))
             if stopped():
-                return
+                return ""
         self.figure.value = figure_html(plots.attributions(columns), plots.describe(columns))
+        return "the attribution is drawn"
 
-    def _all_leads(self, asked: _Asked, stopped: Callable[[], bool]) -> None:
+    def _all_leads(self, asked: _Asked, stopped: Callable[[], bool]) -> str:
         from .. import plots
         from ..perturbed import Perturbed
 
@@ -225,29 +237,32 @@ class LiveProbe(Panel):
             for name, vlm in self.models.items():
                 rows.append((name, lead, Perturbed(vlm, asked.picture, query, grid=1).value))
                 if stopped():
-                    return
+                    return ""
         table = pd.DataFrame(rows, columns=["model", "lead", "log_odds"])
         in_words = "; ".join(
             f"{name}: " + ", ".join(f"{r.lead} {r.log_odds:+.1f}" for r in t.itertuples()) for name, t in table.groupby("model")
         )
-        self.figure.value = figure_html(plots.log_odds_by_lead(table), f"Log-odds of a refusal by lead word. {in_words}")
+        drawn = figure_html(plots.log_odds_by_lead(table), f"Log-odds of a refusal by lead word. {in_words}")
+        self.figure.value = f"<p>{picture_html(asked.picture, 'about', 32)} <small>{said(asked.query)}</small></p>{drawn}"
+        return "the log-odds by lead word are drawn"
 
     # --- what is kept ----------------------------------------------------------------------------------------------------
 
     def _remember(self, rows: list[tuple], asked: _Asked) -> None:
         new = pd.DataFrame(rows, columns=COLUMNS)
         self.history = pd.concat([self.history, new], ignore_index=True) if len(self.history) else new
-        self._last = len(new)
+        self._last = 0  # the note is for what comes
         self.note.value = ""
+        self._last = len(new)
         self.code.value = (
-            f"{self._code}picture = {asked.code}\nfor name, vlm in models.items():\n    for query in {asked.queries!r}:\n"
+            f"{self._code}{self._loading}picture = {asked.code}\nfor name, vlm in models.items():\n    for query in {asked.queries!r}:\n"
             "        print(name, query, vlm.answer(picture, query))"
         )
         self._show_history()
 
     def _annotate(self) -> None:
         """The note goes to all rows of what was asked last."""
-        if len(self.history) and self.note.value:
+        if self._last:
             self.history.loc[self.history.index[-self._last :], "note"] = self.note.value
             self._show_history()
 
