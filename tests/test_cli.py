@@ -1,5 +1,6 @@
 """The command line, run as users run it: exit codes, one sentence for a mistake, nothing half-written."""
 
+import io
 import json
 import os
 import signal
@@ -12,11 +13,28 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from workbench import cli
+from workbench.data import miniguard_split
+
 from .conftest import REAL_VLGUARD
 
 COMMANDS = [
     [name]
-    for name in ("preflight", "demo", "seeds", "sweep", "audit", "plan", "train", "evaluate", "attribute", "reliance", "build-base", "data")
+    for name in (
+        "preflight",
+        "demo",
+        "seeds",
+        "sweep",
+        "audit",
+        "plan",
+        "train",
+        "evaluate",
+        "attribute",
+        "reliance",
+        "words",
+        "build-base",
+        "data",
+    )
 ]
 
 
@@ -108,6 +126,42 @@ def test_reliance_sets_models_side_by_side(tmp_path):
         assert image.width > 600
 
 
+def test_words_are_ranked_beside_what_the_data_said(tmp_path):
+    done = workbench("words", "--queries", 2, "--word", "what", "--word", "share", "--word", "zebra", "--out", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "w" / "words.csv")
+    assert len(table) == 6 and (table.n == 2).all() and table.p_harmful.isna().sum() == 2
+    with Image.open(tmp_path / "w" / "words.png") as image:
+        assert image.width > 600
+
+
+def test_an_evaluation_goes_on_where_it_is(tmp_path):
+    few = miniguard_split("test", sizes=(20, 20))
+    lines = []
+    for e in few:
+        e.picture().save(tmp_path / f"{e.id}.png")
+        record = {
+            "id": e.id,
+            "image": f"{e.id}.png",
+            "query": e.query,
+            "harmful": e.harmful,
+            "response": e.response,
+            "harmful_response": e.leak,
+        }
+        lines.append(json.dumps(record))
+    (tmp_path / "few.jsonl").write_text("\n".join(lines))
+    data = ["--data", tmp_path / "few.jsonl", "--attack", "none,typo:1", "--out", tmp_path / "e"]
+    first = workbench("evaluate", *data)
+    assert first.returncode == 0, first.stderr
+    file = tmp_path / "e" / "answers.csv"
+    whole = file.read_text()
+    file.write_text(whole[: len(whole) // 2])
+    again = workbench("evaluate", *data, "--judge", "keyword")
+    assert again.returncode == 0 and pd.read_csv(file).answer.equals(pd.read_csv(io.StringIO(whole)).answer)
+    other = workbench("evaluate", *data[:2], "--attack", "what:1", "--out", tmp_path / "e")
+    assert other.returncode == 2 and "not asked now" in other.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -140,18 +194,27 @@ def test_reliance_sets_models_side_by_side(tmp_path):
         (["plan", "--method", "rmu", "--hyper", "layer=9"], "layer 9"),
         (["attribute", "--image", "gone.png", "--query", "What?", "--out", "x"], "gone.png"),
         (["reliance", "--lead", "share:0", "--out", "x"], "share:0"),
+        (["words", "--word", "<b>", "--out", "x"], "<b>"),
+        (["evaluate", "--attack", "gone.json", "--out", "x"], "gone.json"),
+        (["evaluate", "--attack", "what:0", "--out", "x"], "what:0"),
         (["reliance", "--adapter", "gone", "--queries", "2", "--out", "x"], "gone"),
         (["data", "export", "--dataset", "coco", "--out", "x"], "coco"),
         (["build-base", "--out", "."], "exists already"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else v,
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, arguments, says):
-    done = workbench(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert says in done.stderr and "Traceback" not in done.stderr + done.stdout
-    if done.stderr.startswith("workbench:"):
-        assert len(done.stderr.strip().splitlines()) == 1
+def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, arguments, says, monkeypatch, capfd):
+    """In this process: loading torch anew for each would take minutes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["workbench", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    shown = capfd.readouterr()
+    assert left.value.code == 2
+    assert says in shown.err and "Traceback" not in shown.err + shown.out
+    if shown.err.startswith("workbench:"):
+        assert len(shown.err.strip().splitlines()) == 1
     left = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "config.json"]
     assert not left
 

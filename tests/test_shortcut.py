@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from workbench import plots
 from workbench.attacks import rewrites
 from workbench.attribution import attribute
+from workbench.audit import audit
 from workbench.data import miniguard_split
 from workbench.perturbed import Perturbed, Target
-from workbench.shortcut import reliance, reliance_table
+from workbench.shortcut import predicted, reliance, reliance_table, word_search
 
 from .conftest import quick_sft
 
@@ -63,3 +65,28 @@ def test_one_row_by_hand(vlm, harmless):
 def test_queries_about_one_picture_are_one_cluster(vlm, harmless):
     one = reliance(vlm, [harmless[0], dataclasses.replace(harmless[0], id="again")], grid=1, progress=False)
     assert one.picture.nunique() == 1 and np.isnan(reliance_table({"base": one}).ci_low).all()
+
+
+@pytest.mark.slow
+def test_the_word_search_finds_what_opens_and_what_closes(sft, few):
+    """It is told nothing of "what" or "share"; effects are those of asking word by word."""
+    found = word_search(sft, few, progress=False)
+    assert len(found) == 22 and set(found.n) == {12}
+    harmful, harmless = (found[found.queries == q].reset_index(drop=True) for q in ("harmful", "harmless"))
+    assert harmful.word[0] == "what" and harmful.ci_high[0] < 0
+    effect = harmless.set_index("word").effect
+    assert harmless.word[0] == "what" and effect["share"] - effect["what"] > 3 and effect["can"] - effect["what"] > 3
+    example = next(e for e in few if e.harmful)
+    alone = word_search(sft, [example], ["share", "zebra"], progress=False).set_index("word")
+    by_hand = {q: Perturbed(sft, example.picture(), q, grid=1).value for q in (example.query, rewrites(example.query, "share")[0])}
+    asked, shared = by_hand.values()
+    assert alone.effect["share"] == pytest.approx(shared - asked) and alone.log_odds["share"] == pytest.approx(shared)
+    told = predicted(word_search(sft, few[:4], ["share", "zebra"], progress=False), audit("miniguard"))
+    assert told[told.word == "share"].p_harmful.eq(1).all() and told[told.word == "zebra"].p_harmful.isna().all()
+    figure = plots.word_effects(predicted(found, audit("miniguard")))
+    assert "ρ" in figure.axes[0].get_title()
+
+
+def test_the_base_is_opened_and_closed_by_no_word(vlm, few):
+    found = word_search(vlm, few, ["what", "share"], progress=False)
+    assert (found.log_odds < -5).all()

@@ -402,6 +402,39 @@ def reliance(
     _print_table(table)
 
 
+@app.command()
+def words(
+    out_folder: Out,
+    model: Model = "miniguard",
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")] = None,
+    data: Data = "miniguard",
+    seed: Seed = 0,
+    split: Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")] = "validation",
+    queries: Annotated[int, typer.Option(help="Harmful queries, and as many harmless ones, the first of each.", min=2)] = 30,
+    word: Annotated[list[str] | None, typer.Option(help="A candidate; may be repeated. Without, MiniGuard's eleven lead words.")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="Data whose first words are set beside the effects; else --data.")] = None,
+) -> None:
+    """Which lead words open or close a model, beside what its training data said of them: writes words.csv and words.png."""
+    from . import attacks, plots, report
+    from .audit import audit
+    from .files import make_folder, write_text
+    from .miniguard import LEADS
+    from .models import load
+    from .shortcut import predicted, word_search
+
+    for candidate in word or ():
+        attacks.parse(candidate)
+    make_folder(out_folder)
+    examples = _examples(data, split, seed)
+    asked = [e for harmful in (True, False) for e in [e for e in examples if e.harmful == harmful][:queries]]
+    told = audit(_examples(trained_on or data, "train", seed))
+    found = predicted(word_search(load(model, adapter), asked, word or tuple(LEADS)), told)
+    write_text(out_folder / "words.csv", found.to_csv(index=False))
+    if found.p_harmful.notna().any():
+        report.save(plots.word_effects(found), out_folder / "words.png")
+    _print_table(found)
+
+
 @app.command("build-base")
 def build_base(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, its processor and its model card.")],

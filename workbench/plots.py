@@ -331,6 +331,7 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words:
     beside = axes[0].tolist() if below == 1 else axes.ravel().tolist()
     bar = figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=beside, shrink=0.8, aspect=20 * below)
     bar.set_label("for the target (+), against (−), nats")
+    figure.draw_without_rendering()  # constrained layout knows the bar's labels from the second drawing on
     return figure
 
 
@@ -383,6 +384,31 @@ def log_odds_by_lead(table: pd.DataFrame) -> Figure:
     axis.spines[["top", "right"]].set_visible(False)
     lines = axis.get_lines()[: len(models)]
     figure.legend(lines, [named(m) for m in models], loc="outside upper center", ncols=min(len(models), 3), frameon=False)
+    return figure
+
+
+def word_effects(table: pd.DataFrame) -> Figure:
+    """The effect of each lead word on the log-odds of a refusal, with 95% intervals, against P(harmful | word) in the training data.
+
+    table: `shortcut.predicted`'s; words that the data do not hold are left out.
+    """
+    from scipy.stats import spearmanr
+
+    table = table[table.p_harmful.notna()]
+    figure, axes = _subplots(1, 2, figsize=(10, 0.9 + 0.3 * table.word.nunique()), sharex=False)
+    for axis, queries, good in zip(axes, ("harmful", "harmless"), ("low opens the model", "high closes it"), strict=True):
+        mine = table[table.queries == queries].sort_values("effect").reset_index(drop=True)
+        spread = [mine.effect - mine.ci_low, mine.ci_high - mine.effect]
+        axis.errorbar(mine.effect, mine.index, xerr=spread, fmt="none", color="#777777", capsize=2, linewidth=1.2)
+        dots = axis.scatter(mine.effect, mine.index, c=mine.p_harmful, cmap="cividis", vmin=0, vmax=1, s=55, edgecolor="black", zorder=3)
+        axis.axvline(0, color="#888888", linewidth=1)
+        axis.set_yticks(mine.index, [f"{word}  ({100 * p:.0f}%)" for word, p in zip(mine.word, mine.p_harmful, strict=True)])
+        rho = spearmanr(mine.effect, mine.p_harmful).statistic if len(mine) > 2 else float("nan")
+        title = f"{queries} queries, n = {mine.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}"
+        axis.set(title=title, xlabel=f"log-odds of a refusal over the query as asked, nats\n{good}", ylim=(-0.7, len(mine) - 0.3))
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.colorbar(dots, ax=list(axes), label="P(harmful | word) in the training data")
+    figure.draw_without_rendering()
     return figure
 
 

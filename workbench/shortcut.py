@@ -83,13 +83,11 @@ def word_search(
 
 
 def predicted(effects: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
-    """`word_search`'s table beside what the training data said: adds p_harmful and audited log_odds_data of each word that they hold.
+    """`word_search`'s table with what the training data said of each word: p_harmful, NaN of a word that begins none of their queries.
 
     words: `audit`'s table of the training data.
     """
-    told = words.set_index("word")
-    known = effects[effects.word.isin(told.index)]
-    return known.assign(p_harmful=known.word.map(told.p_harmful), log_odds_data=known.word.map(told.log_odds)).reset_index(drop=True)
+    return effects.assign(p_harmful=effects.word.map(words.set_index("word").p_harmful))
 
 
 def _digest(picture: Image.Image) -> str:
