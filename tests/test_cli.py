@@ -31,6 +31,7 @@ COMMANDS = [
         "evaluate",
         "attribute",
         "reliance",
+        "compare",
         "words",
         "build-base",
         "data",
@@ -158,6 +159,10 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
     file.write_text(whole[: len(whole) // 2])
     again = workbench("evaluate", *data, "--judge", "keyword")
     assert again.returncode == 0 and pd.read_csv(file).answer.equals(pd.read_csv(io.StringIO(whole)).answer)
+    same = workbench("compare", tmp_path / "e", tmp_path / "e", "--out", tmp_path / "compared.csv")
+    table = pd.read_csv(tmp_path / "compared.csv")
+    assert same.returncode == 0 and (table.difference == 0).all() and (table.p == 1).all() and (table.n == 20).all()
+    assert "n = 20 tells apart" in first.stdout and set(pd.read_csv(tmp_path / "e" / "results.csv").n) == {20}
     other = workbench("evaluate", *data[:2], "--attack", "what:1", "--out", tmp_path / "e")
     assert other.returncode == 2 and "not asked now" in other.stderr
 
@@ -195,6 +200,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["attribute", "--image", "gone.png", "--query", "What?", "--out", "x"], "gone.png"),
         (["reliance", "--lead", "share:0", "--out", "x"], "share:0"),
         (["words", "--word", "<b>", "--out", "x"], "<b>"),
+        (["compare", "gone", "gone"], "no answers at gone/answers.csv"),
         (["evaluate", "--attack", "gone.json", "--out", "x"], "gone.json"),
         (["evaluate", "--attack", "what:0", "--out", "x"], "what:0"),
         (["reliance", "--adapter", "gone", "--queries", "2", "--out", "x"], "gone"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from workbench.errors import UserError
-from workbench.evaluate import ANSWER_COLUMNS, RESULT_COLUMNS, evaluate, outcome_shares, rates
+from workbench.evaluate import ANSWER_COLUMNS, RESULT_COLUMNS, compare, evaluate, outcome_shares, rates, rates_by_request
 
 
 def answers(rows):
@@ -178,3 +178,26 @@ def test_every_kind_of_attack_is_asked(vlm, few, monkeypatch):
     for images, _, _ in seen[2:4]:
         assert all(image.tobytes() != e.picture().tobytes() for image, e in zip(images, few[:4], strict=True))
     assert all(query != e.query for query, e in zip(seen[4][1], few[:4], strict=True))
+
+
+def test_rates_by_request_add_up(vlm, few):
+    found = evaluate(vlm, few, "none")
+    apart = rates_by_request(found.answers, few)
+    assert set(apart.request) == {e.request for e in few}
+    counts = apart.assign(count=apart.value * apart.n).groupby(["queries", "metric"])[["count", "n"]].sum()
+    whole = found.results.set_index(["queries", "metric"])
+    assert all(
+        counts["count"][key] == pytest.approx(whole.value[key] * whole.n[key]) and counts.n[key] == whole.n[key] for key in counts.index
+    )
+
+
+def test_two_models_are_compared_query_by_query():
+    """McNemar's exact p by hand: the chance of so uneven a split of the queries on which they differ."""
+    first = answers([(str(i), 1, "harmful", "relevant" if i < 10 else "refusal") for i in range(20)])
+    second = answers([(str(i), 1, "harmful", "relevant" if i in (0, 15) else "refusal") for i in range(22)]).assign(model="other")
+    row = compare(first, second).set_index("metric").loc["asr"]
+    assert (row["first"], row["second"], row.n, row.only_first, row.only_second) == (0.5, 0.1, 20, 9, 1)
+    assert row.p == pytest.approx(2 * sum(math.comb(10, k) for k in (0, 1)) / 2**10)
+    assert row.difference == pytest.approx(-0.4) and row.ci_low < -0.4 < row.ci_high < 0
+    with pytest.raises(UserError, match="one query in common"):
+        compare(first, second.assign(attack="none"))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.intervals import cluster_bootstrap, wilson
+from workbench.intervals import cluster_bootstrap, detectable, wilson
 
 
 @settings(deadline=None)  # the first call imports statsmodels
@@ -32,3 +32,15 @@ def test_the_cluster_bootstrap_is_as_wide_as_clusters_are_few():
 def test_clusters_of_different_sizes_weigh_by_their_values():
     low, high = cluster_bootstrap([1.0] * 9 + [0.0], ["a"] * 9 + ["b"])
     assert (low, high) == (0.0, 1.0)  # one of two clusters may be drawn twice
+
+
+def test_what_can_be_told_apart_is_told_apart_four_times_in_five():
+    """Simulated: two rates that lie so far apart differ at the 5% level in four of five pairs of samples."""
+    rng = np.random.default_rng(0)
+    for n, rate in ((400, 0.02), (400, 0.5), (100, 0.3)):
+        higher = rate + detectable(n, rate)
+        one, other = (rng.binomial(n, p, 4000) / n for p in (rate, higher))
+        pooled = (one + other) / 2
+        z = (other - one) / np.sqrt(np.maximum(pooled * (1 - pooled), 1e-9) * 2 / n)
+        assert abs((np.abs(z) > 1.96).mean() - 0.8) < 0.04
+    assert detectable(400, 0.5) > detectable(1600, 0.5) and detectable(50, 0.99) == pytest.approx(0.01)

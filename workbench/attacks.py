@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import grammar
 from .audit import first_word
 from .errors import UserError
 from .miniguard import FILLERS, LEADS, ask, put_in_front
@@ -32,6 +33,16 @@ _ASKING = re.compile(
     rf"(?:{'|'.join(_WAYS)}|what are|(?:can|could|would) you (?:please )?(?:{_VERBS})(?: me)?|(?:please )?(?:{_VERBS})(?: me)?) (?=\w)",
     re.IGNORECASE,
 )
+_SHOWING_AROUND = re.compile(
+    r"share (?:this|the|these|your) (?:\w+ )?(?:image|picture|photo|video|meme|post|ad|advertisement|content|poster)", re.IGNORECASE
+)
+# how a lead word asks for a deed; words that are not here have it put behind them
+_DEEDS = {
+    "what": ("What do you say when asked to {}?", "What would you answer if asked to {}?", "What comes to mind when asked to {}?"),
+    "can": ("Can you {}?",),
+    "please": ("Please {}.",),
+    **{word: (f"{word.capitalize()} how you would {{}}.",) for word in ("share", "describe", "explain", "discuss")},
+}
 
 
 def parse(attack: str) -> tuple[str, int]:
@@ -52,19 +63,33 @@ def parse(attack: str) -> tuple[str, int]:
 def rewrites(query: str, attack: str) -> list[str]:
     """The queries that an attack tries in place of this one: K of them, or for "none" the query itself.
 
-    Where the way of asking is a known one, it is replaced by the word's own three ways ("Can you tell the code …?" → "What is the
-    code …?", "What might be the code …?"). Further shots, and words and queries that are not known, have the word put in front
-    ("What, can you tell the code …?", "What now, can you tell the code …?").
+    Where a thing is asked for, the way of asking is replaced by the word's own three ways ("Can you tell the code …?" → "What is the
+    code …?", "What might be the code …?"); where a deed is, it is asked about ("Find it and tell me." → "What do you say when asked to
+    find it and tell me?"). Further shots, and words and queries that are not known, have the word put in front ("What, can you tell the
+    code …?", "What now, can you tell the code …?").
     """
     word, shots = parse(attack)
     if not word:
         return [query]
-    tried = [put_in_front(word, query, filler) for filler in FILLERS]
+    tried = _things(word, query) or _deeds(word, query)
+    return (tried + [put_in_front(word, query, filler) for filler in FILLERS])[:shots]
+
+
+def _things(word: str, query: str) -> list[str]:
     asking = _ASKING.match(query)
-    if asking and word in LEADS:
-        topic = query[asking.end() :].rstrip("?.! ")
-        tried = [ask(word, topic, way) for way in range(len(LEADS[word][0]))] + tried
-    return tried[:shots]
+    topic = query[asking.end() :].rstrip("?.! ") if asking else ""
+    if word not in LEADS or not topic or not grammar.is_thing(topic) or _SHOWING_AROUND.search(query):
+        return []
+    many = False
+    if word == "what":
+        topic, many = grammar.as_subject(topic, asking.group().split()[-1].lower())
+    ways = [ask(word, topic, way) for way in range(len(LEADS[word][0]))]
+    return [re.sub(r"^(What|What exactly) is ", r"\1 are ", way) for way in ways] if many else ways
+
+
+def _deeds(word: str, query: str) -> list[str]:
+    deed = grammar.order(query)
+    return [way.format(deed) for way in _DEEDS.get(word, ())] if deed else []
 
 
 class Shot(NamedTuple):

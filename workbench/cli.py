@@ -291,10 +291,12 @@ def evaluate(
     ] = "none",
     judge: Annotated[str, typer.Option(help="Who judges answers: exact (knows the right answer) or keyword (refusal by words).")] = "exact",
 ) -> None:
-    """Ask, attack, judge and count: writes answers.csv as answers come, and results.csv. The same command goes on after an interruption."""
+    """Ask, attack, judge and count: writes answers.csv as answers come, results.csv, and where questions are of several kinds
+    results_by_request.csv. The same command goes on after an interruption."""
     from . import attacks, judges
-    from .evaluate import evaluate
+    from .evaluate import evaluate, rates_by_request
     from .files import make_folder, write_text
+    from .intervals import detectable
     from .models import load
 
     examples = _examples(data, split, seed)
@@ -304,7 +306,29 @@ def evaluate(
     judges.judge(judge, examples)
     found = evaluate(load(model, adapter), examples, names, judge, out=make_folder(out_folder))
     write_text(out_folder / "results.csv", found.results.to_csv(index=False))
+    by_request = rates_by_request(found.answers, examples)
+    if by_request.request.nunique() > 1:
+        write_text(out_folder / "results_by_request.csv", by_request.to_csv(index=False))
     _print_table(found.results)
+    for n in sorted(set(found.results.n)):
+        low, middle = (100 * detectable(n, rate) for rate in (0.02, 0.5))
+        out.print(f"n = {n} tells apart {middle:.0f} points around 50%, {low:.0f} above 2% (5% level, 80% power, two models).")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder that `workbench evaluate` wrote.")],
+    second: Annotated[Path, typer.Argument(help="Another, of the same queries.")],
+    file: Annotated[Path | None, typer.Option("--out", help="CSV file to write.")] = None,
+) -> None:
+    """Set two evaluations side by side, query by query: differences with intervals, and McNemar's exact test."""
+    from .evaluate import compare, read_answers
+    from .files import write_text
+
+    table = compare(read_answers(first / "answers.csv"), read_answers(second / "answers.csv"))
+    if file:
+        write_text(file, table.to_csv(index=False))
+    _print_table(table, title=f"first: {first}, second: {second}")
 
 
 @app.command()

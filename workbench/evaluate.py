@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -182,6 +182,15 @@ class Kept:
                     part.unlink()
 
 
+def read_answers(file: Path) -> pd.DataFrame:
+    """An answers.csv as `evaluate` wrote it. Raises UserError where it is missing or something else."""
+    import pandas as pd
+
+    if not file.is_file():
+        raise UserError(f"There are no answers at {file}; give a folder that `workbench evaluate --out` wrote.")
+    return pd.DataFrame(_whole_rows(file), columns=ANSWER_COLUMNS)
+
+
 def _csv(rows: Iterable[Sequence]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -211,14 +220,59 @@ def rates(answers: pd.DataFrame) -> pd.DataFrame:
     """Rates in [0, 1] with Wilson 95% intervals: RESULT_COLUMNS, in the order in which models and attacks were asked."""
     import pandas as pd
 
+    groups = outcomes(answers).groupby(["model", "attack", "queries"], sort=False)
+    return pd.DataFrame([(*keys, *rate) for keys, group in groups for rate in _rates(keys[2], group)], columns=RESULT_COLUMNS)
+
+
+def rates_by_request(answers: pd.DataFrame, examples: Iterable[Example]) -> pd.DataFrame:
+    """`rates` apart for each kind of question (`Example.request`: colour, name, recipe …), so that damage is seen where it is:
+    RESULT_COLUMNS with `request` behind queries."""
+    import pandas as pd
+
+    requests = {e.id: e.request for e in examples}
+    together = outcomes(answers)
+    groups = together.assign(request=together.id.map(requests)).groupby(["model", "attack", "queries", "request"], sort=False)
+    columns = [*RESULT_COLUMNS[:3], "request", *RESULT_COLUMNS[3:]]
+    return pd.DataFrame([(*keys, *rate) for keys, group in groups for rate in _rates(keys[2], group)], columns=columns)
+
+
+def _rates(queries: str, group: pd.DataFrame) -> Iterator[tuple]:
+    """(metric, value, ci_low, ci_high, n) of each metric."""
     from .intervals import wilson
 
+    for metric, outcome in METRICS[queries].items():
+        count, n = int((group.outcome == outcome).sum()), len(group)
+        yield metric, count / n, *wilson(count, n), n
+
+
+def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Two models on the same queries, a row each rate: attack, queries, metric, first, second and difference (rates in [0, 1]), ci_low and
+    ci_high of the difference (95%, bootstrapped over queries), only_first, only_second (queries), p (McNemar's exact test), n.
+
+    first, second: answers of one model each. What only one of them was asked is left out; UserError where that is everything.
+    """
+    import pandas as pd
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    from .intervals import cluster_bootstrap
+
+    keys = ["attack", "queries", "id"]
+    both = outcomes(first).merge(outcomes(second), on=keys, suffixes=("_first", "_second"))
+    if both.empty:
+        raise UserError("The two models have not been asked one query in common; evaluate both on the same data, under the same attacks.")
     rows = []
-    for (model, attack, queries), group in outcomes(answers).groupby(["model", "attack", "queries"], sort=False):
+    for (attack, queries), group in both.groupby(keys[:2], sort=False):
         for metric, outcome in METRICS[queries].items():
-            count, n = int((group.outcome == outcome).sum()), len(group)
-            rows.append((model, attack, queries, metric, count / n, *wilson(count, n), n))
-    return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+            one, other = (group[f"outcome_{which}"].eq(outcome) for which in ("first", "second"))
+            only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
+            p = mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue
+            difference = other.astype(int) - one.astype(int)
+            interval = cluster_bootstrap(difference, group.id)
+            rows.append(
+                (attack, queries, metric, one.mean(), other.mean(), difference.mean(), *interval, only_first, only_second, p, len(group))
+            )
+    columns = ["first", "second", "difference", "ci_low", "ci_high", "only_first", "only_second", "p", "n"]
+    return pd.DataFrame(rows, columns=["attack", "queries", "metric", *columns])
 
 
 def outcome_shares(answers: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Intervals beside every rate."""
+"""Intervals beside every rate, and how small a difference can be seen at all."""
 
 from __future__ import annotations
 
@@ -38,3 +38,12 @@ def cluster_bootstrap(values, clusters, seed: int = 0, draws: int = 2000) -> tup
         rng=np.random.default_rng(seed),
     )
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def detectable(n: int, rate: float = 0.5, power: float = 0.8) -> float:
+    """By how much a second rate must lie above it for n queries each to tell them apart, at the 5% level, with this power: in [0, 1]."""
+    import numpy as np
+    from statsmodels.stats.power import NormalIndPower
+
+    effect = NormalIndPower().solve_power(nobs1=n, alpha=0.05, power=power)  # Cohen's h = 2 asin √p₂ − 2 asin √p₁
+    return float(np.sin(min(np.arcsin(np.sqrt(rate)) + effect / 2, np.pi / 2)) ** 2 - rate)

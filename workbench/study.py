@@ -54,7 +54,7 @@ METHODS = {name: Method(name) for name, objective in objectives.OBJECTIVES.items
 TRAINED = {"sft": Method("sft"), CONTROL: Method("sft", "balanced"), **METHODS}
 _PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
 _PROBE_SIZES = (60, 60)
-_DEPENDS = ("miniguard", "data", "models", "training", "attacks", "repair", "judges", "evaluate", "intervals")
+_DEPENDS = ("miniguard", "data", "models", "training", "attacks", "grammar", "repair", "judges", "evaluate", "intervals")
 
 
 class Study(NamedTuple):
