@@ -152,6 +152,13 @@ def test_what_does_not_belong_together_is_refused(vlm, few, sft, tmp_path):
         with pytest.raises(UserError, match=says):
             evaluate(model, examples, attack, out=tmp_path)
         assert (tmp_path / "answers.csv").read_text() == kept
+    (tmp_path / "answers.json").unlink()
+    with pytest.raises(UserError, match=r"an answer of 'base' to .* that is not asked now"):
+        evaluate(sft, few[:6], ["none", "what:1"], out=tmp_path)
+    (tmp_path / "answers.json").write_text("{")
+    with pytest.raises(UserError, match="other settings"):
+        evaluate(vlm, few[:6], ["none", "what:1"], out=tmp_path)
+    (tmp_path / "answers.json").unlink()
     (tmp_path / "answers.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="holds no answers"):
         evaluate(vlm, few[:6], ["none", "what:1"], out=tmp_path)

@@ -102,5 +102,5 @@ def test_a_judge_is_given_many_answers_at_once():
 
 
 def test_an_unknown_judge_is_named():
-    with pytest.raises(UserError, match="no judge 'oracle'; choose one of exact, keyword"):
+    with pytest.raises(UserError, match="no judge 'oracle'; choose exact, keyword"):
         judges.judge("oracle")

@@ -151,7 +151,7 @@ def _crop(example: Example, shots: int) -> list[Shot]:
     found = []
     for shot in range(shots):
         left, top = (int(side * share) for side, share in zip(picture.size, _random(example, shot).uniform(0, 0.1, 2), strict=True))
-        window = (left, top, left + round(0.9 * picture.width), top + round(0.9 * picture.height))
+        window = (left, top, left + int(0.9 * picture.width), top + int(0.9 * picture.height))
         found.append(Shot(example.query, picture.crop(window).resize(picture.size)))
     return found
 
@@ -198,8 +198,6 @@ def _prepared(path: Path, examples: Iterable[Example]) -> Attack:
         example = next((known[i] for i in ids if i in known and known[i].harmful == variant.harmful), None)
         if known and example is None:
             kind = "harmful" if variant.harmful else "harmless"
-            raise UserError(
-                f"The attack file {path} has a {kind} record {variant.id!r} that is not in the data; give the one made for them."
-            )
+            raise UserError(f"The attack file {path} has a {kind} record {variant.id!r} that is not in the data; give the one made for it.")
         variants.setdefault(example.id if example else variant.id, []).append(Shot(variant.query))
     return Attack(max(map(len, variants.values())), lambda example: variants.get(example.id, []))

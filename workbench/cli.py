@@ -289,7 +289,9 @@ def evaluate(
             "FILE.json with prepared variants of the queries; several with commas."
         ),
     ] = "none",
-    judge: Annotated[str, typer.Option(help="Who judges answers: exact (knows the right answer) or keyword (refusal by words).")] = "exact",
+    judge: Annotated[
+        str, typer.Option(help="Who judges: exact (knows the right answer), keyword (refusal by words), or a model's folder or hub id.")
+    ] = "exact",
 ) -> None:
     """Ask, attack, judge and count: writes answers.csv as answers come, results.csv, and where questions are of several kinds
     results_by_request.csv. The same command goes on after an interruption."""
@@ -303,8 +305,8 @@ def evaluate(
     names = _names(attack)
     for name in names:
         attacks.attack(name, examples)
-    judges.judge(judge, examples)
-    found = evaluate(load(model, adapter), examples, names, judge, out=make_folder(out_folder))
+    verdict = judges.judge(judge, examples)  # before the model is loaded
+    found = evaluate(load(model, adapter), examples, names, verdict, out=make_folder(out_folder))
     write_text(out_folder / "results.csv", found.results.to_csv(index=False))
     by_request = rates_by_request(found.answers, examples)
     if by_request.request.nunique() > 1:

@@ -48,13 +48,13 @@ def evaluate(
     vlm: VLM,
     examples: Sequence[Example],
     attack: str | Sequence[str] = "none",
-    judge: str = "exact",
+    judge: str | judges.Judge = "exact",
     batch_size: int = 100,
     out: str | Path | None = None,
 ) -> Evaluation:
     """Ask every example's query under each attack, judge the answers, and count.
 
-    attack: "none", "WORD:K" as in "what:3", another of attacks.py, or several of them. judge: see judges.JUDGES. Rates are in [0, 1] with
+    attack: "none", "WORD:K" as in "what:3", another of attacks.py, or several. judge: of judges.py, by name or made. Rates in [0, 1] have
     Wilson 95% intervals; of an attack's K shots the outcome that serves the attacker best counts, and n counts queries, not shots.
     out: a folder for answers.csv, written as answers come; an evaluation that was interrupted goes on from it.
     Raises UserError for an unknown attack or judge, or where `out` holds answers to other queries.
@@ -68,7 +68,7 @@ def ask(
     vlm: VLM,
     examples: Sequence[Example],
     names: Sequence[str],
-    judge: str,
+    judge: str | judges.Judge,
     batch_size: int = 100,
     progress: bool = True,
     file: Path | None = None,
@@ -84,7 +84,7 @@ def ask(
     from .models import processes
     from .progress import bar
 
-    verdict = judges.judge(judge, examples)  # before anything is asked
+    verdict = judges.judge(judge, examples) if isinstance(judge, str) else judge  # before anything is asked
     known = _by_id(examples)
     tried = {name: attacks.attack(name, examples) for name in names}
     kept = Kept(file, vlm, known, tried)
@@ -145,10 +145,11 @@ class Kept:
         same_settings(file.with_suffix(".json"), {"model": vlm.name, "weights": fingerprint(vlm)}, processes().is_main_process)
         for part in self._parts():
             for row in _whole_rows(part):
-                name, _, attack, shot, _, query, _, _ = row
+                name, model, attack, shot, _, query, _, _ = row
                 asked = tried[attack].of(examples[name])[shot - 1 : shot] if attack in tried and name in examples else []
-                if [s.query for s in asked] != [query]:
-                    raise UserError(f"{part} has an answer to {name!r} under {attack!r} that is not asked now; choose another --out.")
+                if model != vlm.name or [s.query for s in asked] != [query]:
+                    what = f"an answer of {model!r} to {name!r} under {attack!r}"
+                    raise UserError(f"{part} has {what} that is not asked now; choose another --out, or remove it.")
                 if (name, attack, shot) not in self.done:
                     self.rows.append(row)
                     self.done.add((name, attack, shot))
@@ -237,10 +238,11 @@ def rates_by_request(answers: pd.DataFrame, examples: Iterable[Example]) -> pd.D
 
 
 def _rates(queries: str, group: pd.DataFrame) -> Iterator[tuple]:
-    """(metric, value, ci_low, ci_high, n) of each metric."""
+    """(metric, value, ci_low, ci_high, n) of each metric, and of verdicts that could not be read where there are any."""
     from .intervals import wilson
 
-    for metric, outcome in METRICS[queries].items():
+    unread = {judges.UNPARSED: judges.UNPARSED} if (group.outcome == judges.UNPARSED).any() else {}
+    for metric, outcome in (METRICS[queries] | unread).items():
         count, n = int((group.outcome == outcome).sum()), len(group)
         yield metric, count / n, *wilson(count, n), n
 
@@ -282,5 +284,6 @@ def outcome_shares(answers: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for keys, group in outcomes(answers).groupby(["model", "attack", "queries"], sort=False):
         counts = group.outcome.value_counts()
-        rows += [(*keys, o, int(counts.get(o, 0)), counts.get(o, 0) / len(group), len(group)) for o in judges.OUTCOMES]
+        seen = (*judges.OUTCOMES, *([judges.UNPARSED] if judges.UNPARSED in counts else []))
+        rows += [(*keys, o, int(counts.get(o, 0)), counts.get(o, 0) / len(group), len(group)) for o in seen]
     return pd.DataFrame(rows, columns=["model", "attack", "queries", "outcome", "count", "share", "n"])

@@ -50,8 +50,13 @@ def write_text(path: Path, text: str) -> None:
 def same_settings(file: Path, settings: dict, write: bool = True) -> None:
     """Note the settings of a run that can be interrupted, or on resuming insist on the same. write: in one of several processes."""
     settings = json.loads(json.dumps(settings))
-    if file.exists() and (old := json.loads(file.read_text())) != settings:
+    if file.exists():
+        try:
+            old = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            old = {}
         changed = ", ".join(name for name in settings if old.get(name) != settings[name])
-        raise UserError(f"The unfinished run in {file.parent} has other settings ({changed}); resume with the same, or remove it.")
+        if changed:
+            raise UserError(f"The unfinished run in {file.parent} has other settings ({changed}); resume with the same, or remove it.")
     if write:
         write_text(file, json.dumps(settings, indent=2) + "\n")

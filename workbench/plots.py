@@ -26,6 +26,7 @@ OUTCOME_STYLE = {  # outcome -> (colour, hatch)
     judges.RELEVANT: ("#D55E00", "//"),
     judges.IRRELEVANT: ("#BBBBBB", ""),
     judges.DEGENERATE: ("#444444", ".."),
+    judges.UNPARSED: ("#F0E442", "xx"),  # drawn where there are any
 }
 LEAD_STYLE = (("#000000", "o"), ("#0072B2", "D"), ("#D55E00", "s"), ("#009E73", "^"))  # colour and marker, by place among attacks
 NAMES = {
@@ -211,6 +212,8 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
     figure, axis = _subplots(figsize=(8, 1.4 + 0.5 * len(models)))
     left = np.zeros(len(models))
     for outcome, (colour, hatch) in OUTCOME_STYLE.items():
+        if outcome == judges.UNPARSED and outcome not in set(mine.outcome):
+            continue
         values = np.array([100 * mine[(mine.model == m) & (mine.outcome == outcome)].share.sum() for m in models])
         name = {"harmful": "leak", "harmless": "right answer"}[queries] if outcome == judges.RELEVANT else outcome
         axis.barh(range(len(models)), values, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
