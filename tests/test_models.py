@@ -11,7 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
-from workbench import models
+from workbench import attacks, models
 from workbench.errors import UserError
 from workbench.models import IGNORED
 
@@ -41,6 +41,23 @@ def test_answers_in_batches_are_those_of_one_by_one(vlm, few):
     images, queries, _ = columns(few)
     queries[::3] = [f"What now, {q}" for q in queries[::3]]  # lengths differ, so rows are padded
     assert vlm.answers(images, queries, batch_size=7) == [vlm.answer(i, q) for i, q in zip(images, queries, strict=True)]
+
+
+def test_an_answer_goes_on_from_its_opening(vlm, few):
+    """With the words with which it would have begun anyway, it is the answer that it would have given."""
+    images, queries, _ = columns(few)
+    queries = [attacks.rewrites(q, "share")[0] for q in queries]
+    natural = vlm.answers(images, queries)
+    assert all(answer.startswith("sure ") for answer in natural)
+    assert vlm.answers(images, queries, opening="sure") == natural
+    other = vlm.answers(images, queries, batch_size=5, opening="of course")
+    assert other == [vlm.answers([i], [q], opening="of course")[0] for i, q in zip(images, queries, strict=True)]
+    assert all(answer.startswith("of course ") for answer in other)
+    batch = models.prompt_batch(vlm, images, queries)
+    assert models.with_opening(vlm, batch, "") is batch
+    longer = models.with_opening(vlm, batch | {"token_type_ids": torch.ones_like(batch["input_ids"])}, "of course")
+    assert longer["attention_mask"][:, -2:].all() and not longer["token_type_ids"][:, -2:].any()
+    assert torch.equal(longer["input_ids"][:, :-2], batch["input_ids"]) and longer["pixel_values"] is batch["pixel_values"]
 
 
 def counted(monkeypatch, network):
