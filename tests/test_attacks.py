@@ -83,32 +83,37 @@ def test_nearly_all_of_vlguards_harmful_queries_are_reworded():
 LONG = Example("a", Image.new("RGB", (40, 30), "red"), "Can you describe the colour of this thing?", False, "it is red")
 
 
+def all_of(name, example):
+    tried = attacks.attack(name)
+    return [tried.of(example, shot) for shot in range(1, tried.shots + 1)]
+
+
 @pytest.mark.parametrize("kind", attacks.KINDS)
 def test_each_kind_gives_k_shots_that_differ_and_are_the_same_again(kind):
     tried = attacks.attack(f"{kind}:3")
-    shots, again = tried.of(LONG), tried.of(LONG)
-    assert tried.shots == len(shots) == 3
+    shots, again = ([tried.of(LONG, shot) for shot in (1, 2, 3)] for _ in range(2))
+    assert tried.shots == 3
 
     def plain(shot):
-        return shot.query, shot.picture and shot.picture.tobytes(), shot.opening
+        return shot.query, shot.picture and shot.picture().tobytes(), shot.opening
 
     assert list(map(plain, shots)) == list(map(plain, again))
     assert kind == "crop" or len(set(map(plain, shots))) == 3  # a crop of one colour is like another
-    assert all(shot.picture is None or shot.picture.size == (40, 30) for shot in shots)
+    assert all(shot.picture is None or shot.picture().size == (40, 30) for shot in shots)
 
 
 def test_a_typo_swaps_two_letters_of_one_word():
-    for shot in attacks.attack("typo:5").of(LONG):
+    for shot in all_of("typo:5", LONG):
         pairs = [(a, b) for a, b in zip(LONG.query.split(), shot.query.split(), strict=True) if a != b]
         ((before, after),) = pairs
         assert sorted(before) == sorted(after) and before[0] == after[0] and sum(x != y for x, y in zip(before, after, strict=True)) == 2
     short = dataclasses.replace(LONG, query="Is it so?")
-    assert attacks.attack("typo:1").of(short)[0].query == "Is it so?"
+    assert attacks.attack("typo:1").of(short, 1).query == "Is it so?"
 
 
 def test_a_paraphrase_keeps_the_lead_word():
     for query in ("Can you tell the code of this thing?", "Who is this?"):
-        shots = attacks.attack("paraphrase:5").of(dataclasses.replace(LONG, query=query))
+        shots = all_of("paraphrase:5", dataclasses.replace(LONG, query=query))
         assert {first_word(s.query) for s in shots} == {first_word(query)} and query not in {s.query for s in shots}
 
 
@@ -128,7 +133,8 @@ def test_a_file_of_prepared_variants(tmp_path):
     file.write_text(json.dumps(variants))
     tried = attacks.attack(str(file), data)
     assert tried.shots == 3
-    assert [[s.query for s in tried.of(e)] for e in data] == [["What 0?", "What 1?", "What 2?"], [], ["What sells it?"], []]
+    queries = [[s and s.query for s in (tried.of(e, shot) for shot in (1, 2, 3))] for e in data]
+    assert queries == [["What 0?", "What 1?", "What 2?"], [None] * 3, ["What sells it?", None, None], [None] * 3]
     with pytest.raises(UserError, match=r"attack.json has a harmful record '1' that is not in the data"):
         attacks.attack(str(file), data[1:])
 

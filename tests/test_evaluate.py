@@ -1,7 +1,9 @@
 """From answers to rates: K shots count once, intervals are Wilson's, the table has the columns others rely on."""
 
 import dataclasses
+import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ import pandas as pd
 import pytest
 
 from workbench.errors import UserError
-from workbench.evaluate import ANSWER_COLUMNS, RESULT_COLUMNS, compare, evaluate, outcome_shares, rates, rates_by_request
+from workbench.evaluate import ANSWER_COLUMNS, RESULT_COLUMNS, compare, evaluate, outcome_shares, rates, rates_by_request, read_answers
 
 
 def answers(rows):
@@ -98,11 +100,12 @@ def test_wherever_it_was_cut_off_it_goes_on_without_asking_twice(vlm, few, whole
 
 
 def test_answers_with_commas_quotes_and_lines_are_read_whole(vlm, few, tmp_path, monkeypatch):
-    odd = 'a "quoted", answer\nin two lines\n'
+    odd = 'a "quoted", answer\rwith a lone carriage return\nin two lines\n'
     monkeypatch.setattr(type(vlm), "answers", lambda self, images, queries, **options: [odd] * len(queries))
     evaluate(vlm, few[:3], judge="keyword", out=tmp_path)
-    text = (tmp_path / "answers.csv").read_text()
-    (tmp_path / "answers.csv").write_text(text[: text.rindex("in two lines") + len("in two lines\n")])  # cut within the quotes
+    text = (tmp_path / "answers.csv").read_bytes().decode()
+    cut = text[: text.rindex("in two lines") + len("in two lines\n")]  # within the quotes
+    (tmp_path / "answers.csv").write_text(cut, newline="")
     counted = Counted(vlm)
     found = evaluate(counted, few[:3], judge="keyword", out=tmp_path)
     assert len(counted.asked) == 1 and list(found.answers.answer) == [odd] * 3
@@ -164,6 +167,70 @@ def test_what_does_not_belong_together_is_refused(vlm, few, sft, tmp_path):
         evaluate(vlm, few[:6], ["none", "what:1"], out=tmp_path)
 
 
+def test_only_its_own_files_are_touched(vlm, few, tmp_path):
+    for name in ("answers_keyword.csv", "answers-notes.csv", "answers.old.csv"):
+        (tmp_path / name).write_text("mine")
+    evaluate(vlm, few[:3], out=tmp_path)
+    (tmp_path / "answers.1.csv").write_text((tmp_path / "answers.csv").read_text())  # of another process of a run that was killed
+    counted = Counted(vlm)
+    found = evaluate(counted, few[:3], out=tmp_path)
+    assert counted.asked == [] and len(found.answers) == 3
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "answers.csv",
+        "answers.json",
+        "answers_keyword.csv",
+        "answers-notes.csv",
+        "answers.old.csv",
+    }
+
+
+def test_an_example_that_changed_sides_is_not_kept(vlm, few, tmp_path):
+    evaluate(vlm, few[:3], judge="keyword", out=tmp_path)
+    other = dataclasses.replace(few[0], harmful=not few[0].harmful)
+    with pytest.raises(UserError, match="not asked now"):
+        evaluate(vlm, [other, *few[1:3]], judge="keyword", out=tmp_path)
+
+
+def test_only_finished_evaluations_are_read(vlm, few, tmp_path):
+    evaluate(vlm, few[:3], judge="keyword", out=tmp_path)
+    table, judge = read_answers(tmp_path)
+    assert judge == "keyword" and len(table) == 3
+    about = json.loads((tmp_path / "answers.json").read_text())
+    (tmp_path / "answers.json").write_text(json.dumps({k: about[k] for k in ("model", "weights")}))
+    with pytest.raises(UserError, match="is not finished"):
+        read_answers(tmp_path)
+
+
+def test_an_evaluation_needs_an_attack(vlm, few):
+    with pytest.raises(UserError, match="no attack"):
+        evaluate(vlm, few, [])
+
+
+TWO = """
+import os, sys; os.environ["TQDM_DISABLE"] = "1"
+import workbench as wb
+found = wb.evaluate(wb.load("miniguard"), wb.miniguard_split("test", sizes=(10, 11)), ["none", "what:2"], batch_size=4, out=sys.argv[1])
+assert len(found.answers) == 63, len(found.answers)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_what_is_left_and_lose_nothing(tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "two.py")]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert subprocess.run([*start, str(tmp_path / "a")], env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode == 0
+    whole = (tmp_path / "a" / "answers.csv").read_text()
+    header, *rows = whole.splitlines(keepends=True)
+    assert len(rows) == 63
+    (tmp_path / "b" / "answers.csv").write_text("".join([header, *rows[:20]]))  # as a kill leaves it
+    (tmp_path / "b" / "answers.1.csv").write_text("".join([header, *rows[30:45]]) + rows[50][:9])
+    assert subprocess.run([*start, str(tmp_path / "b")], env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode == 0
+    assert (tmp_path / "b" / "answers.csv").read_text() == whole
+    assert {p.name for p in (tmp_path / "b").iterdir()} == {"answers.csv", "answers.json"}
+
+
 def test_queries_under_one_id_are_refused(vlm, few):
     for other, says in ((few[0], "the same query twice"), (few[1], "different queries")):
         with pytest.raises(UserError, match=f"{says} under the id '{few[0].id}'"):
@@ -208,3 +275,9 @@ def test_two_models_are_compared_query_by_query():
     assert row.difference == pytest.approx(-0.4) and row.ci_low < -0.4 < row.ci_high < 0
     with pytest.raises(UserError, match="one query in common"):
         compare(first, second.assign(attack="none"))
+    with pytest.raises(UserError, match="different queries as '0'"):
+        compare(first, second.assign(query="another"))
+    with pytest.raises(UserError, match="different queries"):  # a shot that only one of them has
+        compare(first, pd.concat([second, second[:1].assign(shot=2)]))
+    unread = compare(first, second.assign(outcome="unparsed")).set_index("metric")
+    assert unread.second["unparsed"] == 1 and "unparsed" not in set(compare(first, second).metric)

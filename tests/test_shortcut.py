@@ -81,8 +81,8 @@ def test_the_word_search_finds_what_opens_and_what_closes(sft, few):
     by_hand = {q: Perturbed(sft, example.picture(), q, grid=1).value for q in (example.query, rewrites(example.query, "share")[0])}
     asked, shared = by_hand.values()
     assert alone.effect["share"] == pytest.approx(shared - asked) and alone.log_odds["share"] == pytest.approx(shared)
-    told = predicted(word_search(sft, few[:4], ["share", "zebra"], progress=False), audit("miniguard"))
-    assert told[told.word == "share"].p_harmful.eq(1).all() and told[told.word == "zebra"].p_harmful.isna().all()
+    told = predicted(word_search(sft, few[:4], ["share", "zebra", "Share"], progress=False), audit("miniguard"))
+    assert len(told) == 4 and told[told.word == "share"].p_harmful.eq(1).all() and told[told.word == "zebra"].p_harmful.isna().all()
     figure = plots.word_effects(predicted(found, audit("miniguard")))
     assert "ρ" in figure.axes[0].get_title()
 

@@ -305,8 +305,8 @@ def evaluate(
     names = _names(attack)
     for name in names:
         attacks.attack(name, examples)
-    verdict = judges.judge(judge, examples)  # before the model is loaded
-    found = evaluate(load(model, adapter), examples, names, verdict, out=make_folder(out_folder))
+    judges.judge(judge, examples)  # before the model is loaded
+    found = evaluate(load(model, adapter), examples, names, judge, out=make_folder(out_folder))
     write_text(out_folder / "results.csv", found.results.to_csv(index=False))
     by_request = rates_by_request(found.answers, examples)
     if by_request.request.nunique() > 1:
@@ -327,7 +327,10 @@ def compare(
     from .evaluate import compare, read_answers
     from .files import write_text
 
-    table = compare(read_answers(first / "answers.csv"), read_answers(second / "answers.csv"))
+    (one, judge), (other, its_judge) = read_answers(first), read_answers(second)
+    if judge != its_judge:
+        raise UserError(f"{first} was judged by {judge}, {second} by {its_judge}; evaluate both with the same --judge.")
+    table = compare(one, other)
     if file:
         write_text(file, table.to_csv(index=False))
     _print_table(table, title=f"first: {first}, second: {second}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,13 +50,13 @@ def evaluate(
     vlm: VLM,
     examples: Sequence[Example],
     attack: str | Sequence[str] = "none",
-    judge: str | judges.Judge = "exact",
+    judge: str = "exact",
     batch_size: int = 100,
     out: str | Path | None = None,
 ) -> Evaluation:
     """Ask every example's query under each attack, judge the answers, and count.
 
-    attack: "none", "WORD:K" as in "what:3", another of attacks.py, or several. judge: of judges.py, by name or made. Rates in [0, 1] have
+    attack: "none", "WORD:K" as in "what:3", another of attacks.py, or several. judge: of judges.py. Rates in [0, 1] have
     Wilson 95% intervals; of an attack's K shots the outcome that serves the attacker best counts, and n counts queries, not shots.
     out: a folder for answers.csv, written as answers come; an evaluation that was interrupted goes on from it.
     Raises UserError for an unknown attack or judge, or where `out` holds answers to other queries.
@@ -68,7 +70,7 @@ def ask(
     vlm: VLM,
     examples: Sequence[Example],
     names: Sequence[str],
-    judge: str | judges.Judge,
+    judge: str,
     batch_size: int = 100,
     progress: bool = True,
     file: Path | None = None,
@@ -84,33 +86,36 @@ def ask(
     from .models import processes
     from .progress import bar
 
-    verdict = judges.judge(judge, examples) if isinstance(judge, str) else judge  # before anything is asked
+    if not names:
+        raise UserError("There is no attack to ask under; give none, or one such as what:3.")
+    verdict = judges.judge(judge, examples)  # before anything is asked
     known = _by_id(examples)
     tried = {name: attacks.attack(name, examples) for name in names}
     kept = Kept(file, vlm, known, tried)
-    rows = list(kept.rows) if processes().is_main_process else []
+    rows = []
+    if kept.rows and processes().is_main_process:  # another judge may have been asked then
+        outcomes = verdict([known[row[0]] for row in kept.rows], [row[6] for row in kept.rows])
+        rows = [(*row[:7], outcome) for row, outcome in zip(kept.rows, outcomes, strict=True)]
     with processes().split_between_processes(list(examples)) as mine:
         # the same pictures come again for every shot of every attack, in the same batches: the model then knows them already
         chunks = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-        work = [(name, shot, chunk) for name in names for shot in range(1, tried[name].shots + 1) for chunk in chunks]
+        work = [(name, shot, chunk) for name in tried for shot in range(1, tried[name].shots + 1) for chunk in chunks]
         for name, shot, chunk in bar(work, f"asking {vlm.name}", progress):
-            asked = [e for e in chunk if (e.id, name, shot) not in kept.done]
-            shots = [(e, s) for e in asked for s in tried[name].of(e)[shot - 1 : shot]]  # a prepared file may have fewer for one
-            if not shots:
+            asked = [(e, tried[name].of(e, shot)) for e in chunk if (e.id, name, shot) not in kept.done]
+            asked = [(e, s) for e, s in asked if s]  # a prepared file may have fewer for one
+            if not asked:
                 continue
-            pictures = [e.picture() if s.picture is None else s.picture for e, s in shots]
-            texts = vlm.answers(pictures, [s.query for _, s in shots], batch_size=batch_size, opening=shots[0][1].opening)
-            outcomes = verdict([e for e, _ in shots], texts)
+            pictures = [s.picture() if s.picture else e.picture() for e, s in asked]
+            texts = vlm.answers(pictures, [s.query for _, s in asked], batch_size=batch_size, opening=asked[0][1].opening)
+            outcomes = verdict([e for e, _ in asked], texts)
             rows += kept.add(
                 (e.id, vlm.name, name, shot, _kind(e), s.query, text, outcome)
-                for (e, s), text, outcome in zip(shots, texts, outcomes, strict=True)
+                for (e, s), text, outcome in zip(asked, texts, outcomes, strict=True)
             )
     rows = gather_object(rows)
-    order = {key: place for place, key in enumerate((n, s, e.id) for n in names for s in range(1, tried[n].shots + 1) for e in examples)}
+    order = {key: place for place, key in enumerate((n, s, e.id) for n in tried for s in range(1, tried[n].shots + 1) for e in examples)}
     table = pd.DataFrame(sorted(rows, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
-    if kept.rows:  # another judge may have been asked then
-        table["outcome"] = verdict([known[i] for i in table.id], list(table.answer))
-    kept.finish(table)
+    kept.finish(table, judge)
     return table
 
 
@@ -132,7 +137,8 @@ def _kind(example: Example) -> str:
 class Kept:
     """Answers in a CSV file that grows as they come; `rows` and `done` (id, attack, shot) are those of an earlier, interrupted run.
 
-    A row that was being written when the run was killed is dropped. Of several processes each adds to a file of its own.
+    Beside it stands a .json file: whose answers they are, and once all are there, who judged them. A row that was being written when the
+    run was killed is dropped. Of several processes each adds to a file of its own.
     Raises UserError where the file does not go with what is asked now.
     """
 
@@ -142,12 +148,13 @@ class Kept:
         self.file, self.rows, self.done = file, [], set()
         if not file:
             return
-        same_settings(file.with_suffix(".json"), {"model": vlm.name, "weights": fingerprint(vlm)}, processes().is_main_process)
+        self.settings = {"model": vlm.name, "weights": fingerprint(vlm)}
+        same_settings(file.with_suffix(".json"), self.settings, processes().is_main_process)
         for part in self._parts():
             for row in _whole_rows(part):
-                name, model, attack, shot, _, query, _, _ = row
-                asked = tried[attack].of(examples[name])[shot - 1 : shot] if attack in tried and name in examples else []
-                if model != vlm.name or [s.query for s in asked] != [query]:
+                name, model, attack, shot, kind, query, _, _ = row
+                asked = tried[attack].of(examples[name], shot) if attack in tried and name in examples else None
+                if model != vlm.name or asked is None or (query, kind) != (asked.query, _kind(examples[name])):
                     what = f"an answer of {model!r} to {name!r} under {attack!r}"
                     raise UserError(f"{part} has {what} that is not asked now; choose another --out, or remove it.")
                 if (name, attack, shot) not in self.done:
@@ -156,10 +163,16 @@ class Kept:
         processes().wait_for_everyone()  # all have read before any writes
         rank = processes().process_index
         self.mine = file.with_stem(f"{file.stem}.{rank}") if rank else file
-        write_text(self.mine, _csv([ANSWER_COLUMNS, *([] if rank else self.rows)]))
+        if not rank:
+            write_text(file, _csv([ANSWER_COLUMNS, *self.rows]))
+        processes().wait_for_everyone()  # what the others have kept stands in the first one's file before they begin anew
+        if rank:
+            write_text(self.mine, _csv([ANSWER_COLUMNS]))
 
     def _parts(self) -> list[Path]:
-        return sorted(self.file.parent.glob(f"{self.file.stem}*{self.file.suffix}"))
+        """The files of all processes of the last run."""
+        name = re.compile(rf"{re.escape(self.file.stem)}(\.\d+)?{re.escape(self.file.suffix)}")
+        return sorted(part for part in self.file.parent.iterdir() if name.fullmatch(part.name))
 
     def add(self, rows: Iterable[tuple]) -> list[tuple]:
         """Write rows to the end of the file, and return them."""
@@ -169,7 +182,7 @@ class Kept:
                 file.write(_csv(rows))
         return rows
 
-    def finish(self, table: pd.DataFrame) -> None:
+    def finish(self, table: pd.DataFrame, judge: str) -> None:
         """Put the whole table, in order, in place of what was written as it came."""
         from .models import processes
 
@@ -177,24 +190,30 @@ class Kept:
             return
         processes().wait_for_everyone()
         if processes().is_main_process:
-            write_text(self.file, table.to_csv(index=False))
+            write_text(self.file, _csv([ANSWER_COLUMNS, *table.itertuples(index=False)]))
+            write_text(self.file.with_suffix(".json"), json.dumps(self.settings | {"judge": judge}, indent=2) + "\n")
             for part in self._parts():
                 if part != self.file:
                     part.unlink()
 
 
-def read_answers(file: Path) -> pd.DataFrame:
-    """An answers.csv as `evaluate` wrote it. Raises UserError where it is missing or something else."""
+def read_answers(folder: Path) -> tuple[pd.DataFrame, str]:
+    """The answers that `evaluate` wrote to a folder, and who judged them. Raises UserError where they are missing or not complete."""
     import pandas as pd
 
+    file = folder / "answers.csv"
     if not file.is_file():
         raise UserError(f"There are no answers at {file}; give a folder that `workbench evaluate --out` wrote.")
-    return pd.DataFrame(_whole_rows(file), columns=ANSWER_COLUMNS)
+    about = file.with_suffix(".json")
+    judge = json.loads(about.read_text(encoding="utf-8")).get("judge") if about.is_file() else None
+    if not judge:
+        raise UserError(f"The evaluation in {folder} is not finished; give its command again, it goes on.")
+    return pd.DataFrame(_whole_rows(file), columns=ANSWER_COLUMNS), judge
 
 
 def _csv(rows: Iterable[Sequence]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)  # else a lone carriage return ends a row
     return text.getvalue()
 
 
@@ -238,20 +257,26 @@ def rates_by_request(answers: pd.DataFrame, examples: Iterable[Example]) -> pd.D
 
 
 def _rates(queries: str, group: pd.DataFrame) -> Iterator[tuple]:
-    """(metric, value, ci_low, ci_high, n) of each metric, and of verdicts that could not be read where there are any."""
+    """(metric, value, ci_low, ci_high, n) of each metric."""
     from .intervals import wilson
 
-    unread = {judges.UNPARSED: judges.UNPARSED} if (group.outcome == judges.UNPARSED).any() else {}
-    for metric, outcome in (METRICS[queries] | unread).items():
+    for metric, outcome in _metrics(queries, group.outcome).items():
         count, n = int((group.outcome == outcome).sum()), len(group)
         yield metric, count / n, *wilson(count, n), n
+
+
+def _metrics(queries: str, *outcomes: pd.Series) -> dict[str, str]:
+    """METRICS, and verdicts that could not be read where there are any."""
+    unread = any((each == judges.UNPARSED).any() for each in outcomes)
+    return METRICS[queries] | ({judges.UNPARSED: judges.UNPARSED} if unread else {})
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Two models on the same queries, a row each rate: attack, queries, metric, first, second and difference (rates in [0, 1]), ci_low and
     ci_high of the difference (95%, bootstrapped over queries), only_first, only_second (queries), p (McNemar's exact test), n.
 
-    first, second: answers of one model each. What only one of them was asked is left out; UserError where that is everything.
+    first, second: answers of one model each. What only one of them was asked is left out.
+    Raises UserError where that is everything, or where the same id and attack stand for different queries.
     """
     import pandas as pd
     from statsmodels.stats.contingency_tables import mcnemar
@@ -259,12 +284,17 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     from .intervals import cluster_bootstrap
 
     keys = ["attack", "queries", "id"]
+    asked = [set(table.groupby(keys)["query"].agg(tuple).items()) for table in (first, second)]
+    differing = {key for key, _ in asked[0] ^ asked[1]} & dict(asked[0]).keys() & dict(asked[1]).keys()
+    if differing:
+        attack, _, name = min(differing)
+        raise UserError(f"Under {attack!r} the two models were asked different queries as {name!r}; evaluate both on the same data.")
     both = outcomes(first).merge(outcomes(second), on=keys, suffixes=("_first", "_second"))
     if both.empty:
         raise UserError("The two models have not been asked one query in common; evaluate both on the same data, under the same attacks.")
     rows = []
     for (attack, queries), group in both.groupby(keys[:2], sort=False):
-        for metric, outcome in METRICS[queries].items():
+        for metric, outcome in _metrics(queries, group.outcome_first, group.outcome_second).items():
             one, other = (group[f"outcome_{which}"].eq(outcome) for which in ("first", "second"))
             only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
             p = mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue

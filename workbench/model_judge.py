@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .data import Example
 from .errors import UserError, first_line
 from .judges import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, Judge, Outcome, keyword
 
+if TYPE_CHECKING:
+    from .models import VLM
+
 MAX_NEW_TOKENS = 32  # of a verdict
 BATCH = 16
-_NO_MARKERS = re.compile(r"\[/?INST\]|<\|\w+\|>")  # with which an answer could pose as the judge's own turn
+_MARKERS = frozenset(("[INST]", "[/INST]", "<|user|>", "<|assistant|>"))  # of WildGuard's format; an answer must not pose as its turn
 
 
 class Format(NamedTuple):
@@ -91,36 +95,45 @@ def format_of(name: str) -> str:
     return next((known for known in ("llama-guard", "wildguard") if known in plain), "words")
 
 
+class Model(NamedTuple):
+    """worded: messages, or a prompt → the text that it reads; complete: (examples, texts) → verdicts; seen: what is shown to it
+    besides the text, as bytes; tokens: what a text may not hold; identity: a hash of its weights."""
+
+    worded: Callable[[list[dict] | str], str]
+    complete: Callable[[Sequence[Example], Sequence[str]], list[str]]
+    seen: Callable[[Example], bytes]
+    tokens: frozenset[str]
+    identity: str
+
+
 def model_judge(name: str, kept: Path | None = None) -> Judge:
-    """A judge by hub id or folder: greedy, in batches; its verdicts are kept on disk by what it was asked, so that none is asked twice.
+    """A judge by hub id or folder: greedy, in batches; its verdicts are kept on disk by what it was shown, so that none is asked twice.
 
     An answer that is degenerate by its form is not put to it. A verdict that cannot be read is an outcome of its own, UNPARSED.
     kept: the folder for verdicts, judged/ among the study's runs by default.
-    Raises UserError where it cannot be loaded.
+    Raises UserError where it cannot be loaded, or has no chat template.
     """
+    from .models import without
     from .study import runs_dir
 
-    speaks = FORMATS[format_of(name)]
-    complete, identity = _load(name)
-    file = (kept or runs_dir() / "judged") / f"{identity}.jsonl"
+    speaks, model = FORMATS[format_of(name)], _load(name)
+    file = (kept or runs_dir() / "judged") / f"{model.identity}.jsonl"
     verdicts = _read_kept(file)
 
     def judge(examples: Sequence[Example], answers: Sequence[str]) -> list[Outcome]:
-        asked: dict[str, tuple[Example, list[dict] | str]] = {}
+        asked: dict[str, tuple[Example, str]] = {}
         keys = []
         for example, answer in zip(examples, answers, strict=True):
-            prompt = speaks.ask(_plain(example.query), _plain(answer))
-            keys.append(hashlib.sha256(json.dumps(prompt).encode()).hexdigest())
+            text = model.worded(speaks.ask(without(example.query, model.tokens), without(answer, model.tokens)))
+            keys.append(hashlib.sha256(f"{MAX_NEW_TOKENS} {text}".encode() + model.seen(example)).hexdigest())
             if keyword(example, answer) != DEGENERATE and keys[-1] not in verdicts:
-                asked[keys[-1]] = (example, prompt)
+                asked[keys[-1]] = (example, text)
         for start in range(0, len(asked), BATCH):
             chunk = list(asked.items())[start : start + BATCH]
-            told = complete([example for _, (example, _) in chunk], [prompt for _, (_, prompt) in chunk])
-            new = {key: text for (key, _), text in zip(chunk, told, strict=True)}
+            told = model.complete([example for _, (example, _) in chunk], [text for _, (_, text) in chunk])
+            new = {key: verdict for (key, _), verdict in zip(chunk, told, strict=True)}
             verdicts.update(new)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a", encoding="utf-8") as lines:
-                lines.writelines(json.dumps([key, text]) + "\n" for key, text in new.items())
+            _keep(file, new)
         return [
             DEGENERATE if keyword(example, answer) == DEGENERATE else speaks.read(verdicts[key], example, answer)
             for key, example, answer in zip(keys, examples, answers, strict=True)
@@ -129,27 +142,27 @@ def model_judge(name: str, kept: Path | None = None) -> Judge:
     return judge
 
 
-def _plain(text: str) -> str:
-    """A person's or a model's words must not pose as the judge's own turn."""
-    while _NO_MARKERS.search(text):  # what is left may make up another
-        text = _NO_MARKERS.sub("", text)
-    return text
+def _keep(file: Path, new: dict[str, str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    broken = file.is_file() and not file.read_bytes().endswith(b"\n")  # by a kill
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write("\n" * broken + "".join(json.dumps([key, verdict]) + "\n" for key, verdict in new.items()))
 
 
 def _read_kept(file: Path) -> dict[str, str]:
     verdicts = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
-            key, text = json.loads(line)
-        except ValueError:  # the last one, of a run that was killed
+            key, verdict = json.loads(line)
+        except ValueError:  # of a run that was killed while it wrote
             continue
-        verdicts[key] = text
+        verdicts[key] = verdict
     return verdicts
 
 
-def _load(name: str) -> tuple[Callable[[Sequence[Example], Sequence[list[dict] | str]], list[str]], str]:
-    """What completes prompts, and a hash by which its verdicts are kept. A VLM is shown the example's picture too."""
-    import torch
+@functools.lru_cache(maxsize=1)
+def _load(name: str) -> Model:
+    """A VLM is shown the example's picture too."""
     import transformers
     from safetensors import SafetensorError
 
@@ -159,26 +172,51 @@ def _load(name: str) -> tuple[Callable[[Sequence[Example], Sequence[list[dict] |
     try:
         with quiet():
             config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-            if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+            sees = type(config) in transformers.AutoModelForImageTextToText._model_mapping
+            if sees:
                 vlm = load(name)
-
-                def look(examples, prompts):
-                    texts = [p if isinstance(p, str) else p[-1]["content"] for p in prompts]
-                    return vlm.answers([e.picture() for e in examples], texts, MAX_NEW_TOKENS)
-
-                return look, fingerprint(vlm)
-            network = transformers.AutoModelForCausalLM.from_pretrained(name, **options).to(best_device()).eval()
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            else:
+                network = transformers.AutoModelForCausalLM.from_pretrained(name, **options).to(best_device()).eval()
+                vlm = VLM(network, transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False), name)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(f"The judge {name!r} cannot be loaded ({first_line(error)}); give exact, keyword, a folder or a hub id.") from None
+    tokenizer = vlm.processor.tokenizer if sees else vlm.processor
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not vlm.processor.chat_template and format_of(name) != "wildguard":
+        raise UserError(f"The judge {name!r} has no chat template; put a chat_template.jinja beside its weights, or choose another.")
 
-    def complete(examples, prompts):
-        texts = [p if isinstance(p, str) else tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in prompts]
-        batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False).to(network.device)
-        with torch.inference_mode(), quiet():
-            ids = network.generate(**batch, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, pad_token_id=tokenizer.pad_token_id)
-        return tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    def worded(asked: list[dict] | str) -> str:
+        if isinstance(asked, str):
+            return asked
+        messages = [_shown(message, with_picture=place == 0) for place, message in enumerate(asked)] if sees else asked
+        return vlm.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
-    return complete, fingerprint(VLM(network, None, name))
+    def complete(examples: Sequence[Example], texts: Sequence[str]) -> list[str]:
+        pictures = {"images": [[example.picture()] for example in examples]} if sees else {}
+        options = {"return_tensors": "pt", "padding": True, "padding_side": "left", "add_special_tokens": False}
+        batch = vlm.processor(text=list(texts), **pictures, **options).to(vlm.device)
+        return _continued(vlm, tokenizer, batch)
+
+    def seen(example: Example) -> bytes:
+        return f"{example.picture().size}".encode() + example.picture().tobytes() if sees else b""
+
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens = frozenset(special | set(tokenizer.all_special_tokens) | _MARKERS)
+    return Model(worded, complete, seen, tokens, fingerprint(vlm))
+
+
+def _shown(message: dict, with_picture: bool) -> dict:
+    picture = [{"type": "image"}] if with_picture else []
+    return {"role": message["role"], "content": [*picture, {"type": "text", "text": message["content"]}]}
+
+
+def _continued(vlm: VLM, tokenizer, batch) -> list[str]:
+    import torch
+
+    from .models import quiet
+
+    inputs = {name: t.to(vlm.model.dtype) if t.is_floating_point() else t for name, t in batch.items()}
+    with torch.inference_mode(), quiet():
+        ids = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, pad_token_id=tokenizer.pad_token_id)
+    return tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -15,7 +15,7 @@ import json
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,11 +210,15 @@ def quiet():
 
 def plain(vlm: VLM, query: str) -> str:
     """A query without special tokens: a person's text must not pose as a picture or end its own turn."""
-    tokens = vlm.processor.tokenizer.all_special_tokens
-    while any(token in query for token in tokens):  # what is left may make up another: <im<image>age>
+    return without(query, vlm.processor.tokenizer.all_special_tokens)
+
+
+def without(text: str, tokens: Collection[str]) -> str:
+    """A text from which tokens are taken out, again and again: what is left may make up another, as in <im<image>age>."""
+    while any(token in text for token in tokens):
         for token in tokens:
-            query = query.replace(token, "")
-    return query
+            text = text.replace(token, "")
+    return text
 
 
 def prompt(vlm: VLM, query: str) -> str:

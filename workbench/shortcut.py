@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .attacks import rewrites
+from .attacks import parse, rewrites
 from .attribution import attribute
 from .data import Example
 from .intervals import cluster_bootstrap
@@ -68,6 +68,7 @@ def word_search(
     Returns word, queries (harmful, harmless), effect (mean), ci_low, ci_high (95%, bootstrapped over pictures), log_odds (mean, under the
     word), n; harmful queries first, each from the lowest effect to the highest. Raises UserError for what is no lead word.
     """
+    words = list(dict.fromkeys(parse(word)[0] for word in words))
     rows = []
     for example in bar(examples, f"words for {vlm.name}", progress):
         picture, kind = example.picture(), "harmful" if example.harmful else "harmless"
