@@ -42,4 +42,4 @@ $(BROWSER): $(READY)
 	@touch $(BROWSER)
 
 clean:
-	rm -rf .venv demo runs seeds
+	rm -rf .venv build demo runs seeds

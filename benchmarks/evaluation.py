@@ -60,7 +60,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         models = {"MiniGuard": (load("miniguard", device="cpu"), 100)}
-        models["LLaVA, 99 M"] = load(write_llava(Path(folder) / "llava"), device="cpu"), 16
+        models["LLaVA, 99 M"] = load(write_llava(Path(folder) / "llava"), device="cpu"), 12
         found = [compare(name, vlm, queries) for name, (vlm, queries) in models.items()]
     show(found, given.json)
 

@@ -197,7 +197,13 @@ def _prepared(path: Path, examples: Iterable[Example]) -> Attack:
         ids = (variant.id, f"{variant.id}-{'unsafe' if variant.harmful else 'safe'}")
         example = next((known[i] for i in ids if i in known and known[i].harmful == variant.harmful), None)
         if known and example is None:
-            kind = "harmful" if variant.harmful else "harmless"
-            raise UserError(f"The attack file {path} has a {kind} record {variant.id!r} that is not in the data; give the one made for it.")
+            raise UserError(
+                f"The attack file {path} has a {variant.kind} record {variant.id!r} that is not in the data; give the one made for it."
+            )
         variants.setdefault(example.id if example else variant.id, []).append(Shot(variant.query))
-    return Attack(max(map(len, variants.values())), lambda example, shot: dict(enumerate(variants.get(example.id, []), 1)).get(shot))
+
+    def of(example: Example, shot: int) -> Shot | None:
+        mine = variants.get(example.id, [])
+        return mine[shot - 1] if shot <= len(mine) else None
+
+    return Attack(max(map(len, variants.values())), of)

@@ -27,6 +27,8 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Of safety data, training and test pictures.", min=0)]
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
+Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")]
+Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
 Methods = Annotated[str, typer.Option(help="Methods to compare with SFT, separated by commas, or all.")]
 
 
@@ -278,10 +280,10 @@ def plan(
 def evaluate(
     out_folder: Out,
     model: Model = "miniguard",
-    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")] = None,
+    adapter: Adapter = None,
     data: Data = "miniguard",
     seed: Seed = 0,
-    split: Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")] = "test",
+    split: Split = "test",
     attack: Annotated[
         str,
         typer.Option(
@@ -324,7 +326,8 @@ def compare(
     file: Annotated[Path | None, typer.Option("--out", help="CSV file to write.")] = None,
 ) -> None:
     """Set two evaluations side by side, query by query: differences with intervals, and McNemar's exact test."""
-    from .evaluate import compare, read_answers
+    from .answers import read_answers
+    from .evaluate import compare
     from .files import write_text
 
     (one, judge), (other, its_judge) = read_answers(first), read_answers(second)
@@ -342,7 +345,7 @@ def attribute(
     image: Annotated[Path, typer.Option(help="A picture.")],
     query: Annotated[str, typer.Option(help="What is asked about it.")],
     model: Model = "miniguard",
-    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")] = None,
+    adapter: Adapter = None,
     answer: Annotated[str | None, typer.Option(help="Explain log p of this answer instead of the logit of refusal.")] = None,
     method: Annotated[str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")] = "ablation",
     grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)] = 6,
@@ -396,7 +399,7 @@ def reliance(
     adapter: Annotated[list[Path] | None, typer.Option(help="Folder of an adapter to set beside the model; may be given again.")] = None,
     data: Data = "miniguard",
     seed: Seed = 0,
-    split: Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")] = "validation",
+    split: Split = "validation",
     lead: Annotated[str, typer.Option(help="The lead word that is suspected.")] = "share",
     other: Annotated[str, typer.Option(help="The lead word that stands in its place.")] = "what",
     method: Annotated[str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")] = "ablation",
@@ -435,10 +438,10 @@ def reliance(
 def words(
     out_folder: Out,
     model: Model = "miniguard",
-    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")] = None,
+    adapter: Adapter = None,
     data: Data = "miniguard",
     seed: Seed = 0,
-    split: Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")] = "validation",
+    split: Split = "validation",
     queries: Annotated[int, typer.Option(help="Harmful queries, and as many harmless ones, the first of each.", min=2)] = 30,
     word: Annotated[list[str] | None, typer.Option(help="A candidate; may be repeated. Without, MiniGuard's eleven lead words.")] = None,
     trained_on: Annotated[str | None, typer.Option(help="Data whose first words are set beside the effects; else --data.")] = None,

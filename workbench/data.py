@@ -46,6 +46,11 @@ class Example:
     leak: str = ""
     request: str = ""
 
+    @property
+    def kind(self) -> str:
+        """ "harmful" or "harmless", as tables and figures say it."""
+        return "harmful" if self.harmful else "harmless"
+
     def picture(self) -> Image.Image:
         """The picture in RGB, read now if it is a path. Raises UserError that names the file."""
         return read_picture(self.image) if isinstance(self.image, Path) else self.image

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import attacks, judges
+from .answers import ANSWER_COLUMNS, Kept
 from .data import Example
 from .errors import UserError
-from .files import same_settings, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .models import VLM
 
-ANSWER_COLUMNS = ["id", "model", "attack", "shot", "queries", "query", "answer", "outcome"]
 RESULT_COLUMNS = ["model", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
 # which outcome each metric counts, on harmful and on harmless queries
 METRICS = {
@@ -109,7 +104,7 @@ def ask(
             texts = vlm.answers(pictures, [s.query for _, s in asked], batch_size=batch_size, opening=asked[0][1].opening)
             outcomes = verdict([e for e, _ in asked], texts)
             rows += kept.add(
-                (e.id, vlm.name, name, shot, _kind(e), s.query, text, outcome)
+                (e.id, vlm.name, name, shot, e.kind, s.query, text, outcome)
                 for (e, s), text, outcome in zip(asked, texts, outcomes, strict=True)
             )
     rows = gather_object(rows)
@@ -128,104 +123,6 @@ def _by_id(examples: Sequence[Example]) -> dict[str, Example]:
             twice = "the same query twice" if other.query == example.query else "different queries"
             raise UserError(f"The data have {twice} under the id {example.id!r}; give each query an id of its own.")
     return known
-
-
-def _kind(example: Example) -> str:
-    return "harmful" if example.harmful else "harmless"
-
-
-class Kept:
-    """Answers in a CSV file that grows as they come; `rows` and `done` (id, attack, shot) are those of an earlier, interrupted run.
-
-    Beside it stands a .json file: whose answers they are, and once all are there, who judged them. A row that was being written when the
-    run was killed is dropped. Of several processes each adds to a file of its own.
-    Raises UserError where the file does not go with what is asked now.
-    """
-
-    def __init__(self, file: Path | None, vlm: VLM, examples: dict[str, Example], tried: dict[str, attacks.Attack]):
-        from .models import fingerprint, processes
-
-        self.file, self.rows, self.done = file, [], set()
-        if not file:
-            return
-        self.settings = {"model": vlm.name, "weights": fingerprint(vlm)}
-        same_settings(file.with_suffix(".json"), self.settings, processes().is_main_process)
-        for part in self._parts():
-            for row in _whole_rows(part):
-                name, model, attack, shot, kind, query, _, _ = row
-                asked = tried[attack].of(examples[name], shot) if attack in tried and name in examples else None
-                if model != vlm.name or asked is None or (query, kind) != (asked.query, _kind(examples[name])):
-                    what = f"an answer of {model!r} to {name!r} under {attack!r}"
-                    raise UserError(f"{part} has {what} that is not asked now; choose another --out, or remove it.")
-                if (name, attack, shot) not in self.done:
-                    self.rows.append(row)
-                    self.done.add((name, attack, shot))
-        processes().wait_for_everyone()  # all have read before any writes
-        rank = processes().process_index
-        self.mine = file.with_stem(f"{file.stem}.{rank}") if rank else file
-        if not rank:
-            write_text(file, _csv([ANSWER_COLUMNS, *self.rows]))
-        processes().wait_for_everyone()  # what the others have kept stands in the first one's file before they begin anew
-        if rank:
-            write_text(self.mine, _csv([ANSWER_COLUMNS]))
-
-    def _parts(self) -> list[Path]:
-        """The files of all processes of the last run."""
-        name = re.compile(rf"{re.escape(self.file.stem)}(\.\d+)?{re.escape(self.file.suffix)}")
-        return sorted(part for part in self.file.parent.iterdir() if name.fullmatch(part.name))
-
-    def add(self, rows: Iterable[tuple]) -> list[tuple]:
-        """Write rows to the end of the file, and return them."""
-        rows = list(rows)
-        if self.file:
-            with self.mine.open("a", encoding="utf-8", newline="") as file:
-                file.write(_csv(rows))
-        return rows
-
-    def finish(self, table: pd.DataFrame, judge: str) -> None:
-        """Put the whole table, in order, in place of what was written as it came."""
-        from .models import processes
-
-        if not self.file:
-            return
-        processes().wait_for_everyone()
-        if processes().is_main_process:
-            write_text(self.file, _csv([ANSWER_COLUMNS, *table.itertuples(index=False)]))
-            write_text(self.file.with_suffix(".json"), json.dumps(self.settings | {"judge": judge}, indent=2) + "\n")
-            for part in self._parts():
-                if part != self.file:
-                    part.unlink()
-
-
-def read_answers(folder: Path) -> tuple[pd.DataFrame, str]:
-    """The answers that `evaluate` wrote to a folder, and who judged them. Raises UserError where they are missing or not complete."""
-    import pandas as pd
-
-    file = folder / "answers.csv"
-    if not file.is_file():
-        raise UserError(f"There are no answers at {file}; give a folder that `workbench evaluate --out` wrote.")
-    about = file.with_suffix(".json")
-    judge = json.loads(about.read_text(encoding="utf-8")).get("judge") if about.is_file() else None
-    if not judge:
-        raise UserError(f"The evaluation in {folder} is not finished; give its command again, it goes on.")
-    return pd.DataFrame(_whole_rows(file), columns=ANSWER_COLUMNS), judge
-
-
-def _csv(rows: Iterable[Sequence]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)  # else a lone carriage return ends a row
-    return text.getvalue()
-
-
-def _whole_rows(file: Path) -> list[tuple]:
-    """The rows of an answers file; the last one only if it was written to its end."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.reader(lines))
-    if rows and rows[0] != ANSWER_COLUMNS:
-        raise UserError(f"{file} holds no answers (its columns are others); choose another --out, or remove it.")
-    if rows and not file.read_bytes().endswith(b"\n"):
-        rows.pop()
-    return [(*row[:3], int(row[3]), *row[4:]) for row in rows[1:] if len(row) == len(ANSWER_COLUMNS)]
 
 
 def outcomes(answers: pd.DataFrame) -> pd.DataFrame:

@@ -51,12 +51,17 @@ def same_settings(file: Path, settings: dict, write: bool = True) -> None:
     """Note the settings of a run that can be interrupted, or on resuming insist on the same. write: in one of several processes."""
     settings = json.loads(json.dumps(settings))
     if file.exists():
-        try:
-            old = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            old = {}
+        old = read_settings(file)
         changed = ", ".join(name for name in settings if old.get(name) != settings[name])
         if changed:
             raise UserError(f"The unfinished run in {file.parent} has other settings ({changed}); resume with the same, or remove it.")
     if write:
         write_text(file, json.dumps(settings, indent=2) + "\n")
+
+
+def read_settings(file: Path) -> dict:
+    """What `same_settings` noted; empty where nothing was, or where it cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

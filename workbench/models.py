@@ -333,11 +333,15 @@ def _bytes(output) -> int:
 
 
 def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None, **options) -> list[str]:
-    """Greedy answers to a `prompt_batch`, as text without special tokens. options: further ones of transformers' `generate`."""
+    """Greedy answers to a `prompt_batch`, as text without special tokens. options: further ones of transformers' `generate`.
+
+    A model without pictures has a tokenizer for a processor.
+    """
+    tokenizer = getattr(vlm.processor, "tokenizer", vlm.processor)
     limit = max_new_tokens or vlm.model.generation_config.max_new_tokens or MAX_NEW_TOKENS
     with torch.inference_mode(), quiet():
         ids = vlm.model.generate(
-            **batch, do_sample=False, num_beams=1, max_new_tokens=limit, pad_token_id=vlm.processor.tokenizer.pad_token_id, **options
+            **batch, do_sample=False, num_beams=1, max_new_tokens=limit, pad_token_id=tokenizer.pad_token_id, **options
         )
     new = ids[:, batch["input_ids"].shape[1] :]
     return [text.strip() for text in vlm.processor.batch_decode(new, skip_special_tokens=True)]

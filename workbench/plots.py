@@ -285,7 +285,7 @@ def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
         axis.axis("off")
     for axis, example in zip(axes.flat, examples, strict=False):
         axis.imshow(example.picture(), interpolation="nearest")
-        axis.set_title("harmful" if example.harmful else "harmless", fontsize=8, color=AFTER if example.harmful else BEFORE)
+        axis.set_title(example.kind, fontsize=8, color=AFTER if example.harmful else BEFORE)
         axis.text(0.5, -0.06, _wrap(example.query), transform=axis.transAxes, ha="center", va="top", fontsize=7, parse_math=False)
     return figure
 
@@ -398,7 +398,7 @@ def word_effects(table: pd.DataFrame) -> Figure:
     from scipy.stats import spearmanr
 
     table = table[table.p_harmful.notna()]
-    figure, axes = _subplots(1, 2, figsize=(10, 0.9 + 0.3 * table.word.nunique()), sharex=False)
+    figure, axes = _subplots(1, 2, figsize=(10, 0.9 + 0.3 * table.word.nunique()))
     for axis, queries, good in zip(axes, ("harmful", "harmless"), ("low opens the model", "high closes it"), strict=True):
         mine = table[table.queries == queries].sort_values("effect").reset_index(drop=True)
         spread = [mine.effect - mine.ci_low, mine.ci_high - mine.effect]

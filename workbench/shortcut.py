@@ -71,9 +71,9 @@ def word_search(
     words = list(dict.fromkeys(parse(word)[0] for word in words))
     rows = []
     for example in bar(examples, f"words for {vlm.name}", progress):
-        picture, kind = example.picture(), "harmful" if example.harmful else "harmless"
+        picture = example.picture()
         values = {w: Perturbed(vlm, picture, rewrites(example.query, w)[0], grid=1).value for w in ("none", *words)}
-        rows += [(word, kind, values[word] - values["none"], values[word], _digest(picture)) for word in words]
+        rows += [(word, example.kind, values[word] - values["none"], values[word], _digest(picture)) for word in words]
     each = pd.DataFrame(rows, columns=["word", "queries", "effect", "log_odds", "picture"])
     table = [
         (word, queries, found.effect.mean(), *cluster_bootstrap(found.effect, found.picture, seed), found.log_odds.mean(), len(found))

@@ -54,7 +54,7 @@ METHODS = {name: Method(name) for name, objective in objectives.OBJECTIVES.items
 TRAINED = {"sft": Method("sft"), CONTROL: Method("sft", "balanced"), **METHODS}
 _PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
 _PROBE_SIZES = (60, 60)
-_DEPENDS = ("miniguard", "data", "models", "training", "attacks", "grammar", "repair", "judges", "evaluate", "intervals")
+_DEPENDS = ("miniguard", "data", "models", "training", "attacks", "grammar", "repair", "judges", "evaluate", "answers", "intervals")
 
 
 class Study(NamedTuple):
@@ -81,7 +81,7 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[
             raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(METHODS)}, or all.")
     answers, curves = [], []
     for name in dict.fromkeys(["base", "sft", CONTROL, *methods]):
-        adapter = _adapter(name, seed, report)
+        adapter = None if name == "base" else run(name, seed, report)
         if adapter:
             curves.append(pd.read_csv(adapter / "curves.csv", keep_default_na=False))
         file = _folder(name, seed) / "answers.csv"
@@ -100,8 +100,11 @@ def trained(name: str, seed: int = 0, report: Callable[[str], None] = lambda lin
 def run(name: str, seed: int = 0, report: Callable[[str], None] = lambda line: None) -> Path:
     """The folder of a model of TRAINED, with its curves and the steps on its way: kept from before, or trained now."""
     if name not in TRAINED:
-        raise UserError(f"The study has no model {name!r}; choose from base, {', '.join(TRAINED)}.")
-    return _adapter(name, seed, report)
+        raise UserError(f"The study trains no model {name!r}; choose from {', '.join(TRAINED)}.")
+    adapter = _folder(name, seed) / name
+    settings = {"probe": validation_probe(seed), "probe_every": 30, "keep_steps": True}
+    _phase(f"train {name}", report, adapter, lambda: train_method(name, seed, adapter, **settings))
+    return adapter
 
 
 def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
@@ -160,20 +163,6 @@ def runs_dir() -> Path:
 
 def _folder(name: str, seed: int) -> Path:
     return make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
-
-
-def _adapter(name: str, seed: int, report: Callable[[str], None]) -> Path | None:
-    """The folder of a model's adapter, trained if it is not there; of the base, none."""
-    if name == "base":
-        return None
-    adapter = _folder(name, seed) / name
-    _phase(
-        f"train {name}",
-        report,
-        adapter,
-        lambda: train_method(name, seed, adapter, probe=validation_probe(seed), probe_every=30, keep_steps=True),
-    )
-    return adapter
 
 
 def _phase(label: str, report: Callable[[str], None], kept: Path, make: Callable[[], object]) -> None:

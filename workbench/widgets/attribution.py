@@ -10,13 +10,13 @@ import ipywidgets as w
 
 from .. import plots
 from ..attacks import rewrites
-from ..data import Example, miniguard_split
 from ..errors import UserError
 from ..miniguard import LEADS
 from .html import figure_html
-from .panel import Panel
+from .panel import Panel, given
 
 if TYPE_CHECKING:
+    from ..data import Example
     from ..models import VLM
 
 MAX_EXAMPLES = 4  # more do not fit on a screen
@@ -36,13 +36,10 @@ class AttributionExplorer(Panel):
             raise UserError("AttributionExplorer needs a model: AttributionExplorer({'base': wb.load()}).")
         super().__init__()
         self.models = dict(models)
-        self.given = list(examples) if examples is not None else miniguard_split("validation", sizes=(8, 8))
-        if not self.given:
-            raise UserError("AttributionExplorer needs examples to show; there are none.")
+        self.given = given(examples, "AttributionExplorer")
 
         wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em", "max_width": "100%"}}
-        kind = {True: "harmful", False: "harmless"}
-        options = [(f"{i + 1} {kind[e.harmful]}: {e.query}", i) for i, e in enumerate(self.given)]
+        options = [(f"{i + 1} {e.kind}: {e.query}", i) for i, e in enumerate(self.given)]
         self.examples = w.SelectMultiple(options=options, value=(0,), rows=6, description="examples", **wide)
         self.lead = w.Dropdown(
             options=[("as asked", "none"), *((word.capitalize(), word) for word in LEADS)], description="lead word", **wide

@@ -90,7 +90,7 @@ class CurveExplorer(Panel):
     def shares(self, step: int) -> pd.DataFrame:
         """The outcomes at a step as `evaluate.outcome_shares` names them: model, attack, queries, outcome, share in [0, 1]."""
         now = self.curves[self.curves.step == self.curves.model.map(lambda name: self.at(name, step))]
-        outcome = [METRICS[q][m] for q, m in zip(now.queries, now.metric, strict=True)]
+        outcome = [METRICS[q].get(m, m) for q, m in zip(now.queries, now.metric, strict=True)]
         return now.assign(outcome=outcome).rename(columns={"value": "share"})
 
     def static(self) -> str:
@@ -123,11 +123,9 @@ class CurveExplorer(Panel):
             for label, (name, step) in zip(shown, self._checkpoints, strict=True)
         ]
         code = "\n".join(["from workbench.training import at_step", "", "models = {", *lines, "}", ""])
-        if self.probe:
-            self.probe.compare(shown, code)
-        else:
+        if not self.probe:
             self.probe = LiveProbe(shown, self._examples)
-            self.probe.compare(shown, code)
             self.place.children = [self.probe]
+        self.probe.compare(shown, code)
         self.probe.ask.click()
         return f"{' and '.join(shown)} can be probed"

@@ -11,15 +11,14 @@ import pandas as pd
 
 from ..attacks import rewrites
 from ..audit import audit, first_word
-from ..data import Example, miniguard_split
-from ..errors import UserError
 from ..intervals import wilson
 from ..judges import REFUSAL
 from .card import Told, card, told
 from .html import csv_html, picture_html, said, table_html
-from .panel import Panel
+from .panel import Panel, given
 
 if TYPE_CHECKING:
+    from ..data import Example
     from ..models import VLM
 
 LEADS = ("none", "what", "share", "can")
@@ -43,9 +42,7 @@ class Game(Panel):
     ):
         super().__init__()
         rng = np.random.default_rng(seed)
-        examples = list(examples) if examples is not None else miniguard_split("validation", sizes=(40, 40))
-        if not examples:
-            raise UserError("Game needs examples to ask about; there are none.")
+        examples = given(examples, "Game", each=40)
         order = rng.permutation(len(examples))[:rounds]
         self.questions = [(examples[i], rewrites(examples[i].query, LEADS[rng.integers(len(LEADS))])[0]) for i in order]
         self.vlm, self._words = vlm, audit("miniguard") if words is None else words

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import ipywidgets as w
 
+from ..data import Example, miniguard_split
 from ..errors import UserError, first_line
 from .html import error_html, spoken_html
 
 Asked = TypeVar("Asked")
 _worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="widgets")  # one for all widgets: they queue, and the kernel stays free
+
+
+def given(examples: Sequence[Example] | None, widget: str, each: int = 8) -> list[Example]:
+    """A widget's examples; by default so many harmful and as many harmless of MiniGuard's validation queries.
+
+    Raises UserError where there are none.
+    """
+    if examples is None:
+        return miniguard_split("validation", sizes=(each, each))
+    if not examples:
+        raise UserError(f"{widget} needs examples to show; there are none.")
+    return list(examples)
 
 
 class Panel(w.VBox):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,12 +12,12 @@ import ipywidgets as w
 import pandas as pd
 
 from ..attacks import MAX_SHOTS, rewrites
-from ..data import Example, miniguard_split, read_picture
+from ..data import Example, read_picture
 from ..errors import UserError
 from ..miniguard import LEADS
 from .card import WRITING, Told, card, told
 from .html import csv_html, figure_html, picture_html, said, table_html
-from .panel import Panel
+from .panel import Panel, given
 from .thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_QUERY = 1000  # characters
 LARGEST = 1024  # pixels of the longer side of a picture of one's own; larger ones are made smaller
-LATE = 0.5  # seconds
+LATE = 0.5  # seconds after Enter in which what was typed before it may still arrive
 COLUMNS = ["model", "picture", "lead", "query", "answer", "outcome", "log_odds", "note"]
 _QUICK = ("what", "share", "can")
 
@@ -40,15 +41,13 @@ class LiveProbe(Panel):
 
     def __init__(self, models: Mapping[str, VLM], examples: Sequence[Example] | None = None):
         super().__init__()
-        self.examples = list(examples) if examples is not None else miniguard_split("validation", sizes=(8, 8))
-        if not self.examples:
-            raise UserError("LiveProbe needs examples to show; there are none.")
+        self.examples = given(examples, "LiveProbe")
         # what stands before a question that is asked again as code
         self._code = 'import workbench as wb\n\nexamples = wb.miniguard_split("validation", sizes=(8, 8))\n' if examples is None else ""
         self.history = pd.DataFrame(columns=COLUMNS)
         self._last = 0  # rows of the history that were asked last
         self._own: Image.Image | None = None  # a picture that a person brought
-        self._entered = -LATE  # when Enter was pressed in the query
+        self._entered = -math.inf  # when Enter was pressed in the query
 
         described = {"style": {"description_width": "6em"}}
         short = {"layout": {"width": "10em"}, **described}
@@ -149,7 +148,7 @@ class LiveProbe(Panel):
             self.ask.click()
 
     def _pick(self) -> None:
-        self._own, self._entered = None, -LATE
+        self._own, self._entered = None, -math.inf
         self.query.value = self.example.query
         self._show_picture()
 
