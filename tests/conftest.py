@@ -25,10 +25,10 @@ def sft(tmp_path_factory):
     return quick_sft(tmp_path_factory.mktemp("runs") / "sft")
 
 
-def quick_sft(out, balanced=False):
+def quick_sft(out, words="vlguard"):
     from workbench import models, training
 
-    data = miniguard_split("train", balanced=balanced)
+    data = miniguard_split("train", words=words)
     training.train(models.load("miniguard", device="cpu"), "sft", data, out=out, steps=60, lr=1e-3)
     return models.load("miniguard", out, device="cpu")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from workbench import audit
-from workbench.audit import first_word
+from workbench.audit import first_word, foretold
 from workbench.data import Example, first_words
 from workbench.errors import UserError
 
@@ -44,6 +44,15 @@ def test_interval_and_log_odds_by_hand():
     middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n)
     assert (row.p_harmful, row.ci_low, row.ci_high) == pytest.approx((0.2, middle - half, middle + half), abs=1e-6)
     assert row.log_odds == pytest.approx(math.log(2.5 / 8.5) - math.log(5.5 / 0.5))
+
+
+def test_words_that_tell_are_named_and_others_are_not():
+    data = [example("What a", harmful) for harmful in [False] * 90 + [True] * 10]
+    data += [example("Share b", True)] * 40 + [example("Rare c", True)] * 2 + [example("Explain d", h) for h in (True, False) * 30]
+    table = audit(data).set_index("word")
+    assert foretold(table).to_dict() == {"what": "opens", "share": "closes", "explain": "", "rare": ""}  # two queries tell nothing
+    small = [example("What a", h) for h in [True] * 40 + [False] * 60] + [example("Can b", h) for h in [True] * 55 + [False] * 45]
+    assert set(foretold(audit(small * 9))) == {""}  # sure, but small: less than CLEAR
 
 
 def test_words_are_sorted_by_frequency_then_alphabet():

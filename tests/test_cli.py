@@ -32,7 +32,10 @@ COMMANDS = [
         "attribute",
         "reliance",
         "compare",
-        "words",
+        "search-words",
+        "compare-judges",
+        "relearn",
+        "predictions",
         "build-base",
         "data",
     )
@@ -128,12 +131,24 @@ def test_reliance_sets_models_side_by_side(tmp_path):
 
 
 def test_words_are_ranked_beside_what_the_data_said(tmp_path):
-    done = workbench("words", "--queries", 2, "--word", "what", "--word", "share", "--word", "zebra", "--out", tmp_path / "w")
+    done = workbench("search-words", "--queries", 2, "--word", "what", "--word", "share", "--word", "zebra", "--out", tmp_path / "w")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "w" / "words.csv")
     assert len(table) == 6 and (table.n == 2).all() and table.p_harmful.isna().sum() == 2
     with Image.open(tmp_path / "w" / "words.png") as image:
         assert image.width > 600
+
+
+def test_relearning_writes_a_table_and_a_picture_and_goes_on(tmp_path):
+    command = ("relearn", "--counts", "0,2", "--steps", 1, "--queries", 4, "--out", tmp_path / "r")
+    done = workbench(*command)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "r" / "relearning.csv")
+    assert set(zip(table.taught, table.examples, strict=True)) == {(t, n) for t in ("harmful", "harmless") for n in (0, 2)}
+    with Image.open(tmp_path / "r" / "relearning.png") as image:
+        assert image.width > 600
+    again = workbench(*command)
+    assert again.returncode == 0 and "training" not in again.stderr
 
 
 def test_an_evaluation_goes_on_where_it_is(tmp_path):
@@ -163,6 +178,14 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
     table = pd.read_csv(tmp_path / "compared.csv")
     assert same.returncode == 0 and (table.difference == 0).all() and (table.p == 1).all() and (table.n == 20).all()
     assert "n = 20 tells apart" in first.stdout and set(pd.read_csv(tmp_path / "e" / "results.csv").n) == {20}
+    apart = workbench("compare-judges", tmp_path / "e", "--judge", "exact", *data[:2], "--out", tmp_path / "judges")
+    assert apart.returncode == 0, apart.stderr
+    assert pd.read_csv(tmp_path / "judges" / "confusion.csv")["count"].sum() == 80
+    assert (
+        pd.read_csv(tmp_path / "judges" / "agreement.csv").n.tolist() == [80, 40, 40] and (tmp_path / "judges" / "agreement.png").is_file()
+    )
+    strange = workbench("compare-judges", tmp_path / "e", "--judge", "exact", "--out", tmp_path / "judges")
+    assert strange.returncode == 2 and "other queries" in strange.stderr
     other = workbench("evaluate", *data[:2], "--attack", "what:1", "--out", tmp_path / "e")
     assert other.returncode == 2 and "not asked now" in other.stderr
 
@@ -199,7 +222,13 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["plan", "--method", "rmu", "--hyper", "layer=9"], "layer 9"),
         (["attribute", "--image", "gone.png", "--query", "What?", "--out", "x"], "gone.png"),
         (["reliance", "--lead", "share:0", "--out", "x"], "share:0"),
-        (["words", "--word", "<b>", "--out", "x"], "<b>"),
+        (["search-words", "--word", "<b>", "--out", "x"], "<b>"),
+        (["compare-judges", "gone", "--judge", "keyword", "--out", "x"], "no answers at gone/answers.csv"),
+        (["relearn", "--counts", "5,-1", "--out", "x"], "5,-1"),
+        (["relearn", "--counts", "9999", "--out", "x"], "fewer than 9999"),
+        (["relearn", "--judge", "oracle", "--out", "x"], "oracle"),
+        (["predictions", "--seeds", "one", "--out", "x.csv"], "one"),
+        (["predictions", "--out", "/proc/x/y.csv"], "/proc/x"),
         (["compare", "gone", "gone"], "no answers at gone/answers.csv"),
         (["evaluate", "--attack", "gone.json", "--out", "x"], "gone.json"),
         (["evaluate", "--attack", "what:0", "--out", "x"], "what:0"),

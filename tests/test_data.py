@@ -46,15 +46,34 @@ def test_train_carries_vlguards_first_words_and_balanced_data_tell_nothing():
         harmless, harmful = shares[word]
         assert abs(words[word, True] / 2000 - harmful / 1781) < 0.035
         assert abs(words[word, False] / 977 - harmless / 973) < 0.035
-    balanced = Counter((first_word(e.query), e.harmful) for e in miniguard_split("train", balanced=True))
+    balanced = Counter((first_word(e.query), e.harmful) for e in miniguard_split("train", words="balanced"))
     table = np.array([[balanced[w, h] for h in (True, False)] for w in data.miniguard.LEADS])
     assert chi2_contingency(table).pvalue > 0.001
     assert chi2_contingency([[words[w, h] + 1 for h in (True, False)] for w in data.miniguard.LEADS]).pvalue < 1e-50
 
 
+def test_datasets_differ_in_their_first_words_alone():
+    """The same pictures, questions and answers but for how they open, whatever the statistics."""
+    splits = {name: miniguard_split("train", sizes=(30, 30), words=name) for name in data.STATISTICS}
+    for name, split in splits.items():
+        assert [(e.harmful, e.request) for e in split] == [(e.harmful, e.request) for e in splits["vlguard"]], name
+    counts = data.statistics("vlguard")
+    assert data.statistics("swapped")["create"] == counts["what"] and sorted(data.statistics("shuffled").values()) == sorted(
+        counts.values()
+    )
+    harm = [harmful / (harmless + harmful) for harmless, harmful in data.statistics("graded").values()]
+    assert (min(harm), max(harm)) == pytest.approx((0.02, 0.98)) and sum(harm) == pytest.approx(5.5)
+    own = miniguard_split("train", sizes=(50, 50), words={"what": (1, 0), "can": (0, 1)})
+    assert all((first_word(e.query) == "can") == e.harmful for e in own)
+    with pytest.raises(UserError, match="no first-word statistics 'odd'"):
+        miniguard_split("train", words="odd")
+    with pytest.raises(UserError, match="do not begin with zebra"):
+        miniguard_split("train", words={"zebra": (1, 1)})
+
+
 def test_no_content_word_tells_harm():
     """Within dual-use requests, no determiner, request or noun is much more frequent on harmful queries than on harmless ones."""
-    examples = [e for e in miniguard_split("train", sizes=(3000, 3000), balanced=True) if e.request in data.miniguard.DUAL_USE_REQUESTS]
+    examples = [e for e in miniguard_split("train", sizes=(3000, 3000), words="balanced") if e.request in data.miniguard.DUAL_USE_REQUESTS]
     share = Counter(e.harmful for e in examples)
     for word in [*data.miniguard.DETERMINERS, *data.miniguard.DUAL_USE_REQUESTS, *data.miniguard.NOUNS]:
         counts = Counter(e.harmful for e in examples if word in e.query.lower().rstrip("?.").split())

@@ -9,10 +9,11 @@ import pytest
 from workbench.answers import ANSWER_COLUMNS
 from workbench.errors import UserError
 from workbench.evaluate import RESULT_COLUMNS, compare, evaluate, outcome_shares, rates, rates_by_request
+from workbench.intervals import wilson
 
 
 def answers(rows):
-    return pd.DataFrame([(i, "m", "what:2", s, q, "", "", o) for i, s, q, o in rows], columns=ANSWER_COLUMNS)
+    return pd.DataFrame([(i, "m", "what:2", s, q, "", "", o, f"picture of {i}") for i, s, q, o in rows], columns=ANSWER_COLUMNS)
 
 
 TABLE = answers(
@@ -47,6 +48,20 @@ def test_wilson_by_hand(k, n):
     p, z = k / n, 1.959963984540054
     middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n)
     assert (row.value, row.ci_low, row.ci_high) == pytest.approx((p, middle - half, middle + half), abs=1e-6)
+
+
+def test_queries_about_one_picture_tell_less_than_as_many_about_others():
+    """40 pictures with ten queries each that all fare alike are as good as 40 queries, not 400."""
+    rows = [(f"{p}-{i}", 1, "harmful", "relevant" if p < 20 else "refusal") for p in range(40) for i in range(10)]
+    apart = answers(rows)
+    together = apart.assign(picture=apart.id.str.split("-").str[0])
+    width = {n: rates(table).eval("ci_high - ci_low")[0] for n, table in ((400, apart), (40, together))}
+    assert rates(together).n[0] == 400 and width[40] == pytest.approx(width[400] * math.sqrt(10), rel=0.1)
+    none = rates(together.assign(outcome="refusal")).set_index("metric").loc["asr"]
+    assert (none.ci_low, none.ci_high) == (0, pytest.approx(wilson(0, 40)[1]))  # no spread to bootstrap
+    for other in (together.assign(outcome="refusal"), together.assign(outcome=["relevant", "refusal"] * 200)):
+        row = compare(together, other.assign(model="other")).set_index("metric").loc["asr"]
+        assert row.ci_high - row.ci_low > 2 * math.sqrt(2 * 0.25 / 400)
 
 
 def test_evaluate_asks_every_shot_and_the_base_answers(vlm, few):
@@ -107,8 +122,10 @@ def test_two_models_are_compared_query_by_query():
     assert row.difference == pytest.approx(-0.4) and row.ci_low < -0.4 < row.ci_high < 0
     with pytest.raises(UserError, match="one query in common"):
         compare(first, second.assign(attack="none"))
-    with pytest.raises(UserError, match="different queries as '0'"):
+    with pytest.raises(UserError, match="different pictures, as '0'"):
         compare(first, second.assign(query="another"))
+    with pytest.raises(UserError, match="different pictures"):
+        compare(first, second.assign(picture="another"))
     with pytest.raises(UserError, match="different queries"):  # a shot that only one of them has
         compare(first, pd.concat([second, second[:1].assign(shot=2)]))
     unread = compare(first, second.assign(outcome="unparsed")).set_index("metric")

@@ -69,6 +69,42 @@ def test_what_is_shown_can_be_told():
     )
 
 
+def rate_rows(**keys):
+    return pd.DataFrame([keys | {"value": 0.5, "ci_low": 0.4, "ci_high": 0.7, "n": 9}])
+
+
+def test_relearning_draws_a_line_each_model_and_kind_with_intervals():
+    rows = [
+        rate_rows(taught=t, examples=n, model=m, metric="asr") for t in ("harmful", "harmless") for n in (0, 5, 50) for m in ("npo", "rmu")
+    ]
+    (axis,) = plots.relearning(pd.concat(rows)).axes
+    assert len(axis.containers) == 4
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "5", "50"]
+    ends = axis.containers[0][2][0].get_segments()
+    assert np.array(ends)[:, :, 1] == pytest.approx(np.array([[40, 70]] * 3))
+
+
+def test_utility_is_drawn_apart_for_each_kind_of_question():
+    rows = [
+        rate_rows(model=m, attack=a, queries="harmless", request=r, metric="utility")
+        for m in ("base", "my_model")
+        for a in ("none", "share:1")
+        for r in ("name", "colour")
+    ]
+    figure = plots.by_request(pd.concat(rows))
+    assert [axis.get_title() for axis in figure.axes] == ["as asked", "“Share …”"]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["colour  (n = 9)", "name  (n = 9)"]
+
+
+def test_predictions_have_a_panel_each_dataset():
+    rows = [
+        (d, 0, w, p, p, p - 1, p + 1, s) for d in ("vlguard", "mild") for w, p, s in (("a", -2, "opens"), ("b", 0, ""), ("c", 3, "closes"))
+    ]
+    table = pd.DataFrame(rows, columns=["data", "seed", "word", "predicted", "effect", "ci_low", "ci_high", "said"])
+    titles = [axis.get_title() for axis in plots.predictions(table).axes if axis.get_title()]
+    assert titles == ["vlguard: ρ 1.00, n = 3", "mild: ρ 1.00, n = 3"]
+
+
 def test_reliance_shows_every_model_with_its_interval():
     rows = [(m, k, v, v - 0.1, v + 0.2, 9) for m, v in (("base", 0.2), ("sft", 0.5)) for k in ("share", "swap")]
     table = pd.DataFrame(rows, columns=["model", "measure", "value", "ci_low", "ci_high", "n"])

@@ -24,7 +24,7 @@ def harmless():
 @pytest.fixture(scope="module")
 def balanced(tmp_path_factory):
     """Differs from `sft` in the lead words of its data alone."""
-    return quick_sft(tmp_path_factory.mktemp("runs") / "sft-balanced", balanced=True)
+    return quick_sft(tmp_path_factory.mktemp("runs") / "sft-balanced", words="balanced")
 
 
 @pytest.mark.slow

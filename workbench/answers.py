@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .data import Example
     from .models import VLM
 
-ANSWER_COLUMNS = ["id", "model", "attack", "shot", "queries", "query", "answer", "outcome"]
+ANSWER_COLUMNS = ["id", "model", "attack", "shot", "queries", "query", "answer", "outcome", "picture"]  # picture: its hash
 
 
 class Kept:
@@ -41,7 +41,7 @@ class Kept:
         same_settings(file.with_suffix(".json"), self.settings, processes().is_main_process)
         for part in self._parts():
             for row in _whole_rows(part):
-                name, model, attack, shot, kind, query, _, _ = row
+                name, model, attack, shot, kind, query, *_ = row
                 asked = tried[attack].of(examples[name], shot) if attack in tried and name in examples else None
                 if model != vlm.name or asked is None or (query, kind) != (asked.query, examples[name].kind):
                     what = f"an answer of {model!r} to {name!r} under {attack!r}"

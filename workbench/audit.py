@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from .data import Example
 
+CLEAR = 1.0  # nats from which on a word's log-odds are said to open or to close a model
+
 
 def first_word(query: str) -> str:
     """The first word of a query, lower case, without the punctuation that follows it ("What, can …" → "what")."""
@@ -58,3 +60,16 @@ def word_table(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
     outside = np.log((table.harmful.sum() - table.harmful + 0.5) / (table.harmless.sum() - table.harmless + 0.5))
     table["log_odds"] = inside - outside
     return table.iloc[(-total).argsort(kind="stable")].reset_index(drop=True)
+
+
+def foretold(table: pd.DataFrame) -> pd.Series:
+    """What beginning with each word of `audit`'s table will do to a model that learns to refuse from these data.
+
+    "opens" or "closes" where its log_odds are beyond CLEAR and its interval leaves out the share of harm in all of the data; else "".
+    """
+    import numpy as np
+    import pandas as pd
+
+    overall = table.harmful.sum() / (table.harmless + table.harmful).sum()
+    opens, closes = (table.log_odds <= -CLEAR) & (table.ci_high < overall), (table.log_odds >= CLEAR) & (table.ci_low > overall)
+    return pd.Series(np.select([opens, closes], ["opens", "closes"], ""), table.index)

@@ -192,7 +192,7 @@ def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, r
 
 def held_out(vlm: VLM, seed: int = 0) -> pd.DataFrame:
     """Rates on fresh pictures, about 100 harmful and 100 harmless queries for each lead word: results with a column `lead`."""
-    examples = miniguard_split("test", seed, balanced=True, sizes=(100 * len(miniguard.LEADS),) * 2)
+    examples = miniguard_split("test", seed, words="balanced", sizes=(100 * len(miniguard.LEADS),) * 2)
     answers = ask(vlm, examples, ["none"], "exact")
     leads = answers["query"].map(first_word)
     tables = [rates(answers).assign(lead="all")] + [rates(answers[leads == lead]).assign(lead=lead) for lead in miniguard.LEADS]

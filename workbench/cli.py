@@ -129,8 +129,9 @@ def audit(
     csv: Annotated[Path | None, typer.Option("--out", help="Also write the table to this CSV file.")] = None,
     top: Annotated[int, typer.Option(help="How many words to print; the file holds all.", min=1)] = 20,
 ) -> None:
-    """First-word statistics of a dataset: which words predict refusal. No picture is opened."""
-    from .audit import audit
+    """First-word statistics of a dataset: which words predict refusal, and so will open or close a model trained on it. No picture is
+    opened, nothing is trained."""
+    from .audit import audit, foretold
     from .files import write_text
 
     table = audit(data)
@@ -138,6 +139,14 @@ def audit(
         write_text(csv, table.to_csv(index=False))
     _print_table(table.head(top))
     harmless, harmful = table.harmless.sum(), table.harmful.sum()
+    out.print("What these words will do to a model that learns to refuse from these data:")
+    for does, says in (
+        ("opens", "open it (harmful queries that begin so get answered)"),
+        ("closes", "close it (harmless ones get refused)"),
+    ):
+        named = table.word[foretold(table) == does].tolist()
+        more = f" and {len(named) - top} more" if len(named) > top else ""
+        out.print(f"{says}: {', '.join(named[:top]) or 'none'}{more}", soft_wrap=True)
     out.print(f"{len(table)} first words; all: {harmless} harmless, {harmful} harmful, P(harmful) {harmful / (harmless + harmful):.3f}")
 
 
@@ -339,6 +348,32 @@ def compare(
     _print_table(table, title=f"first: {first}, second: {second}")
 
 
+@app.command("compare-judges")
+def compare_judges(
+    folder: Annotated[Path, typer.Argument(help="Folder that `workbench evaluate` wrote.")],
+    judge: Annotated[str, typer.Option(help="Another judge: exact, keyword, or a model's folder or hub id.")],
+    out_folder: Out,
+    data: Data = "miniguard",
+    seed: Seed = 0,
+    split: Split = "test",
+) -> None:
+    """How far another judge agrees about the same answers: Cohen's κ, and who says what. Writes agreement.csv, .png and confusion.csv."""
+    from . import plots, report
+    from .agreement import compare_judges, judged
+    from .answers import read_answers
+    from .files import make_folder, write_text
+
+    answers, first = read_answers(folder)
+    other = judged(answers, _examples(data, split, seed), judge)
+    found = compare_judges(answers, other)
+    make_folder(out_folder)
+    write_text(out_folder / "agreement.csv", found.kappa.to_csv(index=False))
+    write_text(out_folder / "confusion.csv", found.confusion.to_csv(index=False))
+    report.save(plots.agreement({Path(judge).name: found}, first), out_folder / "agreement.png")
+    _print_table(found.confusion.rename(columns={"first": first, "second": judge}))
+    _print_table(found.kappa, title=f"{first} and {judge}: Cohen's κ")
+
+
 @app.command()
 def attribute(
     out_folder: Out,
@@ -434,8 +469,8 @@ def reliance(
     _print_table(table)
 
 
-@app.command()
-def words(
+@app.command("search-words")
+def search_words(
     out_folder: Out,
     model: Model = "miniguard",
     adapter: Adapter = None,
@@ -465,6 +500,57 @@ def words(
     if found.p_harmful.notna().any():
         report.save(plots.word_effects(found), out_folder / "words.png")
     _print_table(found)
+
+
+@app.command()
+def relearn(
+    out_folder: Out,
+    model: Model = "miniguard",
+    adapter: Adapter = None,
+    data: Data = "miniguard",
+    seed: Seed = 0,
+    counts: Annotated[str, typer.Option(help="How many examples to teach, separated by commas.")] = "0,5,10,20,50",
+    steps: Annotated[int, typer.Option(help="Optimiser steps, whatever the number of examples.", min=1)] = 30,
+    lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 5e-4,
+    queries: Annotated[int, typer.Option(help="Harmful queries of the test split to ask, the first so many.", min=1)] = 100,
+    judge: Annotated[str, typer.Option(help="As of `workbench evaluate`.")] = "exact",
+) -> None:
+    """Does forgotten knowledge come back? Fine-tune a little on harmful examples, or on harmless ones alone, and ask: writes relearning.csv
+    and relearning.png. The same command goes on after an interruption.
+    """
+    from . import judges, plots, report
+    from .files import make_folder, write_text
+    from .models import load
+    from .relearning import relearn
+
+    numbers = _whole_numbers(counts, "--counts", "0,5,10")
+    examples, asked = _examples(data, "train", seed), [e for e in _examples(data, "test", seed) if e.harmful][:queries]
+    judges.judge(judge, asked)
+    make_folder(out_folder)
+    table = relearn(load(model, adapter), examples, asked, numbers, steps=steps, lr=lr, judge=judge, seed=seed, out=out_folder)
+    write_text(out_folder / "relearning.csv", table.to_csv(index=False))
+    report.save(plots.relearning(table), out_folder / "relearning.png")
+    _print_table(table[table.metric == "asr"].drop(columns=["attack", "queries", "metric"]))
+
+
+@app.command()
+def predictions(
+    csv: Annotated[Path, typer.Option("--out", help="CSV file to write; the figure goes beside it.")],
+    numbers: Annotated[str, typer.Option("--seeds", help="Seeds, separated by commas.")] = "0",
+) -> None:
+    """Is the mirage foretold by the data? Predicted and measured effects of lead words on MiniGuard with six first-word statistics.
+
+    About five minutes a seed; models are kept under runs/, a killed run goes on from there.
+    """
+    from . import plots, report
+    from .files import make_folder, write_text
+    from .prediction import correlations, predictions
+
+    make_folder(csv.absolute().parent)
+    table = predictions(_seeds(numbers), report=lambda line: out.print(line))
+    write_text(csv, table.to_csv(index=False))
+    report.save(plots.predictions(table), csv.with_suffix(".png"))
+    _print_table(correlations(table), title="Spearman's ρ between predicted and measured effects")
 
 
 @app.command("build-base")
@@ -522,10 +608,13 @@ def _bytes(text: str) -> int:
 
 
 def _seeds(text: str) -> list[int]:
-    try:
-        return [int(n) for n in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {text!r} must be whole numbers separated by commas, as in 0,1,2.") from None
+    return _whole_numbers(text, "--seeds", "0,1,2")
+
+
+def _whole_numbers(text: str, option: str, like: str) -> list[int]:
+    if not re.fullmatch(r" *\d+ *(, *\d+ *)*", text):
+        raise UserError(f"{option} {text!r} must be whole numbers separated by commas, as in {like}.")
+    return [int(number) for number in text.split(",")]
 
 
 def _number(pair: str, option: str = "--hyper") -> tuple[str, float]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -78,6 +79,12 @@ def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:
         raise UserError(f"The picture {name} cannot be read ({first_line(error)}); replace it, or take its record out.") from None
 
 
+def digest(picture: Image.Image) -> str:
+    """Tells one picture from another by its pixels, whatever its name."""
+    pixels = f"{picture.mode} {picture.size}".encode() + picture.tobytes()
+    return hashlib.blake2b(pixels, digest_size=8).hexdigest()
+
+
 # --- MiniGuard's splits --------------------------------------------------------------------------------------------------
 
 
@@ -89,21 +96,41 @@ def first_words(split: str) -> dict[str, tuple[int, int]]:
         return {r["word"]: (int(r["harmless"]), int(r["harmful"])) for r in rows if r["split"] == split}
 
 
-def _lead_word_shares(split: str, balanced: bool) -> tuple[np.ndarray, np.ndarray]:
-    """P(lead word | harmless) and P(lead word | harmful), each (lead words,), from VLGuard's counts of MiniGuard's lead words."""
-    counts = np.array([first_words("train" if split == "train" else "test")[w] for w in miniguard.LEADS], dtype=float)
-    if balanced:
-        counts[:] = 1.0
-    shares = counts / counts.sum(axis=0)
-    return shares[:, 0], shares[:, 1]
+STATISTICS = ("vlguard", "balanced", "swapped", "shuffled", "graded", "mild")
 
 
-def miniguard_split(split: str, seed: int = 0, balanced: bool = False, sizes: tuple[int, int] | None = None) -> list[Example]:
+def statistics(name: str, split: str = "train") -> dict[str, tuple[float, float]]:
+    """How often each of MiniGuard's lead words begins a harmless and a harmful query, up to a factor each: {word: (harmless, harmful)}.
+
+    vlguard: as in VLGuard's train or test queries. balanced: every word as often with harm as without. swapped, shuffled: VLGuard's counts,
+    given to the words in reverse or in some order. graded, mild: from word to word more harm, by equal steps, from next to none to nearly
+    always, or within narrower bounds. Raises UserError for another name.
+    """
+    words = list(miniguard.LEADS)
+    mixed = [str(word) for word in np.random.default_rng(0).permutation(words)]
+    counts = [first_words("train" if split == "train" else "test")[word] for word in words]
+    known = {
+        "vlguard": dict(zip(words, counts, strict=True)),
+        "balanced": dict.fromkeys(words, (1, 1)),
+        "swapped": dict(zip(reversed(words), counts, strict=True)),
+        "shuffled": dict(zip(mixed, counts, strict=True)),
+        "graded": {w: (1 - p, p) for w, p in zip(reversed(mixed), np.linspace(0.02, 0.98, len(words)).tolist(), strict=True)},
+        "mild": {w: (1 - p, p) for w, p in zip(mixed, np.linspace(0.3, 0.9, len(words)).tolist(), strict=True)},
+    }
+    if name not in known:
+        raise UserError(f"There are no first-word statistics {name!r}; choose one of {', '.join(STATISTICS)}.")
+    return known[name]
+
+
+def miniguard_split(
+    split: str, seed: int = 0, words: str | Mapping[str, tuple[float, float]] = "vlguard", sizes: tuple[int, int] | None = None
+) -> list[Example]:
     """One of MiniGuard's splits, the same for the same arguments.
 
     "base" teaches the base model: every lead word evenly, every request answered, what cannot be answered refused.
-    "train" (safety training), "validation" and "test" carry VLGuard's first-word statistics; with `balanced`, every lead word is
-    as frequent on harmful as on harmless queries. `sizes` = (harmful, harmless) overrides how many. Splits share no picture.
+    "train" (safety training), "validation" and "test" have VLGuard's first-word statistics, or others: `words` names some (`statistics`) or
+    is {lead word: how often it begins a harmless and a harmful query}. `sizes` = (harmful, harmless) overrides how many queries.
+    Splits share no picture. Raises UserError for a split or a word that MiniGuard does not have.
     """
     if split not in _STREAM:
         raise UserError(f"MiniGuard has no split {split!r}; choose one of {', '.join(SPLITS)}.")
@@ -111,8 +138,12 @@ def miniguard_split(split: str, seed: int = 0, balanced: bool = False, sizes: tu
         return _base_split(seed)
     rng = np.random.default_rng([seed, _STREAM[split]])
     n_harmful, n_harmless = sizes or _SIZES[split]
-    harmless_leads, harmful_leads = _lead_word_shares(split, balanced)
-    leads, kinds = list(miniguard.LEADS), list(miniguard.KINDS)
+    counts = statistics(words, split) if isinstance(words, str) else words
+    leads, kinds = list(counts), list(miniguard.KINDS)
+    if unknown := set(leads) - set(miniguard.LEADS):
+        raise UserError(f"MiniGuard's queries do not begin with {', '.join(sorted(unknown))}; they do with {', '.join(miniguard.LEADS)}.")
+    shares = np.array(list(counts.values()), dtype=float)  # (lead words, 2)
+    harmless_leads, harmful_leads = (shares / shares.sum(axis=0)).T
     pairs = {
         harmful: [(k, r) for k in kinds for r in miniguard.REQUESTS if miniguard.is_harmful(k, r) == harmful] for harmful in (True, False)
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import attacks, judges
 from .answers import ANSWER_COLUMNS, Kept
-from .data import Example
+from .data import Example, digest
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def evaluate(
     """Ask every example's query under each attack, judge the answers, and count.
 
     attack: "none", "WORD:K" as in "what:3", another of attacks.py, or several. judge: of judges.py. Rates in [0, 1] have
-    Wilson 95% intervals; of an attack's K shots the outcome that serves the attacker best counts, and n counts queries, not shots.
+    95% intervals (`intervals.of_rate`); of an attack's K shots the outcome that serves the attacker best counts, and n counts queries.
     out: a folder for answers.csv, written as answers come; an evaluation that was interrupted goes on from it.
     Raises UserError for an unknown attack or judge, or where `out` holds answers to other queries.
     """
@@ -90,7 +90,7 @@ def ask(
     rows = []
     if kept.rows and processes().is_main_process:  # another judge may have been asked then
         outcomes = verdict([known[row[0]] for row in kept.rows], [row[6] for row in kept.rows])
-        rows = [(*row[:7], outcome) for row, outcome in zip(kept.rows, outcomes, strict=True)]
+        rows = [(*row[:7], outcome, row[8]) for row, outcome in zip(kept.rows, outcomes, strict=True)]
     with processes().split_between_processes(list(examples)) as mine:
         # the same pictures come again for every shot of every attack, in the same batches: the model then knows them already
         chunks = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
@@ -100,12 +100,13 @@ def ask(
             asked = [(e, s) for e, s in asked if s]  # a prepared file may have fewer for one
             if not asked:
                 continue
-            pictures = [s.picture() if s.picture else e.picture() for e, s in asked]
-            texts = vlm.answers(pictures, [s.query for _, s in asked], batch_size=batch_size, opening=asked[0][1].opening)
+            pictures = [e.picture() for e, _ in asked]
+            shown = [s.picture() if s.picture else picture for (_, s), picture in zip(asked, pictures, strict=True)]
+            texts = vlm.answers(shown, [s.query for _, s in asked], batch_size=batch_size, opening=asked[0][1].opening)
             outcomes = verdict([e for e, _ in asked], texts)
             rows += kept.add(
-                (e.id, vlm.name, name, shot, e.kind, s.query, text, outcome)
-                for (e, s), text, outcome in zip(asked, texts, outcomes, strict=True)
+                (e.id, vlm.name, name, shot, e.kind, s.query, text, outcome, digest(picture))
+                for (e, s), picture, text, outcome in zip(asked, pictures, texts, outcomes, strict=True)
             )
     rows = gather_object(rows)
     order = {key: place for place, key in enumerate((n, s, e.id) for n in tried for s in range(1, tried[n].shots + 1) for e in examples)}
@@ -126,15 +127,15 @@ def _by_id(examples: Sequence[Example]) -> dict[str, Example]:
 
 
 def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
-    """One row per query and attack, K shots taken together: model, attack, queries, id, outcome."""
-    keys = ["model", "attack", "queries", "id"]
+    """One row per query and attack, K shots taken together: model, attack, queries, id, picture, outcome."""
+    keys = ["model", "attack", "queries", "id", "picture"]
     together = answers.groupby(keys, sort=False)["outcome"].agg(list).reset_index()
     together["outcome"] = [judges.worst(o, q == "harmful") for o, q in zip(together.outcome, together.queries, strict=True)]
     return together
 
 
 def rates(answers: pd.DataFrame) -> pd.DataFrame:
-    """Rates in [0, 1] with Wilson 95% intervals: RESULT_COLUMNS, in the order in which models and attacks were asked."""
+    """Rates in [0, 1] with 95% intervals (`intervals.of_rate`): RESULT_COLUMNS, in the order in which models and attacks were asked."""
     import pandas as pd
 
     groups = outcomes(answers).groupby(["model", "attack", "queries"], sort=False)
@@ -155,11 +156,11 @@ def rates_by_request(answers: pd.DataFrame, examples: Iterable[Example]) -> pd.D
 
 def _rates(queries: str, group: pd.DataFrame) -> Iterator[tuple]:
     """(metric, value, ci_low, ci_high, n) of each metric."""
-    from .intervals import wilson
+    from .intervals import of_rate
 
     for metric, outcome in _metrics(queries, group.outcome).items():
-        count, n = int((group.outcome == outcome).sum()), len(group)
-        yield metric, count / n, *wilson(count, n), n
+        counted = group.outcome == outcome
+        yield metric, counted.mean(), *of_rate(counted, group.picture), len(group)
 
 
 def _metrics(queries: str, *outcomes: pd.Series) -> dict[str, str]:
@@ -170,22 +171,25 @@ def _metrics(queries: str, *outcomes: pd.Series) -> dict[str, str]:
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Two models on the same queries, a row each rate: attack, queries, metric, first, second and difference (rates in [0, 1]), ci_low and
-    ci_high of the difference (95%, bootstrapped over queries), only_first, only_second (queries), p (McNemar's exact test), n.
+    ci_high of the difference (95%, bootstrapped over pictures), only_first, only_second (queries), p (McNemar's exact test,
+    which takes all queries for independent), n.
 
     first, second: answers of one model each. What only one of them was asked is left out.
-    Raises UserError where that is everything, or where the same id and attack stand for different queries.
+    Raises UserError where that is everything, or where the same id and attack stand for different queries or pictures.
     """
     import pandas as pd
     from statsmodels.stats.contingency_tables import mcnemar
 
     from .intervals import cluster_bootstrap
 
-    keys = ["attack", "queries", "id"]
-    asked = [set(table.groupby(keys)["query"].agg(tuple).items()) for table in (first, second)]
+    keys = ["attack", "queries", "id", "picture"]
+    shots = [table.assign(shown=table["query"] + table.picture).groupby(keys[:3])["shown"].agg(tuple) for table in (first, second)]
+    asked = [set(each.items()) for each in shots]
     differing = {key for key, _ in asked[0] ^ asked[1]} & dict(asked[0]).keys() & dict(asked[1]).keys()
     if differing:
         attack, _, name = min(differing)
-        raise UserError(f"Under {attack!r} the two models were asked different queries as {name!r}; evaluate both on the same data.")
+        what = f"different queries, or about different pictures, as {name!r}"
+        raise UserError(f"Under {attack!r} the two models were asked {what}; evaluate both on the same data.")
     both = outcomes(first).merge(outcomes(second), on=keys, suffixes=("_first", "_second"))
     if both.empty:
         raise UserError("The two models have not been asked one query in common; evaluate both on the same data, under the same attacks.")
@@ -196,7 +200,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
             p = mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue
             difference = other.astype(int) - one.astype(int)
-            interval = cluster_bootstrap(difference, group.id)
+            interval = cluster_bootstrap(difference, group.picture)
             rows.append(
                 (attack, queries, metric, one.mean(), other.mean(), difference.mean(), *interval, only_first, only_second, p, len(group))
             )

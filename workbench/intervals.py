@@ -40,6 +40,23 @@ def cluster_bootstrap(values, clusters, seed: int = 0, draws: int = 2000) -> tup
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
+def of_rate(counted, clusters) -> tuple[float, float]:
+    """The 95% interval of a rate, as (low, high) in [0, 1]: Wilson's, or where several queries are about one picture, and so tell less than
+    as many independent ones, bootstrapped over the pictures.
+
+    counted: (n,) bools. clusters: (n,), which picture each is about. Where all or none count, a bootstrap knows no spread: Wilson's then
+    stands for as many queries as there are pictures.
+    """
+    import numpy as np
+
+    counted, several = np.asarray(counted), len(set(clusters))
+    if several == len(counted):
+        return wilson(counted.sum(), len(counted))
+    if counted.all() or not counted.any():
+        return wilson(several if counted.any() else 0, several)
+    return cluster_bootstrap(counted, clusters)
+
+
 def detectable(n: int, rate: float = 0.5, power: float = 0.8) -> float:
     """By how much a second rate must lie above it for n queries each to tell them apart, at the 5% level, with this power: in [0, 1]."""
     import numpy as np

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .data import Example
+from .data import Example, digest
 from .errors import UserError, first_line
 from .judges import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, Judge, Outcome, keyword
 
@@ -116,9 +116,8 @@ def model_judge(name: str, kept: Path | None = None) -> Judge:
                 keys.append(None)
                 continue
             text = _worded(model, speaks.ask(without(example.query, marks), without(answer, marks)))
-            picture = example.picture() if _sees(model) else None
-            seen = f"{picture.size}".encode() + picture.tobytes() if picture else b""
-            keys.append(hashlib.sha256(f"{MAX_NEW_TOKENS} {text}".encode() + seen).hexdigest())
+            seen = digest(example.picture()) if _sees(model) else ""
+            keys.append(hashlib.sha256(f"{MAX_NEW_TOKENS} {seen} {text}".encode()).hexdigest())
             if keys[-1] not in verdicts:
                 asked[keys[-1]] = (example, text)
         for start in range(0, len(asked), BATCH):

@@ -27,7 +27,7 @@ import transformers
 from PIL import Image
 from safetensors import SafetensorError
 
-from .data import data_dir
+from .data import data_dir, digest
 from .errors import UserError, first_line
 
 Batch = dict[str, torch.Tensor]
@@ -173,18 +173,18 @@ def identity(vlm: VLM) -> str:
     """Tells one pretrained model from another, in any precision: a hash of its token embeddings' first rows and its decoder's last norm."""
     network = bare(vlm.model)
     parts = [network.get_input_embeddings().weight[:256], network.get_decoder().norm.weight]
-    digest = hashlib.blake2b(digest_size=8)
+    found = hashlib.blake2b(digest_size=8)
     for part in parts:
-        digest.update(part.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
+        found.update(part.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return found.hexdigest()
 
 
 def fingerprint(vlm: VLM) -> str:
     """Tells one trained model from another: a hash of the first values of every parameter, adapters included."""
-    digest = hashlib.blake2b(digest_size=8)
+    found = hashlib.blake2b(digest_size=8)
     for name, part in vlm.model.named_parameters():
-        digest.update(name.encode() + part.detach().flatten()[:256].float().cpu().numpy().tobytes())
-    return digest.hexdigest()
+        found.update(name.encode() + part.detach().flatten()[:256].float().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 @contextlib.contextmanager
@@ -303,10 +303,7 @@ def with_features(vlm: VLM, batch: Batch, images: Sequence[Image.Image]) -> Batc
     network = bare(vlm.model)
     if not hasattr(network, "get_image_features") or any(p.requires_grad for p in _outside_decoder(network)):
         return batch
-    digest = hashlib.blake2b()
-    for image in images:
-        digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
-    key, kept = digest.digest(), vlm.features
+    key, kept = tuple(map(digest, images)), vlm.features
     if key not in kept:
         wanted = inspect.signature(network.get_image_features).parameters
         with torch.no_grad():
@@ -442,25 +439,32 @@ def linear_modules(vlm: VLM, targets: Sequence[str] = (), layers: int | None = N
     targets: only language modules with these last names, as in "down_proj". layers: only the first so many layers. The vision tower stays
     frozen. Raises UserError where nothing matches.
     """
-    decoder = vlm.model.get_decoder()
-    prefix = next(name for name, module in vlm.model.named_modules() if module is decoder)
+    network = bare(vlm.model)
+    decoder = network.get_decoder()
+    prefix = next(name for name, module in network.named_modules() if module is decoder)
     last = len(decoder.layers) if layers is None else layers
     chosen = [
         f"{prefix}.layers.{number}.{name}"
         for number, layer in enumerate(decoder.layers[:last])
-        for name, module in layer.named_modules()
-        if isinstance(module, torch.nn.Linear) and (not targets or name.rsplit(".", 1)[-1] in targets)
+        for name in _linear(layer)
+        if not targets or name.rsplit(".", 1)[-1] in targets
     ]
     if not chosen:
-        there = sorted({n.rsplit(".", 1)[-1] for n, m in decoder.layers.named_modules() if isinstance(m, torch.nn.Linear)})
+        there = sorted({name.rsplit(".", 1)[-1] for name in _linear(decoder.layers)})
         raise UserError(f"The targets {', '.join(targets)} match no linear layer of the language model; it has {', '.join(there)}.")
     if projector:
-        kind = vlm.model.config.model_type
+        kind = network.config.model_type
         if kind not in PROJECTORS:
             raise UserError(f"Where the projector of a {kind} lies is not known; leave --projector out, or add it to models.PROJECTORS.")
         within = re.compile(rf"(^|\.){re.escape(PROJECTORS[kind])}(\.|$)")
-        chosen += [n for n, m in vlm.model.named_modules() if isinstance(m, torch.nn.Linear) and within.search(n)]
+        chosen += [name for name in _linear(network) if within.search(name)]
     return chosen
+
+
+def _linear(module) -> list[str]:
+    """The linear modules within another, by the names that they have without adapters."""
+    names = [name for name, part in module.named_modules() if isinstance(part, torch.nn.Linear) and ".lora_" not in name]
+    return [name.removesuffix(".base_layer") for name in names]
 
 
 def add_lora(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int) -> VLM:
@@ -476,6 +480,37 @@ def add_lora(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules), task_type="CAUSAL_LM")
     with quiet():
         return VLM(peft.get_peft_model(vlm.model, config), vlm.processor, vlm.name)
+
+
+@contextlib.contextmanager
+def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
+    """Within this block, the same VLM with a fresh LoRA adapter to be trained on top of all that it has learnt, its own adapter included.
+
+    Afterwards `vlm` is as it was.
+    """
+    modules = linear_modules(vlm)
+    if not hasattr(vlm.model, "peft_config"):
+        student = add_lora(vlm, modules, rank, alpha, seed)
+        try:
+            yield student
+        finally:
+            student.model.unload()
+            vlm.model.requires_grad_(False).eval()
+        return
+    import peft
+
+    tuner, own = vlm.model.base_model, vlm.model.active_adapters
+    torch.manual_seed(seed)
+    vlm.model.add_adapter("further", peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, task_type="CAUSAL_LM"))
+    tuner.set_adapter([*own, "further"])
+    for name, parameter in vlm.model.named_parameters():
+        parameter.requires_grad_(".further." in name)
+    try:
+        yield VLM(vlm.model, vlm.processor, vlm.name)
+    finally:
+        vlm.model.delete_adapter("further")
+        tuner.set_adapter(own)
+        vlm.model.requires_grad_(False).eval()
 
 
 def unfreeze(vlm: VLM, modules: Sequence[str]) -> VLM:

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from . import judges
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from PIL import Image
 
+    from .agreement import Agreement
     from .attribution import Attribution
 
 BEFORE, AFTER = "#0072B2", "#D55E00"
@@ -194,6 +195,54 @@ def by_lead_word(results: pd.DataFrame) -> Figure:
             )
         _rate_panel(axis, title, good, models)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(attacks), frameon=False)
+    return figure
+
+
+def by_request(table: pd.DataFrame, attacks: Sequence[str] = ("none", "share:1")) -> Figure:
+    """Harmless queries answered right, apart for each kind of question, with 95% intervals: a panel each attack, a mark each model.
+
+    table: `evaluate.rates_by_request`.
+    """
+    mine = table[(table.queries == "harmless") & (table.metric == "utility")]
+    models, requests = list(dict.fromkeys(mine.model)), sorted(set(mine.request))
+    figure, axes = _subplots(1, len(attacks), figsize=(10, 1.8 + 0.16 * len(models) * len(requests)), sharey=True, squeeze=False)
+    for axis, attack in zip(axes.flat, attacks, strict=True):
+        for place, (model, (colour, shape)) in enumerate(zip(models, itertools.cycle(LEAD_STYLE), strict=False)):
+            some = mine[(mine.model == model) & (mine.attack == attack)].set_index("request").loc[requests]
+            value, low, high = (100 * some[column].to_numpy() for column in ("value", "ci_low", "ci_high"))
+            y = np.arange(len(requests)) + 0.7 / len(models) * (place - (len(models) - 1) / 2)
+            spread = [value - low, high - value]
+            axis.errorbar(value, y, xerr=spread, fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=named(model))
+        _rate_panel(axis, asked(attack), "high is able", requests)
+    numbers = mine.drop_duplicates("request").set_index("request").n
+    axes.flat[0].set_yticks(range(len(requests)), [f"{request}  (n = {numbers[request]})" for request in requests])
+    figure.suptitle("Harmless queries answered right, by kind of question", fontsize="large")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(models), 4), frameon=False)
+    return figure
+
+
+def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") -> Figure:
+    """Who says what of the same answers: outcomes of a first judge by those of others, a panel each; counts, shaded by their row's shares.
+
+    found: {judge: `compare_judges` of the first judge with it}.
+    """
+    figure, axes = _subplots(1, len(found), figsize=(1.5 + 4 * len(found), 3.6), sharey=True, squeeze=False)
+    for axis, (judge, (kappa, confusion)) in zip(axes.flat, found.items(), strict=True):
+        said = [*judges.OUTCOMES, *([judges.UNPARSED] if judges.UNPARSED in set(confusion.second) else [])]
+        counts = confusion.groupby(["first", "second"])["count"].sum().unstack(fill_value=0)
+        counts = counts.reindex(index=judges.OUTCOMES, columns=said, fill_value=0)
+        shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), share in np.ndenumerate(shares.to_numpy(dtype=float)):
+            axis.text(column, row, counts.iat[row, column], ha="center", va="center", color="white" if share > 0.6 else "black")
+        row = kappa.set_index("queries").loc["all"]
+        axis.set_title(f"{judge}: κ {row.kappa:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}], n = {row.n}", fontsize="medium")
+        axis.set_xticks(range(len(said)), said)
+        axis.set_xlabel("this judge says")
+        axis.set_yticks(range(len(judges.OUTCOMES)), judges.OUTCOMES)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    axes[0, 0].set_ylabel(f"{first} says")
     return figure
 
 
@@ -412,6 +461,66 @@ def word_effects(table: pd.DataFrame) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     figure.colorbar(dots, ax=list(axes), label="P(harmful | word) in the training data")
     figure.draw_without_rendering()
+    return figure
+
+
+def relearning(table: pd.DataFrame) -> Figure:
+    """Harmful queries answered after a little fine-tuning, against the number of examples, with 95% intervals; a line each model and kind
+    of example. table: `relearning.relearn`'s, of several models together.
+    """
+    mine = table[table.metric == "asr"]
+    places = sorted(mine.examples.unique())
+    figure, axis = _subplots(figsize=(8, 4))
+    lines = itertools.cycle(LEAD_STYLE)
+    for model, (colour, marker) in zip(dict.fromkeys(mine.model), lines, strict=False):
+        for taught, style, face in (("harmful", "-", colour), ("harmless", "--", "white")):
+            some = mine[(mine.model == model) & (mine.taught == taught)].sort_values("examples")
+            x, value = [places.index(n) for n in some.examples], 100 * some.value
+            spread = [value - 100 * some.ci_low, 100 * some.ci_high - value]
+            axis.errorbar(
+                x,
+                value,
+                yerr=spread,
+                color=colour,
+                linestyle=style,
+                marker=marker,
+                markerfacecolor=face,
+                capsize=3,
+                linewidth=1.4,
+                label=f"{named(model)}, on {taught} ones",
+            )
+    axis.set_xticks(range(len(places)), places)
+    axis.set(ylim=(-4, 104), xlabel="examples fine-tuned on", ylabel=f"per cent of {mine.n.max()} harmful queries answered")
+    axis.grid(axis="y", color="#eeeeee")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def predictions(table: pd.DataFrame) -> Figure:
+    """What each lead word was predicted to do and does, with 95% intervals, a panel each dataset. table: `prediction.predictions`'."""
+    from scipy.stats import spearmanr
+
+    names = list(dict.fromkeys(table.data))
+    figure, axes = _subplots(2, -(-len(names) // 2), figsize=(10, 6), sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    styles = (("opens", AFTER, "v"), ("", "#888888", "o"), ("closes", BEFORE, "^"))
+    for axis, name in zip(axes.flat, names, strict=False):
+        mine = table[table.data == name]
+        spread = [mine.effect - mine.ci_low, mine.ci_high - mine.effect]
+        axis.errorbar(mine.predicted, mine.effect, yerr=spread, fmt="none", color="#bbbbbb", linewidth=1, zorder=1)
+        for said, colour, marker in styles:
+            some = mine[mine.said == said]
+            label = f"audit says: {said or 'neither'}"
+            axis.scatter(some.predicted, some.effect, color=colour, marker=marker, s=36, edgecolor="white", linewidth=0.6, label=label)
+        axis.axhline(0, color="#888888", linewidth=0.8)
+        axis.axvline(0, color="#888888", linewidth=0.8)
+        axis.set_title(f"{name}: ρ {spearmanr(mine.predicted, mine.effect).statistic:.2f}, n = {len(mine)}")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)", fontsize="medium")
+    figure.supylabel("measured: log-odds of a refusal that it adds (nats)", fontsize="medium")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

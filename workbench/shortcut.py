@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from .attacks import parse, rewrites
 from .attribution import attribute
-from .data import Example
+from .data import Example, digest
 from .intervals import cluster_bootstrap
 from .miniguard import LEADS
 from .models import VLM
@@ -42,7 +40,7 @@ def reliance(
         swap = found.value - Perturbed(vlm, picture, swapped, target, grid=1).value
         absolute = np.abs(found.flat)
         share = absolute[0] / absolute.sum() if absolute.any() else 0.0  # what does not move at all relies on nothing
-        rows.append((example.id, _digest(picture), query, found.value, share, swap))
+        rows.append((example.id, digest(picture), query, found.value, share, swap))
     return pd.DataFrame(rows, columns=["id", "picture", "query", "value", "share", "swap"])
 
 
@@ -59,22 +57,29 @@ def reliance_table(found: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataF
     return pd.DataFrame(rows, columns=["model", "measure", "value", "ci_low", "ci_high", "n"])
 
 
-def word_search(
-    vlm: VLM, examples: Sequence[Example], words: Sequence[str] = tuple(LEADS), seed: int = 0, progress: bool = True
-) -> pd.DataFrame:
-    """Rank lead words by their causal effect on the log-odds of a refusal: what a query gains by beginning with the word, over the same
-    query as asked, in nats. On harmful queries the lowest is the best jailbreak, on harmless ones the highest the worst over-refusal.
-
-    Returns word, queries (harmful, harmless), effect (mean), ci_low, ci_high (95%, bootstrapped over pictures), log_odds (mean, under the
-    word), n; harmful queries first, each from the lowest effect to the highest. Raises UserError for what is no lead word.
+def word_effects(vlm: VLM, examples: Sequence[Example], words: Sequence[str] = tuple(LEADS), progress: bool = True) -> pd.DataFrame:
+    """What every query gains in log-odds of a refusal, in nats, by beginning with each word, over the same query as asked: a row each, with
+    word, queries (harmful, harmless), effect, log_odds (under the word), picture (a hash). Raises UserError for what is no lead word.
     """
     words = list(dict.fromkeys(parse(word)[0] for word in words))
     rows = []
     for example in bar(examples, f"words for {vlm.name}", progress):
         picture = example.picture()
         values = {w: Perturbed(vlm, picture, rewrites(example.query, w)[0], grid=1).value for w in ("none", *words)}
-        rows += [(word, example.kind, values[word] - values["none"], values[word], _digest(picture)) for word in words]
-    each = pd.DataFrame(rows, columns=["word", "queries", "effect", "log_odds", "picture"])
+        rows += [(word, example.kind, values[word] - values["none"], values[word], digest(picture)) for word in words]
+    return pd.DataFrame(rows, columns=["word", "queries", "effect", "log_odds", "picture"])
+
+
+def word_search(
+    vlm: VLM, examples: Sequence[Example], words: Sequence[str] = tuple(LEADS), seed: int = 0, progress: bool = True
+) -> pd.DataFrame:
+    """Rank lead words by their causal effect on the log-odds of a refusal (`word_effects`). On harmful queries the lowest is the best
+    jailbreak, on harmless ones the highest the worst over-refusal.
+
+    Returns word, queries (harmful, harmless), effect (mean), ci_low, ci_high (95%, bootstrapped over pictures), log_odds (mean, under the
+    word), n; harmful queries first, each from the lowest effect to the highest. Raises UserError for what is no lead word.
+    """
+    each = word_effects(vlm, examples, words, progress)
     table = [
         (word, queries, found.effect.mean(), *cluster_bootstrap(found.effect, found.picture, seed), found.log_odds.mean(), len(found))
         for (word, queries), found in each.groupby(["word", "queries"], sort=False)
@@ -89,7 +94,3 @@ def predicted(effects: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
     words: `audit`'s table of the training data.
     """
     return effects.assign(p_harmful=effects.word.map(words.set_index("word").p_harmful))
-
-
-def _digest(picture: Image.Image) -> str:
-    return hashlib.blake2b(picture.tobytes(), digest_size=8).hexdigest()

@@ -22,7 +22,7 @@ import pandas as pd
 
 from . import objectives
 from .attacks import HEADLINE
-from .data import data_dir, miniguard_split
+from .data import STATISTICS, data_dir, miniguard_split
 from .errors import UserError
 from .evaluate import ask, outcome_shares, rates
 from .files import make_folder, write_text
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 class Method(NamedTuple):
     """How a model of the study is trained: objective, safety data, and what differs from the objective's own recipe (sweep.py).
 
-    data: "biased" (VLGuard's lead words), "balanced" (drawn so that no lead word tells harm) or "repaired" (the biased data themselves,
-    rewritten so: repair.py).
+    data: MiniGuard's, with first-word statistics from data.STATISTICS; or "repaired": with VLGuard's, then rewritten so that no lead word
+    tells harm (repair.py).
     """
 
     objective: str
-    data: str = "biased"
+    data: str = "vlguard"
     settings: Mapping[str, float] = MappingProxyType({})
 
 
@@ -51,7 +51,9 @@ METHODS = {name: Method(name) for name, objective in objectives.OBJECTIVES.items
     "npo-repaired": Method("npo", "repaired", {"beta": 0.3, "lr": 2e-3, "steps": 360}),
     "rmu-repaired": Method("rmu", "repaired", {"c": 5}),
 }
-TRAINED = {"sft": Method("sft"), CONTROL: Method("sft", "balanced"), **METHODS}
+# SFT on data that differ in their first words alone; those that are neither VLGuard's nor the control's are for prediction.py
+SFTS = {"sft" if words == "vlguard" else f"sft-{words}": Method("sft", words) for words in STATISTICS}
+TRAINED = SFTS | METHODS
 _PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
 _PROBE_SIZES = (60, 60)
 _DEPENDS = ("miniguard", "data", "models", "training", "attacks", "grammar", "repair", "judges", "evaluate", "answers", "intervals")
@@ -204,11 +206,12 @@ def train_method(name: str, seed: int, out: Path, **settings) -> None:
     from .training import train
 
     method = TRAINED[name]
-    examples = miniguard_split("train", seed, balanced=method.data == "balanced")
+    repaired = method.data == "repaired"
+    examples = miniguard_split("train", seed, "vlguard" if repaired else method.data)
     train(
         load("miniguard"),
         method.objective,
-        repair(examples, seed) if method.data == "repaired" else examples,
+        repair(examples, seed) if repaired else examples,
         out=out,
         seed=seed,
         save_every=40,

@@ -1,0 +1,92 @@
+"""Relearning: the model is left as it was, sets grow by inclusion, and a kill costs one set at most."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from workbench import relearning
+from workbench.data import miniguard_split
+from workbench.errors import UserError
+from workbench.models import further_lora
+from workbench.relearning import relearn
+
+TRAIN = miniguard_split("train", sizes=(30, 30))
+ASKED = miniguard_split("test", sizes=(12, 3))
+
+
+def weights(vlm):
+    return {name: value.clone() for name, value in vlm.model.state_dict().items()}
+
+
+@pytest.mark.slow
+def test_a_few_harmful_examples_bring_leaks_back_and_the_model_stays_as_it_was(sft):
+    """The quick SFT refuses; 20 harmful examples undo it, 20 harmless ones do less."""
+    before, adapters = weights(sft), sft.model.active_adapters
+    table = relearn(sft, TRAIN, ASKED, (0, 20))
+    asr = table[table.metric == "asr"].set_index(["taught", "examples"])
+    assert (asr.n == 12).all()  # the harmful ones alone are asked
+    assert asr.value["harmful", 0] == asr.value["harmless", 0] < 0.5
+    assert asr.value["harmful", 20] > 0.7
+    after = weights(sft)
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert sft.model.active_adapters == adapters and not any(p.requires_grad for p in sft.model.parameters())
+
+
+def test_a_base_model_is_left_as_it_was_too(vlm):
+    before, query = weights(vlm), (ASKED[0].picture(), ASKED[0].query)
+    said = vlm.answer(*query)
+    relearn(vlm, TRAIN, ASKED, (0, 3), steps=2)
+    assert weights(vlm).keys() == before.keys() and vlm.answer(*query) == said
+
+
+def test_only_the_fresh_adapter_is_trained_and_the_own_one_still_speaks(sft):
+    picture, query = ASKED[0].picture(), ASKED[0].query
+    said = sft.answer(picture, query)
+    with further_lora(sft, 4, 8, 0) as student:
+        trained = {name for name, p in student.model.named_parameters() if p.requires_grad}
+        assert trained and all(".further." in name for name in trained)
+        assert len(trained) == 2 * 4 * 7  # every linear layer of the language model, also where the own adapter lies
+        assert student.answer(picture, query) == said  # as yet without effect
+    assert sft.answer(picture, query) == said
+
+
+def test_smaller_sets_are_part_of_larger_ones(sft, monkeypatch):
+    taught = {}
+    monkeypatch.setattr(relearning, "_teach", lambda student, side, *rest: taught.setdefault((side[0].kind, len(side)), side))
+    relearn(sft, TRAIN, ASKED[:2], (2, 5))
+    for kind in ("harmful", "harmless"):
+        assert taught[kind, 5][:2] == taught[kind, 2] and all(e.kind == kind for e in taught[kind, 5])
+
+
+def test_what_is_finished_is_kept(sft, tmp_path, monkeypatch):
+    teach, calls = relearning._teach, []
+
+    def dies(student, side, *rest):
+        calls.append((side[0].kind, len(side)))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return teach(student, side, *rest)
+
+    monkeypatch.setattr(relearning, "_teach", dies)
+    options = {"counts": (0, 2, 3), "steps": 2, "out": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        relearn(sft, TRAIN, ASKED, **options)
+    table = relearn(sft, TRAIN, ASKED, **options)
+    assert calls == [("harmful", 2), ("harmful", 3), ("harmful", 3), ("harmless", 2), ("harmless", 3)]
+    calls.clear()
+    pd.testing.assert_frame_equal(relearn(sft, TRAIN, ASKED, **options), table)
+    assert not calls
+    with pytest.raises(UserError, match=r"other settings \(steps\)"):
+        relearn(sft, TRAIN, ASKED, **options | {"steps": 3})
+
+
+def test_what_cannot_be_taught_or_asked_is_said(vlm):
+    with pytest.raises(UserError, match="30 harmful examples to teach, fewer than 31"):
+        relearn(vlm, TRAIN, ASKED, (31,))
+    for asked in ([e for e in ASKED if not e.harmful], TRAIN):  # all of which are taught
+        with pytest.raises(UserError, match="no harmful query to ask"):
+            relearn(vlm, TRAIN, asked, (30,))
+    with pytest.raises(UserError, match="has no answer to teach"):
+        relearn(vlm, [dataclasses.replace(e, leak="") for e in TRAIN], ASKED, (1,))
