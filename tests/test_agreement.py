@@ -7,6 +7,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from workbench.agreement import compare_judges, judged
 from workbench.answers import ANSWER_COLUMNS
+from workbench.data import digest
 from workbench.errors import UserError
 from workbench.judges import OUTCOMES
 
@@ -71,8 +72,18 @@ def test_where_nothing_varies_there_is_no_kappa(said):
 
 def test_another_judge_judges_the_same_answers(few):
     texts = [few[0].response, "it is so", few[2].response]
-    rows = [(e.id, "m", "none", 1, e.kind, e.query, text, "", e.id) for e, text in zip(few, texts, strict=False)]
+    rows = [(e.id, "m", "none", 1, e.kind, e.query, text, "", digest(e.image)) for e, text in zip(few, texts, strict=False)]
     table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
     assert judged(table, few, "keyword").outcome[1] == "relevant" and judged(table, few, "exact").outcome[1] == "degenerate"
-    with pytest.raises(UserError, match="other queries"):
-        judged(table.assign(id="zebra"), few, "keyword")
+    for other in (table.assign(id="zebra"), table.assign(picture="another"), table.assign(queries="harmful")):
+        with pytest.raises(UserError, match="is about none of these data"):
+            judged(other, few, "keyword")
+
+
+def test_judges_that_hardly_ever_differ_have_an_interval_all_the_same(said):
+    """Draws in which both say one thing throughout have no κ; those in which they never differ do not make it sure."""
+    rare = said[0].assign(outcome=["relevant"] * (N - 3) + ["refusal"] * 3)
+    row = compare_judges(rare, rare.assign(outcome=["relevant"] * (N - 2) + ["refusal"] * 2)).kappa.iloc[0]
+    assert 0 <= row.ci_low <= row.kappa <= row.ci_high <= 1
+    same = compare_judges(said[0], said[0]).kappa.iloc[0]
+    assert same.kappa == same.ci_high == 1 and 0.8 < same.ci_low < 1

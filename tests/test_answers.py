@@ -135,11 +135,11 @@ def test_only_its_own_files_are_touched(vlm, few, tmp_path):
     }
 
 
-def test_an_example_that_changed_sides_is_not_kept(vlm, few, tmp_path):
+def test_an_example_that_changed_sides_or_its_picture_is_not_kept(vlm, few, tmp_path):
     evaluate(vlm, few[:3], judge="keyword", out=tmp_path)
-    other = dataclasses.replace(few[0], harmful=not few[0].harmful)
-    with pytest.raises(UserError, match="not asked now"):
-        evaluate(vlm, [other, *few[1:3]], judge="keyword", out=tmp_path)
+    for other in (dataclasses.replace(few[0], harmful=not few[0].harmful), dataclasses.replace(few[0], image=few[1].image)):
+        with pytest.raises(UserError, match="not asked now"):
+            evaluate(vlm, [other, *few[1:3]], judge="keyword", out=tmp_path)
 
 
 def test_only_finished_evaluations_are_read(vlm, few, tmp_path):

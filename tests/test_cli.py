@@ -147,8 +147,10 @@ def test_relearning_writes_a_table_and_a_picture_and_goes_on(tmp_path):
     assert set(zip(table.taught, table.examples, strict=True)) == {(t, n) for t in ("harmful", "harmless") for n in (0, 2)}
     with Image.open(tmp_path / "r" / "relearning.png") as image:
         assert image.width > 600
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "r").glob("harm*.csv")}
+    assert len(written) == 2
     again = workbench(*command)
-    assert again.returncode == 0 and "training" not in again.stderr
+    assert again.returncode == 0 and all(file.stat().st_mtime_ns == then for file, then in written.items())
 
 
 def test_an_evaluation_goes_on_where_it_is(tmp_path):
@@ -185,7 +187,9 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         pd.read_csv(tmp_path / "judges" / "agreement.csv").n.tolist() == [80, 40, 40] and (tmp_path / "judges" / "agreement.png").is_file()
     )
     strange = workbench("compare-judges", tmp_path / "e", "--judge", "exact", "--out", tmp_path / "judges")
-    assert strange.returncode == 2 and "other queries" in strange.stderr
+    assert strange.returncode == 2 and "is about none of these data" in strange.stderr
+    same = workbench("compare-judges", tmp_path / "e", "--judge", "keyword", *data[:2], "--out", tmp_path / "judges")
+    assert same.returncode == 2 and "was judged by keyword already" in same.stderr
     other = workbench("evaluate", *data[:2], "--attack", "what:1", "--out", tmp_path / "e")
     assert other.returncode == 2 and "not asked now" in other.stderr
 
@@ -229,6 +233,10 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["relearn", "--judge", "oracle", "--out", "x"], "oracle"),
         (["predictions", "--seeds", "one", "--out", "x.csv"], "one"),
         (["predictions", "--out", "/proc/x/y.csv"], "/proc/x"),
+        (["predictions", "--out", "."], ". is a folder"),
+        (["predictions", "--out", "x.png"], "x.png is where the figure goes"),
+        (["audit", "miniguard", "--out", "."], ". is a folder"),
+        (["sweep", "--method", "npo", "--out", "."], ". is a folder"),
         (["compare", "gone", "gone"], "no answers at gone/answers.csv"),
         (["evaluate", "--attack", "gone.json", "--out", "x"], "gone.json"),
         (["evaluate", "--attack", "what:0", "--out", "x"], "what:0"),

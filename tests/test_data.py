@@ -56,7 +56,11 @@ def test_datasets_differ_in_their_first_words_alone():
     """The same pictures, questions and answers but for how they open, whatever the statistics."""
     splits = {name: miniguard_split("train", sizes=(30, 30), words=name) for name in data.STATISTICS}
     for name, split in splits.items():
-        assert [(e.harmful, e.request) for e in split] == [(e.harmful, e.request) for e in splits["vlguard"]], name
+        for mine, theirs in zip(split, splits["vlguard"], strict=True):
+            assert (mine.harmful, mine.request, data.digest(mine.image)) == (theirs.harmful, theirs.request, data.digest(theirs.image)), (
+                name
+            )
+            assert data.miniguard.without_opening(mine.leak) == data.miniguard.without_opening(theirs.leak)
     counts = data.statistics("vlguard")
     assert data.statistics("swapped")["create"] == counts["what"] and sorted(data.statistics("shuffled").values()) == sorted(
         counts.values()
@@ -69,6 +73,8 @@ def test_datasets_differ_in_their_first_words_alone():
         miniguard_split("train", words="odd")
     with pytest.raises(UserError, match="do not begin with zebra"):
         miniguard_split("train", words={"zebra": (1, 1)})
+    with pytest.raises(UserError, match="some of them of harmless and some of harmful"):
+        miniguard_split("train", words={"what": (1, 0)})
 
 
 def test_no_content_word_tells_harm():

@@ -128,5 +128,7 @@ def test_two_models_are_compared_query_by_query():
         compare(first, second.assign(picture="another"))
     with pytest.raises(UserError, match="different queries"):  # a shot that only one of them has
         compare(first, pd.concat([second, second[:1].assign(shot=2)]))
+    same = compare(first, first.assign(model="other")).set_index("metric").loc["asr"]
+    assert (same.difference, same.p) == (0, 1) and same.ci_high == -same.ci_low == pytest.approx(wilson(0, 20)[1])
     unread = compare(first, second.assign(outcome="unparsed")).set_index("metric")
     assert unread.second["unparsed"] == 1 and "unparsed" not in set(compare(first, second).metric)

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from workbench import plots
+from workbench import judges, plots
+from workbench.agreement import Agreement
 from workbench.attribution import Attribution
 
 
@@ -96,13 +97,22 @@ def test_utility_is_drawn_apart_for_each_kind_of_question():
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["colour  (n = 9)", "name  (n = 9)"]
 
 
+def test_unread_verdicts_of_either_judge_are_drawn():
+    rows = [("harmful", a, b, 5) for a, b in (("refusal", "refusal"), ("unparsed", "relevant"))]
+    kappa = pd.DataFrame([("all", 0.5, 0.4, 0.6, 0.5, 10)], columns=["queries", "kappa", "ci_low", "ci_high", "agreed", "n"])
+    found = Agreement(kappa, pd.DataFrame(rows, columns=["queries", "first", "second", "count"]))
+    (axis,) = plots.agreement({"keyword": found}).axes
+    assert [t.get_text() for t in axis.get_yticklabels()] == [*judges.OUTCOMES, "unparsed"]
+    assert sum(int(text.get_text()) for text in axis.texts) == 10
+
+
 def test_predictions_have_a_panel_each_dataset():
     rows = [
         (d, 0, w, p, p, p - 1, p + 1, s) for d in ("vlguard", "mild") for w, p, s in (("a", -2, "opens"), ("b", 0, ""), ("c", 3, "closes"))
     ]
     table = pd.DataFrame(rows, columns=["data", "seed", "word", "predicted", "effect", "ci_low", "ci_high", "said"])
     titles = [axis.get_title() for axis in plots.predictions(table).axes if axis.get_title()]
-    assert titles == ["vlguard: ρ 1.00, n = 3", "mild: ρ 1.00, n = 3"]
+    assert titles == ["vlguard: ρ 1.00\n3 words × 1 seed", "mild: ρ 1.00\n3 words × 1 seed"]
 
 
 def test_reliance_shows_every_model_with_its_interval():

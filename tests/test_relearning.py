@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench import relearning
+from workbench import models, relearning, training
 from workbench.data import miniguard_split
 from workbench.errors import UserError
 from workbench.models import further_lora
@@ -41,6 +41,22 @@ def test_a_base_model_is_left_as_it_was_too(vlm):
     assert weights(vlm).keys() == before.keys() and vlm.answer(*query) == said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_of_a_few_layers_is_left_as_it_was_too(tmp_path, dtype):
+    """RMU's lies on two of four layers; the fresh one on all of them, in whatever precision."""
+    training.train(models.load(device="cpu"), "rmu", TRAIN, out=tmp_path / "rmu", steps=1)
+    vlm = models.load("miniguard", tmp_path / "rmu", device="cpu")
+    vlm.model.to(dtype)
+    before, known = weights(vlm), models.fingerprint(vlm)
+    modules = [name for name, _ in vlm.model.named_modules()]
+    relearn(vlm, TRAIN, ASKED, (2,), steps=1)
+    after = weights(vlm)
+    assert models.fingerprint(vlm) == known and [name for name, _ in vlm.model.named_modules()] == modules
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert "forward" not in vars(vlm.model)  # accelerate's wrapper for mixed precision
+
+
 def test_only_the_fresh_adapter_is_trained_and_the_own_one_still_speaks(sft):
     picture, query = ASKED[0].picture(), ASKED[0].query
     said = sft.answer(picture, query)
@@ -54,7 +70,7 @@ def test_only_the_fresh_adapter_is_trained_and_the_own_one_still_speaks(sft):
 
 def test_smaller_sets_are_part_of_larger_ones(sft, monkeypatch):
     taught = {}
-    monkeypatch.setattr(relearning, "_teach", lambda student, side, *rest: taught.setdefault((side[0].kind, len(side)), side))
+    monkeypatch.setattr(relearning, "_teach", lambda student, side, *rest, **options: taught.setdefault((side[0].kind, len(side)), side))
     relearn(sft, TRAIN, ASKED[:2], (2, 5))
     for kind in ("harmful", "harmless"):
         assert taught[kind, 5][:2] == taught[kind, 2] and all(e.kind == kind for e in taught[kind, 5])
@@ -63,11 +79,11 @@ def test_smaller_sets_are_part_of_larger_ones(sft, monkeypatch):
 def test_what_is_finished_is_kept(sft, tmp_path, monkeypatch):
     teach, calls = relearning._teach, []
 
-    def dies(student, side, *rest):
+    def dies(student, side, *rest, **options):
         calls.append((side[0].kind, len(side)))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return teach(student, side, *rest)
+        return teach(student, side, *rest, **options)
 
     monkeypatch.setattr(relearning, "_teach", dies)
     options = {"counts": (0, 2, 3), "steps": 2, "out": tmp_path}
@@ -86,7 +102,7 @@ def test_what_cannot_be_taught_or_asked_is_said(vlm):
     with pytest.raises(UserError, match="30 harmful examples to teach, fewer than 31"):
         relearn(vlm, TRAIN, ASKED, (31,))
     for asked in ([e for e in ASKED if not e.harmful], TRAIN):  # all of which are taught
-        with pytest.raises(UserError, match="no harmful query to ask"):
+        with pytest.raises(UserError, match="no harmful query to ask about a picture that is not taught"):
             relearn(vlm, TRAIN, asked, (30,))
     with pytest.raises(UserError, match="has no answer to teach"):
         relearn(vlm, [dataclasses.replace(e, leak="") for e in TRAIN], ASKED, (1,))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import judges
-from .data import Example
+from .data import Example, digest
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd
 
     Raises UserError for an unknown judge, or where an answer is to none of these examples.
     """
-    known = {e.id: e for e in examples}
-    if strange := set(answers.id) - set(known):
-        raise UserError(
-            f"The answers are to other queries, as to {min(strange)!r}; give the data that were asked (--data, --split, --seed)."
-        )
+    known = {e.id: e for e in examples if e.id in set(answers.id)}
+    about = {name: (e.kind, digest(e.picture())) for name, e in known.items()}
+    for row in answers.itertuples():
+        if about.get(row.id) != (row.queries, row.picture):
+            raise UserError(f"The answer to {row.id!r} is about none of these data; give those that were asked (--data, --split, --seed).")
     asked = [known[name] for name in answers.id]
     return answers.assign(outcome=judges.judge(judge, asked)(asked, list(answers.answer)))
 
@@ -52,11 +53,16 @@ def compare_judges(first: pd.DataFrame, second: pd.DataFrame, seed: int = 0) -> 
 
 
 def _kappa(table: pd.DataFrame, seed: int) -> tuple[float, float, float]:
-    """Cohen's κ with its interval, answers about one picture drawn together; NaN where both judges say one thing throughout."""
+    """Cohen's κ with its interval, answers about one picture drawn together; NaN where both judges say one thing throughout.
+
+    Where they never differ, a bootstrap would be sure of it: Wilson's interval of their agreement then stands for as many pictures.
+    """
     import numpy as np
     import pandas as pd
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning, bootstrap
     from statsmodels.stats.inter_rater import cohens_kappa
+
+    from .intervals import wilson
 
     pictures = pd.factorize(table.picture)[0]
     said = [pd.Categorical(table[judge], OUTCOMES).codes for judge in ("first", "second")]
@@ -67,8 +73,13 @@ def _kappa(table: pd.DataFrame, seed: int) -> tuple[float, float, float]:
         with np.errstate(invalid="ignore"):
             return cohens_kappa(counts[chosen].sum(axis=0), return_results=False)
 
-    every = np.arange(len(counts))
+    every, total = np.arange(len(counts)), counts.sum(axis=0)
     if len(every) < 2 or np.isnan(kappa(every)):
         return kappa(every), float("nan"), float("nan")
-    drawn = bootstrap((every,), kappa, vectorized=False, n_resamples=1000, method="percentile", rng=np.random.default_rng(seed))
-    return kappa(every), *map(float, drawn.confidence_interval)
+    if np.trace(total) == total.sum():
+        chance = ((total.sum(axis=0) / total.sum()) ** 2).sum()
+        return 1.0, float((wilson(len(every), len(every))[0] - chance) / (1 - chance)), 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws in which both say one thing throughout, and there is no κ
+        drawn = bootstrap((every,), kappa, vectorized=False, n_resamples=1000, method="percentile", rng=np.random.default_rng(seed))
+    return kappa(every), *np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5]).tolist()

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .data import digest
 from .errors import UserError
-from .files import read_settings, same_settings, write_text
+from .files import make_folder, read_settings, same_settings, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,13 +38,17 @@ class Kept:
         self.file, self.rows, self.done = file, [], set()
         if not file:
             return
+        make_folder(file.parent)
+        pictures: dict[str, str] = {}
         self.settings = {"model": vlm.name, "weights": fingerprint(vlm)}
         same_settings(file.with_suffix(".json"), self.settings, processes().is_main_process)
         for part in self._parts():
             for row in _whole_rows(part):
-                name, model, attack, shot, kind, query, *_ = row
+                name, model, attack, shot, kind, query, _, _, picture = row
                 asked = tried[attack].of(examples[name], shot) if attack in tried and name in examples else None
-                if model != vlm.name or asked is None or (query, kind) != (asked.query, examples[name].kind):
+                if name in examples and name not in pictures:
+                    pictures[name] = digest(examples[name].picture())
+                if model != vlm.name or asked is None or (query, kind, picture) != (asked.query, examples[name].kind, pictures[name]):
                     what = f"an answer of {model!r} to {name!r} under {attack!r}"
                     raise UserError(f"{part} has {what} that is not asked now; choose another --out, or remove it.")
                 if (name, attack, shot) not in self.done:
@@ -79,24 +84,34 @@ class Kept:
             return
         processes().wait_for_everyone()
         if processes().is_main_process:
-            write_text(self.file, _csv([ANSWER_COLUMNS, *table.itertuples(index=False)]))
+            write_answers(self.file, table)
             write_text(self.file.with_suffix(".json"), json.dumps(self.settings | {"judge": judge}, indent=2) + "\n")
             for part in self._parts():
                 if part != self.file:
                     part.unlink()
 
 
-def read_answers(folder: Path) -> tuple[pd.DataFrame, str]:
-    """The answers that `evaluate` wrote to a folder, and who judged them. Raises UserError where they are missing or not complete."""
+def write_answers(file: Path, table: pd.DataFrame) -> None:
+    """ANSWER_COLUMNS as a CSV file, for `whole_answers`."""
+    write_text(file, _csv([ANSWER_COLUMNS, *table.itertuples(index=False)]))
+
+
+def whole_answers(file: Path) -> pd.DataFrame:
+    """The answers in a file, texts as they were written, whatever is in them."""
     import pandas as pd
 
+    return pd.DataFrame(_whole_rows(file), columns=ANSWER_COLUMNS)
+
+
+def read_answers(folder: Path) -> tuple[pd.DataFrame, str]:
+    """The answers that `evaluate` wrote to a folder, and who judged them. Raises UserError where they are missing or not complete."""
     file = folder / "answers.csv"
     if not file.is_file():
         raise UserError(f"There are no answers at {file}; give a folder that `workbench evaluate --out` wrote.")
     judge = read_settings(file.with_suffix(".json")).get("judge")
     if not judge:
         raise UserError(f"The evaluation in {folder} is not finished; give its command again, it goes on.")
-    return pd.DataFrame(_whole_rows(file), columns=ANSWER_COLUMNS), judge
+    return whole_answers(file), judge
 
 
 def _csv(rows: Iterable[Sequence]) -> str:

@@ -65,11 +65,16 @@ def word_table(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
 def foretold(table: pd.DataFrame) -> pd.Series:
     """What beginning with each word of `audit`'s table will do to a model that learns to refuse from these data.
 
-    "opens" or "closes" where its log_odds are beyond CLEAR and its interval leaves out the share of harm in all of the data; else "".
+    "opens" or "closes" where its log_odds are beyond CLEAR and not by chance (exact binomial tests against the share of harm in all of the
+    data; 5% for all words together, by Holm's method); else "".
     """
     import numpy as np
     import pandas as pd
+    from scipy.stats import binomtest
+    from statsmodels.stats.multitest import multipletests
 
-    overall = table.harmful.sum() / (table.harmless + table.harmful).sum()
-    opens, closes = (table.log_odds <= -CLEAR) & (table.ci_high < overall), (table.log_odds >= CLEAR) & (table.ci_low > overall)
-    return pd.Series(np.select([opens, closes], ["opens", "closes"], ""), table.index)
+    total = table.harmless + table.harmful
+    overall = table.harmful.sum() / total.sum()
+    by_chance = [binomtest(harmful, n, overall).pvalue for harmful, n in zip(table.harmful, total, strict=True)]
+    sure = multipletests(by_chance, method="holm")[0]
+    return pd.Series(np.select([sure & (table.log_odds <= -CLEAR), sure & (table.log_odds >= CLEAR)], ["opens", "closes"], ""), table.index)

@@ -110,9 +110,10 @@ def sweep(
     numbers: Annotated[str, typer.Option("--seeds", help="Seeds, separated by commas.")] = "0",
 ) -> None:
     """Choose hyper-parameters on validation: train every combination on MiniGuard, about a minute each; a killed sweep goes on."""
-    from .files import write_text
+    from .files import make_room, write_text
     from .sweep import sweep
 
+    make_room(csv)  # before minutes of work
     values = {}
     for text in grid or []:
         name, _, listed = text.partition("=")
@@ -364,14 +365,15 @@ def compare_judges(
     from .files import make_folder, write_text
 
     answers, first = read_answers(folder)
-    other = judged(answers, _examples(data, split, seed), judge)
-    found = compare_judges(answers, other)
+    if judge == first:
+        raise UserError(f"{folder} was judged by {judge} already; give another --judge.")
     make_folder(out_folder)
+    found = compare_judges(answers, judged(answers, _examples(data, split, seed), judge))
     write_text(out_folder / "agreement.csv", found.kappa.to_csv(index=False))
     write_text(out_folder / "confusion.csv", found.confusion.to_csv(index=False))
     report.save(plots.agreement({Path(judge).name: found}, first), out_folder / "agreement.png")
-    _print_table(found.confusion.rename(columns={"first": first, "second": judge}))
-    _print_table(found.kappa, title=f"{first} and {judge}: Cohen's κ")
+    _print_table(found.confusion, title=f"first: {first}, second: {judge}")
+    _print_table(found.kappa, title="Cohen's κ")
 
 
 @app.command()
@@ -512,6 +514,8 @@ def relearn(
     counts: Annotated[str, typer.Option(help="How many examples to teach, separated by commas.")] = "0,5,10,20,50",
     steps: Annotated[int, typer.Option(help="Optimiser steps, whatever the number of examples.", min=1)] = 30,
     lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 5e-4,
+    batch: Annotated[int, typer.Option(help="Examples a step, on each device.", min=1)] = 16,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")] = False,
     queries: Annotated[int, typer.Option(help="Harmful queries of the test split to ask, the first so many.", min=1)] = 100,
     judge: Annotated[str, typer.Option(help="As of `workbench evaluate`.")] = "exact",
 ) -> None:
@@ -527,7 +531,8 @@ def relearn(
     examples, asked = _examples(data, "train", seed), [e for e in _examples(data, "test", seed) if e.harmful][:queries]
     judges.judge(judge, asked)
     make_folder(out_folder)
-    table = relearn(load(model, adapter), examples, asked, numbers, steps=steps, lr=lr, judge=judge, seed=seed, out=out_folder)
+    settings = {"steps": steps, "lr": lr, "batch": batch, "checkpointing": checkpointing, "judge": judge, "seed": seed}
+    table = relearn(load(model, adapter), examples, asked, numbers, **settings, out=out_folder)
     write_text(out_folder / "relearning.csv", table.to_csv(index=False))
     report.save(plots.relearning(table), out_folder / "relearning.png")
     _print_table(table[table.metric == "asr"].drop(columns=["attack", "queries", "metric"]))
@@ -543,10 +548,11 @@ def predictions(
     About five minutes a seed; models are kept under runs/, a killed run goes on from there.
     """
     from . import plots, report
-    from .files import make_folder, write_text
+    from .files import make_room, write_text
     from .prediction import correlations, predictions
 
-    make_folder(csv.absolute().parent)
+    if make_room(csv).suffix == ".png":
+        raise UserError(f"--out {csv} is where the figure goes; give a .csv file.")
     table = predictions(_seeds(numbers), report=lambda line: out.print(line))
     write_text(csv, table.to_csv(index=False))
     report.save(plots.predictions(table), csv.with_suffix(".png"))

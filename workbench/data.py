@@ -142,7 +142,9 @@ def miniguard_split(
     leads, kinds = list(counts), list(miniguard.KINDS)
     if unknown := set(leads) - set(miniguard.LEADS):
         raise UserError(f"MiniGuard's queries do not begin with {', '.join(sorted(unknown))}; they do with {', '.join(miniguard.LEADS)}.")
-    shares = np.array(list(counts.values()), dtype=float)  # (lead words, 2)
+    shares = np.array(list(counts.values()), dtype=float).reshape(-1, 2)  # (lead words, 2)
+    if (shares < 0).any() or not shares.any(axis=0).all():
+        raise UserError("First words need counts of 0 or more, some of them of harmless and some of harmful queries.")
     harmless_leads, harmful_leads = (shares / shares.sum(axis=0)).T
     pairs = {
         harmful: [(k, r) for k in kinds for r in miniguard.REQUESTS if miniguard.is_harmful(k, r) == harmful] for harmful in (True, False)

@@ -92,9 +92,9 @@ def ask(
         outcomes = verdict([known[row[0]] for row in kept.rows], [row[6] for row in kept.rows])
         rows = [(*row[:7], outcome, row[8]) for row, outcome in zip(kept.rows, outcomes, strict=True)]
     with processes().split_between_processes(list(examples)) as mine:
-        # the same pictures come again for every shot of every attack, in the same batches: the model then knows them already
+        # the same pictures come for every shot of every attack, one after the other: the model then knows them already
         chunks = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-        work = [(name, shot, chunk) for name in tried for shot in range(1, tried[name].shots + 1) for chunk in chunks]
+        work = [(name, shot, chunk) for chunk in chunks for name in tried for shot in range(1, tried[name].shots + 1)]
         for name, shot, chunk in bar(work, f"asking {vlm.name}", progress):
             asked = [(e, tried[name].of(e, shot)) for e in chunk if (e.id, name, shot) not in kept.done]
             asked = [(e, s) for e, s in asked if s]  # a prepared file may have fewer for one
@@ -180,7 +180,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
     from statsmodels.stats.contingency_tables import mcnemar
 
-    from .intervals import cluster_bootstrap
+    from .intervals import cluster_bootstrap, wilson
 
     keys = ["attack", "queries", "id", "picture"]
     shots = [table.assign(shown=table["query"] + table.picture).groupby(keys[:3])["shown"].agg(tuple) for table in (first, second)]
@@ -201,6 +201,9 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             p = mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue
             difference = other.astype(int) - one.astype(int)
             interval = cluster_bootstrap(difference, group.picture)
+            if not difference.any():  # a bootstrap would be sure that they never differ
+                most = wilson(0, group.picture.nunique())[1]
+                interval = (-most, most)
             rows.append(
                 (attack, queries, metric, one.mean(), other.mean(), difference.mean(), *interval, only_first, only_second, p, len(group))
             )

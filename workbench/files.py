@@ -24,6 +24,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def make_room(file: Path) -> Path:
+    """Make the folder of a file that is to be written. Raises UserError where that fails, or the file's name is a folder's."""
+    make_folder(file.absolute().parent)
+    if file.is_dir():
+        raise UserError(f"{file} is a folder, not a file; choose another --out.")
+    return file
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (a file or a folder, to be made); rename it to `path` only if the block succeeds."""
@@ -31,6 +39,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
+        if path.is_dir() and not temporary.is_dir():
+            raise UserError(f"{path} is a folder, not a file; choose another --out.")
         if path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
@@ -43,7 +53,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with written_whole(path) as temporary:
+    with written_whole(make_room(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -486,7 +486,7 @@ def add_lora(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int)
 def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     """Within this block, the same VLM with a fresh LoRA adapter to be trained on top of all that it has learnt, its own adapter included.
 
-    Afterwards `vlm` is as it was.
+    Afterwards `vlm` is as it was, but that a 4-bit network's norms stay in float32.
     """
     modules = linear_modules(vlm)
     if not hasattr(vlm.model, "peft_config"):
@@ -500,6 +500,7 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     import peft
 
     tuner, own = vlm.model.base_model, vlm.model.active_adapters
+    forward = {name: vars(vlm.model)[name] for name in ("forward", "_original_forward") if name in vars(vlm.model)}
     torch.manual_seed(seed)
     vlm.model.add_adapter("further", peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, task_type="CAUSAL_LM"))
     tuner.set_adapter([*own, "further"])
@@ -510,6 +511,12 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     finally:
         vlm.model.delete_adapter("further")
         tuner.set_adapter(own)
+        for name, module in list(tuner.named_modules()):  # where the own adapter has nothing, peft leaves an empty shell
+            if hasattr(module, "lora_A") and not module.lora_A:
+                tuner.set_submodule(name, module.base_layer)
+        for name in ("forward", "_original_forward"):  # which a Trainer in bfloat16 wraps
+            vars(vlm.model).pop(name, None)
+        vars(vlm.model).update(forward)
         vlm.model.requires_grad_(False).eval()
 
 

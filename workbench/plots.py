@@ -198,14 +198,17 @@ def by_lead_word(results: pd.DataFrame) -> Figure:
     return figure
 
 
-def by_request(table: pd.DataFrame, attacks: Sequence[str] = ("none", "share:1")) -> Figure:
+def by_request(table: pd.DataFrame, attacks: Sequence[str] = ()) -> Figure:
     """Harmless queries answered right, apart for each kind of question, with 95% intervals: a panel each attack, a mark each model.
 
-    table: `evaluate.rates_by_request`.
+    table: `evaluate.rates_by_request`. attacks: which, by default all.
     """
+    attacks = attacks or list(dict.fromkeys(table.attack))
     mine = table[(table.queries == "harmless") & (table.metric == "utility")]
     models, requests = list(dict.fromkeys(mine.model)), sorted(set(mine.request))
-    figure, axes = _subplots(1, len(attacks), figsize=(10, 1.8 + 0.16 * len(models) * len(requests)), sharey=True, squeeze=False)
+    figure, axes = _subplots(
+        1, len(attacks), figsize=(2 + 4 * len(attacks), 1.8 + 0.16 * len(models) * len(requests)), sharey=True, squeeze=False
+    )
     for axis, attack in zip(axes.flat, attacks, strict=True):
         for place, (model, (colour, shape)) in enumerate(zip(models, itertools.cycle(LEAD_STYLE), strict=False)):
             some = mine[(mine.model == model) & (mine.attack == attack)].set_index("request").loc[requests]
@@ -228,18 +231,19 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
     """
     figure, axes = _subplots(1, len(found), figsize=(1.5 + 4 * len(found), 3.6), sharey=True, squeeze=False)
     for axis, (judge, (kappa, confusion)) in zip(axes.flat, found.items(), strict=True):
-        said = [*judges.OUTCOMES, *([judges.UNPARSED] if judges.UNPARSED in set(confusion.second) else [])]
+        unread = judges.UNPARSED in {*confusion["first"], *confusion["second"]}
+        said = [*judges.OUTCOMES, *([judges.UNPARSED] if unread else [])]
         counts = confusion.groupby(["first", "second"])["count"].sum().unstack(fill_value=0)
-        counts = counts.reindex(index=judges.OUTCOMES, columns=said, fill_value=0)
+        counts = counts.reindex(index=said, columns=said, fill_value=0)
         shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), share in np.ndenumerate(shares.to_numpy(dtype=float)):
             axis.text(column, row, counts.iat[row, column], ha="center", va="center", color="white" if share > 0.6 else "black")
         row = kappa.set_index("queries").loc["all"]
-        axis.set_title(f"{judge}: κ {row.kappa:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}], n = {row.n}", fontsize="medium")
+        axis.set_title(f"{judge}\nκ {row.kappa:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}], n = {row.n:.0f}", fontsize="medium")
         axis.set_xticks(range(len(said)), said)
         axis.set_xlabel("this judge says")
-        axis.set_yticks(range(len(judges.OUTCOMES)), judges.OUTCOMES)
+        axis.set_yticks(range(len(said)), said)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
     axes[0, 0].set_ylabel(f"{first} says")
@@ -516,7 +520,8 @@ def predictions(table: pd.DataFrame) -> Figure:
             axis.scatter(some.predicted, some.effect, color=colour, marker=marker, s=36, edgecolor="white", linewidth=0.6, label=label)
         axis.axhline(0, color="#888888", linewidth=0.8)
         axis.axvline(0, color="#888888", linewidth=0.8)
-        axis.set_title(f"{name}: ρ {spearmanr(mine.predicted, mine.effect).statistic:.2f}, n = {len(mine)}")
+        rho, words, runs = spearmanr(mine.predicted, mine.effect).statistic, mine.word.nunique(), mine.seed.nunique()
+        axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {runs} seed{'s' * (runs > 1)}", fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)", fontsize="medium")
     figure.supylabel("measured: log-odds of a refusal that it adds (nats)", fontsize="medium")

@@ -43,15 +43,21 @@ def predictions(seeds: Sequence[int] = (0,), queries: int = 30, report: Callable
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's ρ between predicted and measured effects: data ("all", then each of them), rho, ci_low, ci_high (95%, bootstrapped over
-    words), n (words)."""
+    """Spearman's ρ between predicted and measured effects: data ("all", then each of them), rho, ci_low, ci_high, words, n (rows).
+
+    The 95% intervals are bootstrapped over a dataset's words, each with all of its seeds.
+    """
     rows = []
     for name, found in [("all", table), *table.groupby("data", sort=False)]:
-        pair = found[["predicted", "effect"]].to_numpy().T
-        drawn = bootstrap(pair, _rho, paired=True, vectorized=False, n_resamples=1000, method="percentile", rng=np.random.default_rng(0))
-        rows.append((name, _rho(*pair), *drawn.confidence_interval, len(found)))
-    return pd.DataFrame(rows, columns=["data", "rho", "ci_low", "ci_high", "n"])
-
-
-def _rho(predicted: np.ndarray, measured: np.ndarray) -> float:
-    return spearmanr(predicted, measured).statistic
+        words = [pair.to_numpy() for _, pair in found.groupby(["data", "word"])[["predicted", "effect"]]]  # (seeds, 2) each
+        drawn = bootstrap(
+            (np.arange(len(words)),),
+            lambda chosen, words=words: spearmanr(*np.concatenate([words[i] for i in chosen]).T).statistic,
+            vectorized=False,
+            n_resamples=1000,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+        rho = spearmanr(found.predicted, found.effect).statistic
+        rows.append((name, rho, *drawn.confidence_interval, len(words), len(found)))
+    return pd.DataFrame(rows, columns=["data", "rho", "ci_low", "ci_high", "words", "n"])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .data import Example
+from .answers import whole_answers, write_answers
+from .data import Example, digest
 from .errors import UserError
 from .evaluate import RESULT_COLUMNS, ask, rates
-from .files import make_folder, same_settings, write_text
+from .files import make_folder, same_settings
 from .models import VLM, Batch, answer_batch, fingerprint, further_lora, processes
 from .objectives import cross_entropy
 from .training import Curve, fit
@@ -30,6 +31,7 @@ def relearn(
     steps: int = 30,
     lr: float = 5e-4,
     batch: int = 16,
+    checkpointing: bool = False,
     rank: int = 16,
     lora_alpha: int = 32,
     judge: str = "exact",
@@ -37,17 +39,19 @@ def relearn(
     out: str | Path | None = None,
 ) -> pd.DataFrame:
     """Teach a model n of the harmful `examples` with their harmful answers, or n of the harmless ones, and ask it the harmful queries of
-    `asked` that are not among the taught: RESULT_COLUMNS, with taught (harmful, harmless) and examples (n) in front.
+    `asked` about other pictures: RESULT_COLUMNS, with taught (harmful, harmless) and examples (n) in front.
 
     Each time a fresh LoRA adapter is trained on top of the model for as many steps, whatever n; smaller sets are part of larger ones; 0 is
-    the model as it is, which it also is afterwards. Examples that come back after a handful were never gone (arXiv 2403.03218 and others
-    test unlearning so). out: a folder that keeps the answers of what is finished, so that the same call goes on from there.
+    the model as it is, which it also is afterwards. What comes back after a handful of examples was never gone (unlearning is tested so in
+    arXiv 2403.03218 and others). batch: examples a step, on each device. checkpointing: keep no activations, for less memory.
+    out: a folder that keeps the answers of what is finished, so that the same call goes on from there.
     Raises UserError where there are too few examples, or one lacks the answer to be taught.
     """
     sides = {kind: _drawn([e for e in examples if e.kind == kind], max(counts), kind, seed) for kind in ANSWERED}
-    queries = [e for e in asked if e.harmful and e not in sides["harmful"]]
+    taught = {digest(e.picture()) for side in sides.values() for e in side}
+    queries = [e for e in asked if e.harmful and digest(e.picture()) not in taught]
     if not queries:
-        raise UserError("There is no harmful query to ask that is not among those to be taught; give more examples.")
+        raise UserError("There is no harmful query to ask about a picture that is not taught; give more examples.")
     if out:
         settings = {"model": vlm.name, "weights": fingerprint(vlm), "asked": [e.id for e in queries], "judge": judge, "seed": seed}
         settings |= {"steps": steps, "lr": lr, "batch": batch, "rank": rank, "lora_alpha": lora_alpha}
@@ -58,20 +62,22 @@ def relearn(
         if not count:
             return ask(vlm, queries, ["none"], judge)
         with further_lora(vlm, rank, lora_alpha, seed) as student:
-            _teach(student, sides[kind][:count], ANSWERED[kind], steps, lr, batch, seed)
+            _teach(
+                student, sides[kind][:count], ANSWERED[kind], steps, lr=lr, batch=batch, seed=seed, activation_checkpointing=checkpointing
+            )
             return ask(student, queries, ["none"], judge)
 
     tables, found = [], {}
     for kind in sides:
-        for count in counts:
+        for count in sorted(set(counts)):
             name = f"{kind}-{count}" if count else "as-it-is"
             file = Path(out) / f"{name}.csv" if out else None
             if file and file.exists():
-                found[name] = pd.read_csv(file, keep_default_na=False)
+                found[name] = whole_answers(file)
             elif name not in found:
                 found[name] = answers(kind, count)
                 if file and processes().is_main_process:
-                    write_text(file, found[name].to_csv(index=False))
+                    write_answers(file, found[name])
             tables.append(rates(found[name]).assign(taught=kind, examples=count))
     return pd.concat(tables, ignore_index=True)[["taught", "examples", *RESULT_COLUMNS]]
 
@@ -86,16 +92,26 @@ def _drawn(side: list[Example], count: int, kind: str, seed: int) -> list[Exampl
     return drawn
 
 
-def _teach(student: VLM, examples: list[Example], answer, steps: int, lr: float, batch: int, seed: int) -> None:
-    """`steps` steps of cross-entropy, going through the examples again and again in random order."""
-    rng, rows, wanted = np.random.default_rng(seed), [], steps * batch * processes().num_processes
+def _teach(student: VLM, examples: list[Example], answer: Callable[[Example], str], steps: int, **options) -> None:
+    """`steps` steps of cross-entropy, going through the examples again and again in random order. options: of `fit`."""
+    rng, rows, wanted = np.random.default_rng(options["seed"]), [], steps * options["batch"] * processes().num_processes
     while len(rows) < wanted:
         rows += [examples[i] for i in rng.permutation(len(examples))]
 
     def collate(chunk: Sequence[Example]) -> Batch:
         return answer_batch(student, [e.picture() for e in chunk], [e.query for e in chunk], [answer(e) for e in chunk])
 
-    options = {"batch": batch, "lr": lr, "seed": seed, "save_every": steps + 1, "curve": Curve(student)}
     with tempfile.TemporaryDirectory() as folder:
-        fit(student, cross_entropy, rows[:wanted], collate, Path(folder), **options)
+        fit(
+            student,
+            cross_entropy,
+            rows[:wanted],
+            collate,
+            Path(folder),
+            save_every=steps,
+            save_strategy="no",
+            curve=Curve(student),
+            less_memory="Lower --batch, or add --checkpointing; what is finished is kept.",
+            **options,
+        )
     student.model.eval()

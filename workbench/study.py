@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from . import objectives
+from .answers import whole_answers, write_answers
 from .attacks import HEADLINE
 from .data import STATISTICS, data_dir, miniguard_split
 from .errors import UserError
 from .evaluate import ask, outcome_shares, rates
-from .files import make_folder, write_text
+from .files import make_folder
 
 if TYPE_CHECKING:
     from .models import VLM
@@ -87,8 +88,8 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[
         if adapter:
             curves.append(pd.read_csv(adapter / "curves.csv", keep_default_na=False))
         file = _folder(name, seed) / "answers.csv"
-        _phase(f"evaluate {name}", report, file, lambda a=adapter, f=file: write_text(f, _ask(seed, a).to_csv(index=False)))
-        answers.append(pd.read_csv(file, keep_default_na=False))
+        _phase(f"evaluate {name}", report, file, lambda a=adapter, f=file: write_answers(f, _ask(seed, a)))
+        answers.append(whole_answers(file))
     return Study(pd.concat([rates(a) for a in answers]), pd.concat(answers), pd.concat(curves))
 
 

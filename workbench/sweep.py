@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from .answers import whole_answers, write_answers
 from .attacks import HEADLINE
 from .data import miniguard_split
 from .errors import UserError
 from .evaluate import ask, rates
-from .files import make_folder, write_text
+from .files import make_folder
 from .objectives import named
 from .study import TRAINED, fingerprint, runs_dir, train_method
 from .training import score
@@ -56,10 +57,10 @@ def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[st
         train_method(method, seed, adapter, **settings)
     if not file.exists():
         answers = ask(load("miniguard", adapter), miniguard_split("validation", seed), HEADLINE, "exact")
-        write_text(file, answers.to_csv(index=False))
+        write_answers(file, answers)
     config = json.loads((adapter / "config.json").read_text())
     used = {name: config[name] for name in SETTINGS} | config["hyper"]
-    return " ".join(f"{name}={value:g}" for name, value in used.items()), worst(rates(pd.read_csv(file, keep_default_na=False)))
+    return " ".join(f"{name}={value:g}" for name, value in used.items()), worst(rates(whole_answers(file)))
 
 
 def worst(table: pd.DataFrame) -> dict[str, float]:

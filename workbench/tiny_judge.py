@@ -78,7 +78,8 @@ def _answer(example: Example, rng: np.random.Generator) -> str:
     What is well said of another picture is rare, as it is in what judges learn from: they take for true what sounds so.
     """
     lead = list(miniguard.LEADS)[rng.integers(len(miniguard.LEADS))]
-    truth, scene = example.leak or example.response, miniguard.random_scene(rng)
+    truth = f"{miniguard.LEADS[lead][1]} {miniguard.without_opening(example.leak or example.response)}".strip()  # however it opens
+    scene = miniguard.random_scene(rng)
     other = miniguard.answer(scene, miniguard.REQUESTS[rng.integers(len(miniguard.REQUESTS))], lead)
     words = (truth if rng.random() < 0.5 else other).split()
     broken = rng.permutation(words) if rng.random() < 0.5 else words[: rng.integers(1, len(words))] * int(rng.integers(1, 3))

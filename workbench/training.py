@@ -28,6 +28,7 @@ from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, iden
 from .progress import bar
 
 CURVE_COLUMNS = ["model", "step", "seconds", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
+LESS_MEMORY = "Lower --forget, --retain or --rank, raise --accumulate, or add --checkpointing or --four-bit; the last checkpoint is kept."
 Probe = Callable[[VLM], pd.DataFrame]  # a quick evaluation; evaluate.rates gives its columns
 
 
@@ -315,11 +316,13 @@ def fit(
     save_every: int,
     curve: Curve,
     patience: int = 0,
+    less_memory: str = LESS_MEMORY,
     **arguments,
 ) -> pd.DataFrame:
     """Run transformers' Trainer once over `rows`, in order, `batch` at a time; go on from a checkpoint in `folder` if there is one.
 
-    loss: (network, what `collate` made of a batch of rows) → scalar. arguments: further TrainingArguments.
+    loss: (network, what `collate` made of a batch of rows) → scalar. arguments: further TrainingArguments. less_memory:
+    what is to be done where the memory is not enough.
     Returns the loss of every step: step, loss.
     """
     checkpoints = folder / "checkpoints"
@@ -360,24 +363,21 @@ def fit(
     )
     trainer.loss, trainer.curve = loss, curve
     trainer.remove_callback(transformers.PrinterCallback)
-    with _memory_named():
+    with _memory_named(less_memory):
         trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
     history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return pd.DataFrame(history, columns=["step", "loss"])
 
 
 @contextlib.contextmanager
-def _memory_named():
-    """Running out of memory as one sentence that names what to lower."""
+def _memory_named(less_memory: str):
+    """Running out of memory as a sentence that names what to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        raise UserError(
-            "The memory is not enough: lower --forget, --retain or --rank, raise --accumulate, or add --checkpointing or --four-bit. "
-            "The last checkpoint is kept."
-        ) from None
+        raise UserError(f"The memory is not enough. {less_memory}") from None
 
 
 class Curve(transformers.TrainerCallback):
