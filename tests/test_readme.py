@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from workbench import plots, study
-from workbench.data import data_dir
+from workbench.audit import foretold, word_table
+from workbench.data import data_dir, first_words
 from workbench.plan import GIB, Settings, configuration, predict
+from workbench.prediction import correlations
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,6 +44,18 @@ def test_the_shipped_runs_keep_the_projects_promises():
     refusing = table.loc["dpo-repaired"]
     assert refusing.asr_what3 <= 5 and refusing.rr_share1 <= 5 and refusing.neither_what3 <= 50
     assert table.loc["dpo"].asr_what3 >= 30  # the refusal label carries the mirage, whatever the optimiser
+
+
+def test_what_is_said_of_predictions_is_what_the_shipped_table_says():
+    table = pd.read_csv(data_dir() / "predictions.csv", keep_default_na=False)
+    found = correlations(table).set_index("data")
+    said = {name: f"{row.rho:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]" for name, row in found.iterrows()}
+    text = " ".join(README.split())
+    assert f"agree with ρ = {said['all']} (Spearman's, 11 words in 6 datasets; VLGuard's own statistics alone {said['vlguard']};" in text
+    words = word_table(first_words("train"))
+    named = {does: words.word[foretold(words) == does].tolist() for does in ("opens", "closes")}
+    listed = f"{', '.join(named['closes'][:-1])} and {named['closes'][-1]}"
+    assert named["opens"] == ["what"] and f"“what” opens, and {listed} close" in text
 
 
 def plan_rows():

@@ -77,7 +77,8 @@ def demo(
     make_folder(folder)  # before minutes of work
     study = headline(seed, _methods(methods), report=lambda line: out.print(line))
     report.write(study, folder, seed)
-    _print_table(report.comparison(study.results), title="per cent; in brackets the paper's LLaVA-1.5-7B on VLGuard")
+    n = study.results.n.min()
+    _print_table(report.comparison(study.results), title=f"per cent, n = {n}; in brackets the paper's LLaVA-1.5-7B on VLGuard")
     for sentence in report.findings(study.results):
         out.print(sentence)
     out.print(f"Written to {folder}: open {folder / 'report.html'}.")
@@ -99,7 +100,7 @@ def seeds(
     table = over_seeds(wanted, _methods(methods), report=lambda line: out.print(line))
     write_text(folder / "seeds.csv", table.to_csv(index=False))
     report.save(plots.seeds(table), folder / "seeds.png")
-    _print_table(seed_medians(table), title=f"median (lowest to highest) over {len(wanted)} seeds, per cent")
+    _print_table(seed_medians(table), title=f"median (lowest to highest) over {len(wanted)} seeds, per cent, n = {table.n.min()} each")
 
 
 @app.command()
@@ -327,6 +328,30 @@ def evaluate(
     for n in sorted(set(found.results.n)):
         low, middle = (100 * detectable(n, rate) for rate in (0.02, 0.5))
         out.print(f"n = {n} tells apart {middle:.0f} points around 50%, {low:.0f} above 2% (5% level, 80% power, two models).")
+
+
+@app.command()
+def vqa(
+    questions: Annotated[Path, typer.Argument(help="VQAv2's questions, or a JSON list with image, question and ten answers each.")],
+    images: Annotated[Path, typer.Option(help="Folder of their pictures.")],
+    out_folder: Out,
+    annotations: Annotated[Path | None, typer.Option(help="VQAv2's annotations, which hold the answers.")] = None,
+    model: Model = "miniguard",
+    adapter: Adapter = None,
+    first: Annotated[int | None, typer.Option(help="Ask the first so many questions; default: all.", min=1)] = None,
+) -> None:
+    """Utility on real pictures: VQA accuracy. Writes answers.csv as answers come, and vqa.csv; the same command goes on after a kill."""
+    from .evaluate import evaluate
+    from .files import make_folder, write_text
+    from .models import load
+    from .vqa import read_questions, vqa_table
+
+    found = read_questions(questions, images, annotations)
+    asked = found.examples[:first]
+    answers = evaluate(load(model, adapter), asked, judge="keyword", out=make_folder(out_folder)).answers
+    table = vqa_table(answers, found)
+    write_text(out_folder / "vqa.csv", table.to_csv(index=False))
+    _print_table(table)
 
 
 @app.command()
@@ -570,7 +595,7 @@ def build_base(
 
     rates = build(folder, seed, resume=resume).query("metric in ['asr', 'utility']")
     table = rates.pivot_table(index="lead", columns="metric", values="value", sort=False).reset_index()
-    _print_table(table, title="on pictures it has not seen, in [0, 1]")
+    _print_table(table, title=f"on pictures it has not seen, in [0, 1]; n = {rates.n.min()} a lead word")
     out.print(f"Written to {folder}.")
 
 

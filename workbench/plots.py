@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from . import judges
+from .intervals import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -256,14 +257,14 @@ def asked(attack: str) -> str:
 
 
 def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:3") -> Figure:
-    """The four outcomes of every model under one attack, stacked.
+    """The four outcomes of every model under one attack, stacked. Whiskers: the 95% (Wilson) interval of all that lies to their left.
 
     table: `evaluate.outcome_shares` (shares in [0, 1]).
     """
     mine = table[(table.queries == queries) & (table.attack == attack)]
     models = list(dict.fromkeys(mine.model))
     figure, axis = _subplots(figsize=(8, 1.4 + 0.5 * len(models)))
-    left = np.zeros(len(models))
+    left, n = np.zeros(len(models)), mine.groupby("model").n.max().loc[models].to_numpy()
     for outcome, (colour, hatch) in OUTCOME_STYLE.items():
         if outcome == judges.UNPARSED and outcome not in set(mine.outcome):
             continue
@@ -271,8 +272,14 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
         name = {"harmful": "leak", "harmless": "right answer"}[queries] if outcome == judges.RELEVANT else outcome
         axis.barh(range(len(models)), values, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
         left += values
+        low, high = (100 * end for end in wilson(np.round(left * n / 100), n))
+        inside = (left > 0) & (left < 99.99)
+        spread = np.array([left - low, high - left]).clip(min=0)[:, inside]
+        for colour, width in (("white", 3), ("black", 1)):  # seen on every colour
+            y = np.flatnonzero(inside)
+            axis.errorbar(left[inside], y, xerr=spread, fmt="none", color=colour, capsize=3, capthick=width, linewidth=width, zorder=3)
     axis.set_yticks(range(len(models)), [named(m) for m in models])
-    axis.set(xlim=(0, 100), xlabel=f"per cent of {queries} queries, attack {attack}")
+    axis.set(xlim=(0, 100), xlabel=f"per cent of {n.max()} {queries} queries, attack {attack}\nwhiskers: 95% interval of all to their left")
     axis.invert_yaxis()
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
@@ -547,8 +554,11 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def verdicts(better: pd.DataFrame) -> Figure:
-    """Shares of queries on which a method is better than random orders: a row a method, a column a measure of faithfulness."""
+def verdicts(better: pd.DataFrame, queries: int) -> Figure:
+    """Shares of queries on which a method is better than random orders: a row a method, a column a measure of faithfulness.
+
+    queries: how many these are shares of.
+    """
     figure, axis = _subplots(figsize=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
     axis.imshow(better, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(better.to_numpy(dtype=float)):
@@ -557,7 +567,7 @@ def verdicts(better: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(better)), better.index)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_title("queries on which it is better than random orders")
+    axis.set_title(f"queries on which it is better than random orders, n = {queries}")
     return figure
 
 
