@@ -193,6 +193,11 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
     assert same.returncode == 2 and "was judged by keyword already" in same.stderr
     other = workbench("evaluate", *data[:2], "--attack", "what:1", "--out", tmp_path / "e")
     assert other.returncode == 2 and "not asked now" in other.stderr
+    (tmp_path / f"{few[0].id}.png").unlink()
+    gone = workbench("evaluate", *data[:4], "--out", tmp_path / "f")
+    assert gone.returncode == 2 and f"1 picture is missing: {tmp_path / few[0].id}.png" in gone.stderr
+    skipped = workbench("evaluate", *data[:4], "--skip-missing", "--out", tmp_path / "f")
+    assert skipped.returncode == 0 and "1 of 40 queries are left out, since their pictures are missing; n = 39." in skipped.stdout
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,19 @@ def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
         assert data.read_picture(tmp_path / "p.png").mode == "RGB"
 
 
+def test_missing_pictures_are_counted_and_can_be_left_out(tmp_path):
+    records = [RECORD | {"id": str(i), "image": f"{i}.png"} for i in range(9)]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    Image.new("RGB", (4, 4)).save(tmp_path / "3.png")
+    examples = read_examples(tmp_path)
+    with pytest.raises(UserError, match=r"8 pictures are missing: .*0\.png, .*1\.png, .*2\.png, .*4\.png, .*5\.png and 3 more;"):
+        data.with_pictures(examples)
+    assert [e.id for e in data.with_pictures(examples, skip_missing=True)] == ["3"]
+    with pytest.raises(UserError, match="1 picture is missing"):  # nothing would be left
+        data.with_pictures(examples[:1], skip_missing=True)
+    assert data.with_pictures(miniguard_split("test", sizes=(2, 2)))[3].id == "test_00003"  # drawn ones need no file
+
+
 def test_a_link_out_of_the_folder_is_refused(tmp_path):
     inside = tmp_path / "in"
     inside.mkdir()

@@ -28,6 +28,7 @@ Seed = Annotated[int, typer.Option(help="Of safety data, training and test pictu
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")]
+SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave out queries whose pictures are missing, and say how many.")]
 Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
 Methods = Annotated[str, typer.Option(help="Methods to compare with SFT, separated by commas, or all.")]
 
@@ -182,6 +183,7 @@ def train(
     keep_steps: Annotated[
         bool, typer.Option("--keep-steps", help="With --curve: keep the adapter of each such step, to be probed.")
     ] = False,
+    skip_missing: SkipMissing = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")] = False,
 ) -> None:
     """Train with an objective: writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv."""
@@ -200,7 +202,7 @@ def train(
         raise UserError("--keep-steps needs --curve, at whose steps it keeps an adapter, and no --full.")
     if full and four_bit:
         raise UserError("--full and --four-bit exclude one another: 4-bit weights are frozen; leave one out.")
-    examples = _examples(data, "train", seed)
+    examples = _examples(data, "train", seed, skip_missing)
     training.train(
         load(model, four_bit=four_bit),
         objective,
@@ -305,6 +307,7 @@ def evaluate(
     judge: Annotated[
         str, typer.Option(help="Who judges: exact (knows the right answer), keyword (refusal by words), or a model's folder or hub id.")
     ] = "exact",
+    skip_missing: SkipMissing = False,
 ) -> None:
     """Ask, attack, judge and count: writes answers.csv as answers come, results.csv, and where questions are of several kinds
     results_by_request.csv. The same command goes on after an interruption."""
@@ -314,7 +317,7 @@ def evaluate(
     from .intervals import detectable
     from .models import load
 
-    examples = _examples(data, split, seed)
+    examples = _examples(data, split, seed, skip_missing)
     names = _names(attack)
     for name in names:
         attacks.attack(name, examples)
@@ -393,7 +396,7 @@ def compare_judges(
     if judge == first:
         raise UserError(f"{folder} was judged by {judge} already; give another --judge.")
     make_folder(out_folder)
-    found = compare_judges(answers, judged(answers, _examples(data, split, seed), judge))
+    found = compare_judges(answers, judged(answers, _read(data, split, seed), judge))
     write_text(out_folder / "agreement.csv", found.kappa.to_csv(index=False))
     write_text(out_folder / "confusion.csv", found.confusion.to_csv(index=False))
     report.save(plots.agreement({Path(judge).name: found}, first), out_folder / "agreement.png")
@@ -467,6 +470,7 @@ def reliance(
     method: Annotated[str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")] = "ablation",
     grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)] = 6,
     queries: Annotated[int, typer.Option(help="Harmless queries, the first so many.", min=2)] = 60,
+    skip_missing: SkipMissing = False,
 ) -> None:
     """How far a refusal hangs on the lead word, by attribution and by swapping it: writes reliance.csv, queries.csv and reliance.png."""
     import pandas as pd
@@ -479,7 +483,7 @@ def reliance(
     for word in (lead, other):
         attacks.parse(word)
     make_folder(out_folder)
-    examples = _examples(data, split, seed)
+    examples = _examples(data, split, seed, skip_missing)
     harmless = [e for e in examples if not e.harmful][:queries]
     if len(harmless) < 2:
         raise UserError(f"The split {split!r} of {data} has fewer than two harmless queries; give another with --data or --split.")
@@ -507,6 +511,7 @@ def search_words(
     queries: Annotated[int, typer.Option(help="Harmful queries, and as many harmless ones, the first of each.", min=2)] = 30,
     word: Annotated[list[str] | None, typer.Option(help="A candidate; may be repeated. Without, MiniGuard's eleven lead words.")] = None,
     trained_on: Annotated[str | None, typer.Option(help="Data whose first words are set beside the effects; else --data.")] = None,
+    skip_missing: SkipMissing = False,
 ) -> None:
     """Which lead words open or close a model, beside what its training data said of them: writes words.csv and words.png."""
     from . import attacks, plots, report
@@ -519,9 +524,9 @@ def search_words(
     for candidate in word or ():
         attacks.parse(candidate)
     make_folder(out_folder)
-    examples = _examples(data, split, seed)
+    examples = _examples(data, split, seed, skip_missing)
     asked = [e for harmful in (True, False) for e in [e for e in examples if e.harmful == harmful][:queries]]
-    told = audit(_examples(trained_on or data, "train", seed))
+    told = audit(_read(trained_on or data, "train", seed))
     found = predicted(word_search(load(model, adapter), asked, word or tuple(LEADS)), told)
     write_text(out_folder / "words.csv", found.to_csv(index=False))
     if found.p_harmful.notna().any():
@@ -543,6 +548,7 @@ def relearn(
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")] = False,
     queries: Annotated[int, typer.Option(help="Harmful queries of the test split to ask, the first so many.", min=1)] = 100,
     judge: Annotated[str, typer.Option(help="As of `workbench evaluate`.")] = "exact",
+    skip_missing: SkipMissing = False,
 ) -> None:
     """Does forgotten knowledge come back? Fine-tune a little on harmful examples, or on harmless ones alone, and ask: writes relearning.csv
     and relearning.png. The same command goes on after an interruption.
@@ -553,7 +559,8 @@ def relearn(
     from .relearning import relearn
 
     numbers = _whole_numbers(counts, "--counts", "0,5,10")
-    examples, asked = _examples(data, "train", seed), [e for e in _examples(data, "test", seed) if e.harmful][:queries]
+    examples, test = (_examples(data, split, seed, skip_missing) for split in ("train", "test"))
+    asked = [e for e in test if e.harmful][:queries]
     judges.judge(judge, asked)
     make_folder(out_folder)
     settings = {"steps": steps, "lr": lr, "batch": batch, "checkpointing": checkpointing, "judge": judge, "seed": seed}
@@ -615,10 +622,21 @@ def export(
         out.print(f"{folder / split}.json: {count} queries")
 
 
-def _examples(data: str, split: str, seed: int) -> list[Example]:
+def _read(data: str, split: str, seed: int) -> list[Example]:
     from .data import miniguard_split, read_examples
 
     return miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
+
+
+def _examples(data: str, split: str, seed: int, skip_missing: bool) -> list[Example]:
+    """Examples whose pictures are there, or with `skip_missing` those whose are, and a line that says how many are not."""
+    from .data import with_pictures
+
+    found = _read(data, split, seed)
+    kept = with_pictures(found, skip_missing)
+    if len(kept) < len(found):
+        out.print(f"{len(found) - len(kept)} of {len(found)} queries are left out, since their pictures are missing; n = {len(kept)}.")
+    return kept
 
 
 def _methods(text: str) -> list[str]:

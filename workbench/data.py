@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -222,6 +222,21 @@ def read_examples(data: str | Path, split: str = "train") -> list[Example]:
     if not examples:
         raise UserError(f"The file {path} holds no record; give one with at least one query.")
     return examples
+
+
+def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> list[Example]:
+    """The examples whose pictures are there; pictures are not opened.
+
+    Raises UserError that counts what is missing and names the first five, unless `skip_missing`; and where nothing is left.
+    """
+    there = [e for e in examples if not isinstance(e.image, Path) or e.image.is_file()]
+    missing = list(dict.fromkeys(str(e.image) for e in examples if isinstance(e.image, Path) and not e.image.is_file()))
+    if missing and not (skip_missing and there):
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        listed = f"{', '.join(missing[:5])}{more}"
+        pictures = "picture is" if len(missing) == 1 else "pictures are"
+        raise UserError(f"{len(missing)} {pictures} missing: {listed}; put them there, or leave their queries out (--skip-missing).")
+    return there
 
 
 def _parse_json(text: str, where: str):
