@@ -42,8 +42,8 @@ def relearn(
     `asked` about other pictures: RESULT_COLUMNS, with taught (harmful, harmless) and examples (n) in front.
 
     Each time a fresh LoRA adapter is trained on top of the model for as many steps, whatever n; smaller sets are part of larger ones; 0 is
-    the model as it is, which it also is afterwards. What comes back after a handful of examples was never gone (unlearning is tested so in
-    arXiv 2403.03218 and others). batch: examples a step, on each device. checkpointing: keep no activations, for less memory.
+    the model as it is, which it also is afterwards. What comes back after a handful of examples was never gone (arXiv 2409.18025 attacks
+    unlearning so). batch: examples a step, on each device. checkpointing: keep no activations, for less memory.
     out: a folder that keeps the answers of what is finished, so that the same call goes on from there.
     Raises UserError where there are too few examples, or one lacks the answer to be taught.
     """

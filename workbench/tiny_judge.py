@@ -1,7 +1,7 @@
 """A tiny model that judges MiniGuard's answers as large ones judge real ones: it reads query and answer, and says one word.
 
-It sees no picture, as Llama Guard and WildGuard do not. So it can tell a refusal, a broken sentence or an answer to another question, but
-not whether what is said is true: the error that such judges make, on a laptop.
+It sees no picture, as WildGuard and the Llama Guards that read text alone do not. So it can tell a refusal, a broken sentence or an answer
+to another question, but not whether what is said is true: the error that such judges make, on a laptop.
 """
 
 from __future__ import annotations
