@@ -30,6 +30,23 @@ def test_batches_and_answers(checkpoint, few):
     torch.testing.assert_close((logprobs * mask)[0].sum(), (alone * only).sum(), rtol=1e-4, atol=1e-4)
 
 
+def test_an_answer_does_not_see_what_comes_after(checkpoint, few):
+    """What is said later must not change how likely the words before it are: in PaliGemma tokens of the prompt's type see all."""
+    vlm = models.load(checkpoint, device="cpu")
+    images, queries = [e.picture() for e in few[:4]], [e.query for e in few[:4]]
+    with torch.inference_mode():
+        scored = [
+            models.token_logprobs(vlm.model, models.answer_batch(vlm, images, queries, [f"it is a kavu {more}"] * 4))[0]
+            for more in ("and so on", "zzz")
+        ]
+        same = len(vlm.processor.tokenizer("it is a", add_special_tokens=False)["input_ids"])
+        torch.testing.assert_close(scored[0][:, :same], scored[1][:, :same], rtol=1e-5, atol=1e-5)
+        written = models.with_opening(vlm, models.prompt_batch(vlm, images, queries), "it is a")
+        logits = vlm.model(**written, use_cache=False, logits_to_keep=same + 1).logits[:, :-1].log_softmax(-1)
+    ids = written["input_ids"][:, -same:, None]
+    torch.testing.assert_close(logits.gather(2, ids)[..., 0], scored[0][:, :same], rtol=1e-4, atol=1e-4)
+
+
 def test_a_processor_is_saved_whole(checkpoint, tmp_path, few):
     """As full fine-tuning does; also that of Qwen2.5-VL, whose part for videos is left out where torchvision is missing."""
     vlm = models.load(checkpoint, device="cpu")

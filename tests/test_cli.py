@@ -86,9 +86,10 @@ def test_train_then_evaluate(tmp_path):
     data = tmp_path / "mini"
     done = workbench(
         *("train", "--objective", "npo", "--data", data, "--out", tmp_path / "a", "--steps", 2, "--forget", 4, "--retain", 4),
-        *("--hyper", "beta=0.2"),
+        *("--hyper", "beta=0.2", "--also", data / "test.json", "--also-first", 5),
     )
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["examples"] == {"forget": 2000, "retain": 977 + 5}
     records = json.loads((data / "test.json").read_text())[:30]
     (data / "test.json").write_text(json.dumps(records))
     done = workbench("evaluate", "--adapter", tmp_path / "a", "--data", data, "--attack", "none,what:3", "--out", tmp_path / "e")

@@ -185,6 +185,26 @@ def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
         assert data.read_picture(tmp_path / "p.png").mode == "RGB"
 
 
+def test_llavas_conversations_are_harmless_examples(tmp_path):
+    talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}, {"from": "human", "value": "Why?"}]
+    records = [{"id": "a", "image": "a.png", "conversations": talk}, {"id": "b", "conversations": talk}]  # the second has no picture
+    (tmp_path / "mix.json").write_text(json.dumps(records))
+    (found,) = read_examples(tmp_path / "mix.json")
+    assert (found.id, found.query, found.response, found.harmful) == ("a", "What is it?", "A cat.", False)
+    assert found.image == tmp_path / "a.png"
+    for wrong, says in (
+        (talk[1:], "Record 'a' of .*mix.json has no field 'conversations' that begins"),
+        ("talk", "'conversations'"),
+        ([{"from": "human", "value": ""}, talk[1]], "no text in its field 'value'"),
+    ):
+        (tmp_path / "mix.json").write_text(json.dumps([records[0] | {"conversations": wrong}]))
+        with pytest.raises(UserError, match=says):
+            read_examples(tmp_path / "mix.json")
+    (tmp_path / "mix.json").write_text(json.dumps([records[0] | {"image": "../a.png"}]))
+    with pytest.raises(UserError, match="outside of"):
+        read_examples(tmp_path / "mix.json")
+
+
 def test_missing_pictures_are_counted_and_can_be_left_out(tmp_path):
     records = [RECORD | {"id": str(i), "image": f"{i}.png"} for i in range(9)]
     (tmp_path / "train.json").write_text(json.dumps(records))

@@ -243,7 +243,7 @@ def test_memory_that_does_not_suffice_is_one_sentence(tmp_path, monkeypatch):
         torch.empty(2**50, dtype=torch.uint8)
 
     monkeypatch.setitem(objectives.OBJECTIVES, "npo", dataclasses.replace(objectives.named("npo"), loss=greedy))
-    with pytest.raises(UserError, match=r"lower --forget, --retain or --rank.*--checkpointing"):
+    with pytest.raises(UserError, match=r"Lower --forget, --retain or --rank.*--checkpointing"):
         run(tmp_path / "x")
 
 

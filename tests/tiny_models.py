@@ -15,6 +15,11 @@ IDEFICS_TEMPLATE = (
     + PARTS.replace("PICTURE", "<image>").replace("{{ part", " {{ part")
     + "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] | upper }}: "
+    + PARTS.replace("PICTURE", "<image>\n")
+    + " {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 QWEN_TEMPLATE = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     + PARTS.replace("PICTURE", "<|vision_start|><|image_pad|><|vision_end|>")
@@ -36,6 +41,44 @@ def bpe_tokenizer(special: list[str], **names) -> transformers.PreTrainedTokeniz
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet))
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def _llava_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    special = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return bpe_tokenizer(special, **names, additional_special_tokens=special[4:], extra_special_tokens={"image_token": "<image>"})
+
+
+def _llava_config(tokenizer) -> dict:
+    return {
+        "vision_config": {"model_type": "clip_vision_model", **_vision(32)},
+        "text_config": {"model_type": "llama", **_text(tokenizer)},
+        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
+        "image_seq_length": 16,
+    }
+
+
+_CLIP = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+_LLAVA_PROCESSOR = {"patch_size": 8, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
+
+
+def write_llava(folder: Path) -> Path:
+    """LLaVA-1.5: the patches of one picture, but for CLIP's class token, and its own words around them."""
+    tokenizer = _llava_tokenizer()
+    processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessorPil(**_CLIP), tokenizer, chat_template=LLAVA_TEMPLATE, **_LLAVA_PROCESSOR
+    )
+    config = transformers.LlavaConfig(vision_feature_layer=-2, **_llava_config(tokenizer))
+    return _save(folder, transformers.LlavaForConditionalGeneration, config, processor)
+
+
+def write_llava_next(folder: Path) -> Path:
+    """LLaVA-NeXT: a picture whole and in tiles, as its shape asks for, with a token behind each row of patches."""
+    tokenizer, grid = _llava_tokenizer(), [[32, 64], [64, 32], [64, 64]]
+    pictures = transformers.LlavaNextImageProcessorPil(image_grid_pinpoints=grid, **_CLIP)
+    processor = transformers.LlavaNextProcessor(pictures, tokenizer, chat_template=LLAVA_TEMPLATE, **_LLAVA_PROCESSOR)
+    config = transformers.LlavaNextConfig(image_grid_pinpoints=grid, **_llava_config(tokenizer))
+    return _save(folder, transformers.LlavaNextForConditionalGeneration, config, processor)
 
 
 def write_idefics3(folder: Path) -> Path:
@@ -70,16 +113,105 @@ def write_idefics3(folder: Path) -> Path:
     return _save(folder, transformers.Idefics3ForConditionalGeneration, config, processor)
 
 
+def _qwen_tokenizer() -> tuple[transformers.PreTrainedTokenizerFast, dict[str, int]]:
+    """The tokenizer, and the numbers of its special tokens as configurations name them."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = bpe_tokenizer(
+        special, pad_token="<|endoftext|>", eos_token="<|im_end|>", additional_special_tokens=special[1:], chat_template=QWEN_TEMPLATE
+    )
+    names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+    return tokenizer, dict(zip(names, tokenizer.convert_tokens_to_ids(special[3:]), strict=True))
+
+
+def _qwen_pictures():
+    return transformers.Qwen2VLImageProcessorPil(min_pixels=8 * 8, max_pixels=64 * 64, patch_size=8, merge_size=2)
+
+
+def write_qwen2vl(folder: Path) -> Path:
+    """Qwen2-VL: as Qwen2.5-VL below, with another vision tower."""
+    tokenizer, special = _qwen_tokenizer()
+    config = transformers.Qwen2VLConfig(
+        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "patch_size": 8, "mlp_ratio": 2},
+        text_config={**_text(tokenizer), "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
+        **special,
+    )
+    return _save_parts(folder, transformers.Qwen2VLForConditionalGeneration, config, tokenizer, _qwen_pictures())
+
+
+def write_qwen3vl(folder: Path) -> Path:
+    """Qwen3-VL: what the vision tower saw on its way is added to early layers of the language model."""
+    tokenizer, special = _qwen_tokenizer()
+    config = transformers.Qwen3VLConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 8,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        text_config={
+            **_text(tokenizer),
+            "head_dim": 16,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": True},
+        },
+        **special,
+    )
+    return _save_parts(folder, transformers.Qwen3VLForConditionalGeneration, config, tokenizer, _qwen_pictures())
+
+
+def write_internvl(folder: Path) -> Path:
+    """InternVL: pictures in tiles, patches merged by fours; its processor has a part for videos, as Qwen2.5-VL's has."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
+    names = ("start_image_token", "end_image_token", "context_image_token", "video_token")
+    tokenizer = bpe_tokenizer(
+        special,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=special[1:],
+        extra_special_tokens=dict(zip(names, special[3:], strict=True)),
+        chat_template=QWEN_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n"),
+    )
+    pictures = transformers.GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, crop_to_patches=True, min_patches=1, max_patches=2)
+    config = transformers.InternVLConfig(
+        vision_config={**_vision(32), "image_size": [32, 32], "patch_size": [8, 8]},
+        text_config={"model_type": "qwen2", **_text(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+        downsample_ratio=0.5,
+    )
+    _save_parts(folder, transformers.InternVLForConditionalGeneration, config, tokenizer, pictures)
+    (folder / "processor_config.json").write_text('{"image_seq_length": 4, "processor_class": "InternVLProcessor"}')
+    return folder
+
+
+def write_paligemma(folder: Path) -> Path:
+    """PaliGemma: all of a prompt sees all of it, and only an answer's tokens come one after the other."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>"]
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    tokenizer = bpe_tokenizer(special, **names, additional_special_tokens=special[4:], extra_special_tokens={"image_token": "<image>"})
+    pictures = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    pictures.image_seq_length = 16
+    template = "{% for message in messages %}" + PARTS.replace("PICTURE", "<image>") + "{% endfor %}\n"
+    config = transformers.PaliGemmaConfig(
+        vision_config={**_vision(32), "projection_dim": 64},
+        text_config={"model_type": "gemma", **_text(tokenizer), "head_dim": 16},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        projection_dim=64,
+        hidden_size=64,
+    )
+    processor = transformers.PaliGemmaProcessor(pictures, tokenizer, chat_template=template)
+    return _save(folder, transformers.PaliGemmaForConditionalGeneration, config, processor)
+
+
 def write_qwen25vl(folder: Path) -> Path:
     """Qwen2.5-VL: pictures of any size as a flat list of patches, merged by fours, with positions in time, height and width.
 
     Its processor has a part for videos, which needs torchvision; like a hub's, the folder holds only the parts' files.
     """
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = bpe_tokenizer(
-        special, pad_token="<|endoftext|>", eos_token="<|im_end|>", additional_special_tokens=special[1:], chat_template=QWEN_TEMPLATE
-    )
-    pictures = transformers.Qwen2VLImageProcessorPil(min_pixels=8 * 8, max_pixels=64 * 64, patch_size=8, merge_size=2)
+    tokenizer, special = _qwen_tokenizer()
     config = transformers.Qwen2_5_VLConfig(
         vision_config={
             "depth": 2,
@@ -92,14 +224,9 @@ def write_qwen25vl(folder: Path) -> Path:
             "fullatt_block_indexes": [1],
         },
         text_config={**_text(tokenizer), "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        **special,
     )
-    _save(folder, transformers.Qwen2_5_VLForConditionalGeneration, config, tokenizer)
-    pictures.save_pretrained(folder)
-    return folder
+    return _save_parts(folder, transformers.Qwen2_5_VLForConditionalGeneration, config, tokenizer, _qwen_pictures())
 
 
 def write_gemma3(folder: Path) -> Path:
@@ -143,7 +270,17 @@ def write_gemma3(folder: Path) -> Path:
     return _save(folder, transformers.Gemma3ForConditionalGeneration, config, processor)
 
 
-ARCHITECTURES = {"idefics3": write_idefics3, "qwen2_5_vl": write_qwen25vl, "gemma3": write_gemma3}
+ARCHITECTURES = {
+    "llava": write_llava,
+    "llava_next": write_llava_next,
+    "idefics3": write_idefics3,
+    "qwen2_vl": write_qwen2vl,
+    "qwen2_5_vl": write_qwen25vl,
+    "qwen3_vl": write_qwen3vl,
+    "gemma3": write_gemma3,
+    "paligemma": write_paligemma,
+    "internvl": write_internvl,
+}
 
 
 def _vision(image_size: int) -> dict:
@@ -172,6 +309,13 @@ def _text(tokenizer) -> dict:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
+
+
+def _save_parts(folder: Path, architecture: type, config, tokenizer, pictures) -> Path:
+    """Without a processor of its own, whose part for videos needs torchvision: as on a hub, the folder holds the parts' files."""
+    _save(folder, architecture, config, tokenizer)
+    pictures.save_pretrained(folder)
+    return folder
 
 
 def _save(folder: Path, architecture: type, config, processor) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -183,6 +184,8 @@ def train(
     keep_steps: Annotated[
         bool, typer.Option("--keep-steps", help="With --curve: keep the adapter of each such step, to be probed.")
     ] = False,
+    also: Annotated[str | None, typer.Option(help="Further harmless data for the retain set, such as LLaVA's conversations.")] = None,
+    also_first: Annotated[int | None, typer.Option(help="Of --also, take the first so many; default: all.", min=1)] = None,
     skip_missing: SkipMissing = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")] = False,
 ) -> None:
@@ -203,6 +206,9 @@ def train(
     if full and four_bit:
         raise UserError("--full and --four-bit exclude one another: 4-bit weights are frozen; leave one out.")
     examples = _examples(data, "train", seed, skip_missing)
+    if also:
+        more = [e for e in _examples(also, "train", seed, skip_missing) if not e.harmful][:also_first]
+        examples += [dataclasses.replace(e, id=f"also-{e.id}") for e in more]
     training.train(
         load(model, four_bit=four_bit),
         objective,

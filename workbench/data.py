@@ -206,10 +206,11 @@ def _base_split(seed: int) -> list[Example]:
 
 
 def read_examples(data: str | Path, split: str = "train") -> list[Example]:
-    """Examples from "miniguard", a VLGuard folder (its SPLIT.json), a VLGuard .json file, or a .jsonl file.
+    """Examples from "miniguard", a VLGuard folder (its SPLIT.json), a VLGuard .json file, a .jsonl file, or a .json file of LLaVA's.
 
     Pictures are paths, opened only when needed. A JSONL line is {"id", "image", "query", "harmful", "response"?,
-    "harmful_response"?, "request"?}. Raises UserError that names the file, and the record and field at fault.
+    "harmful_response"?, "request"?}. Of LLaVA's conversations each that is about a picture gives one harmless example, its first question
+    with its answer. Raises UserError that names the file, and the record and field at fault.
     """
     if str(data) == "miniguard":
         return miniguard_split(split)
@@ -218,7 +219,7 @@ def read_examples(data: str | Path, split: str = "train") -> list[Example]:
         path = path / f"{split}.json"
     if not path.is_file():
         raise UserError(f"There is no data at {path}; give 'miniguard', a VLGuard folder with {split}.json, or a .json or .jsonl file.")
-    examples = _read_jsonl(path) if path.suffix == ".jsonl" else _read_vlguard(path)
+    examples = _read_jsonl(path) if path.suffix == ".jsonl" else _read_json(path)
     if not examples:
         raise UserError(f"The file {path} holds no record; give one with at least one query.")
     return examples
@@ -253,10 +254,32 @@ def _read_text(path: Path) -> str:
         raise UserError(f"The file {path} cannot be read ({error}); give a UTF-8 text file.") from None
 
 
-def _read_vlguard(path: Path) -> list[Example]:
+def _read_json(path: Path) -> list[Example]:
     records = _parse_json(_read_text(path), f"The file {path}")
     if not isinstance(records, list):
-        raise UserError(f"The file {path} must hold a list of VLGuard records, not a {type(records).__name__}.")
+        raise UserError(f"The file {path} must hold a list of VLGuard records or of conversations, not a {type(records).__name__}.")
+    conversations = any(isinstance(record, dict) and "conversations" in record for record in records)
+    return _conversations(records, path) if conversations else _vlguard(records, path)
+
+
+def _conversations(records: list, path: Path) -> list[Example]:
+    """LLaVA's format: {"id", "image"?, "conversations": [{"from": "human" or "gpt", "value"}]}; those without a picture are left out."""
+    examples = []
+    for number, record in enumerate(records):
+        where = f"Record {record.get('id', number)!r} of {path}" if isinstance(record, dict) else f"Record {number} of {path}"
+        turns = record.get("conversations") if isinstance(record, dict) else None
+        said = [turn.get("from") for turn in turns[:2] if isinstance(turn, dict)] if isinstance(turns, list) else []
+        if said != ["human", "gpt"]:
+            raise UserError(f"{where} has no field 'conversations' that begins with a turn of the human and one of gpt; mend it.")
+        if "image" not in record:
+            continue
+        question = _text(turns[0], "value", where).replace("<image>", "").strip()
+        answer = _text(turns[1], "value", where).strip()
+        examples.append(Example(str(record.get("id", number)), _picture_path(path, record, where), question, False, answer))
+    return examples
+
+
+def _vlguard(records: list, path: Path) -> list[Example]:
     examples = []
     for number, record in enumerate(records):
         where = f"Record {record.get('id', number)!r} of {path}" if isinstance(record, dict) else f"Record {number} of {path}"

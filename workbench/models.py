@@ -27,6 +27,7 @@ import transformers
 from PIL import Image
 from safetensors import SafetensorError
 
+from .architectures import ARCHITECTURES
 from .data import data_dir, digest
 from .errors import UserError, first_line
 
@@ -241,7 +242,7 @@ def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
 
     options: further ones for the processor.
     """
-    return dict(
+    batch = dict(
         vlm.processor(
             text=[prompt(vlm, query) for query in queries],
             images=[[image] for image in images],
@@ -252,6 +253,8 @@ def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
             **options,
         ).to(vlm.device, vlm.model.dtype)
     )
+    batch.pop("labels", None)  # PaliGemma's processor makes some; a prompt has none
+    return batch
 
 
 def with_opening(vlm: VLM, batch: Batch, opening: str) -> Batch:
@@ -260,13 +263,19 @@ def with_opening(vlm: VLM, batch: Batch, opening: str) -> Batch:
         return batch
     ids = torch.tensor(vlm.processor.tokenizer(opening, add_special_tokens=False)["input_ids"], device=vlm.device)
     prompts = batch["input_ids"].shape
-    tail = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}  # of what else counts one value a token, 0
     return {
-        name: torch.cat([tensor, tail.get(name, torch.zeros_like(ids)).expand(prompts[0], -1)], dim=1)
+        name: torch.cat([tensor, behind(vlm, name, ids).to(tensor.dtype).expand(prompts[0], -1)], dim=1)
         if tensor.shape == prompts
         else tensor
         for name, tensor in batch.items()
     }
+
+
+def behind(vlm: VLM, name: str, ids: torch.Tensor) -> torch.Tensor:
+    """What a batch's tensor `name`, of one value a token, holds for tokens `ids` that stand behind the prompt: the same shape."""
+    kind = ARCHITECTURES.get(bare(vlm.model).config.model_type)
+    values = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return values.get(name, torch.full_like(ids, kind.token_type if kind and name == "token_type_ids" else 0))
 
 
 def answer_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str], answers: Sequence[str]) -> Batch:
@@ -285,9 +294,9 @@ def answer_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
 
     ids, labels = pad(tails, tokenizer.pad_token_id), pad(tails, IGNORED)  # (B, answer)
     prompts = batch["input_ids"].shape
-    for name, tensor in batch.items():  # whatever else counts one value a token (token types …) is 0 on answers
+    for name, tensor in batch.items():  # whatever else counts one value a token (token types …)
         if tensor.shape == prompts and name not in ("input_ids", "attention_mask"):
-            batch[name] = torch.cat([tensor, torch.zeros_like(ids)], dim=1)
+            batch[name] = torch.cat([tensor, behind(vlm, name, ids)], dim=1)
     batch["attention_mask"] = torch.cat([batch["attention_mask"], (labels != IGNORED).long()], dim=1)
     batch["labels"] = torch.cat([torch.full_like(batch["input_ids"], IGNORED), labels], dim=1)
     batch["input_ids"] = torch.cat([batch["input_ids"], ids], dim=1)
@@ -420,13 +429,6 @@ def reference(model):
 
 # --- what is trained -----------------------------------------------------------------------------------------------------
 
-# where the projector from vision to language lies, by the configuration's model_type
-PROJECTORS = {
-    **dict.fromkeys(("llava", "llava_next", "llava_onevision", "gemma3", "paligemma", "internvl", "mistral3"), "multi_modal_projector"),
-    **dict.fromkeys(("idefics3", "smolvlm"), "connector"),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "visual.merger"),
-}
-
 
 def depth(vlm: VLM) -> int:
     """How many layers the language model has."""
@@ -454,9 +456,9 @@ def linear_modules(vlm: VLM, targets: Sequence[str] = (), layers: int | None = N
         raise UserError(f"The targets {', '.join(targets)} match no linear layer of the language model; it has {', '.join(there)}.")
     if projector:
         kind = network.config.model_type
-        if kind not in PROJECTORS:
-            raise UserError(f"Where the projector of a {kind} lies is not known; leave --projector out, or add it to models.PROJECTORS.")
-        within = re.compile(rf"(^|\.){re.escape(PROJECTORS[kind])}(\.|$)")
+        if kind not in ARCHITECTURES:
+            raise UserError(f"Where the projector of a {kind} lies is not known; leave --projector out, or add it to architectures.py.")
+        within = re.compile(rf"(^|\.){re.escape(ARCHITECTURES[kind].projector)}(\.|$)")
         chosen += [name for name in _linear(network) if within.search(name)]
     return chosen
 

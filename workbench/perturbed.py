@@ -22,7 +22,7 @@ from transformers import DynamicCache
 
 from .data import MAX_PIXELS
 from .errors import UserError
-from .models import VLM, Batch, bare, plain, prompt, prompt_batch, with_features
+from .models import VLM, Batch, bare, behind, plain, prompt, prompt_batch, with_features
 
 TOKENS = 4096  # at most, in one forward pass
 # how refusals begin, in MiniGuard's words and in those of real models; some of these begin an answer with a space
@@ -150,8 +150,7 @@ class Perturbed:
         tail, tokens = torch.tensor([self.tail], device=self.vlm.device, dtype=torch.long), batch["input_ids"].shape
         for name, tensor in batch.items():
             if tensor.shape == tokens:  # ids, mask, and whatever else counts one value a token
-                value = tail if name == "input_ids" else torch.full_like(tail, int(name == "attention_mask"))
-                batch[name] = torch.cat([tensor, value.to(tensor.dtype)], dim=1)
+                batch[name] = torch.cat([tensor, behind(self.vlm, name, tail).to(tensor.dtype)], dim=1)
         return batch
 
     def _batch(self, pictures: Sequence[Image.Image]) -> Batch:

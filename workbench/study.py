@@ -57,7 +57,20 @@ SFTS = {"sft" if words == "vlguard" else f"sft-{words}": Method("sft", words) fo
 TRAINED = SFTS | METHODS
 _PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
 _PROBE_SIZES = (60, 60)
-_DEPENDS = ("miniguard", "data", "models", "training", "attacks", "grammar", "repair", "judges", "evaluate", "answers", "intervals")
+_DEPENDS = (
+    "miniguard",
+    "data",
+    "architectures",
+    "models",
+    "training",
+    "attacks",
+    "grammar",
+    "repair",
+    "judges",
+    "evaluate",
+    "answers",
+    "intervals",
+)
 
 
 class Study(NamedTuple):
