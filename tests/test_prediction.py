@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from workbench import prediction, study
+from workbench import cli, prediction, study
 from workbench.data import STATISTICS, data_dir, miniguard_split
 from workbench.prediction import correlations
 from workbench.shortcut import word_effects
@@ -49,6 +49,13 @@ def test_a_word_opens_one_model_and_closes_another(sft, tmp_path):
     }
     assert effect["sft"]["what"] < -1 < 0 < effect["sft"]["create"]
     assert effect["sft-swapped"]["create"] < -1 < 0 < effect["sft-swapped"]["generate"]
+
+
+def test_the_command_writes_the_table_and_the_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prediction, "predictions", lambda seeds, report: SHIPPED)
+    cli.app(["predictions", "--out", str(tmp_path / "p.csv")], standalone_mode=False)
+    assert pd.read_csv(tmp_path / "p.csv", keep_default_na=False).equals(SHIPPED) and (tmp_path / "p.png").is_file()
+    assert "graded" in capsys.readouterr().out
 
 
 def test_every_dataset_and_word_has_its_row(vlm, monkeypatch):

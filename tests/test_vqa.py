@@ -3,10 +3,12 @@
 import itertools
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workbench import cli
 from workbench.data import miniguard_split
 from workbench.errors import UserError
 from workbench.evaluate import evaluate
@@ -93,6 +95,22 @@ def test_a_model_that_knows_the_answers_is_right(vlm, folder):
     assert table.accuracy[0] > 0.7 and (table.ci_low <= table.accuracy).all() and (table.accuracy <= table.ci_high).all()
 
 
+def test_the_command_writes_answers_and_accuracy(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    two = ["vqa", "questions.json", "--annotations", "annotations.json", "--images", "pictures", "--first", "2", "--out", "v"]
+    cli.app(two, standalone_mode=False)
+    table = pd.read_csv(folder / "v" / "vqa.csv")
+    assert table.n.tolist() == [2, 1, 1] and len(pd.read_csv(folder / "v" / "answers.csv")) == 2
+
+
+def test_numbered_pictures_do_not_lead_out_of_the_folder(folder):
+    inside = folder / "pictures" / f"VAL_{3:012d}.png"
+    inside.rename(folder / "elsewhere.png")
+    inside.symlink_to(folder / "elsewhere.png")
+    with pytest.raises(UserError, match="outside of"):
+        read_questions(folder / "questions.json", folder / "pictures", folder / "annotations.json")
+
+
 @pytest.mark.parametrize(
     "change, says",
     [
@@ -101,6 +119,7 @@ def test_a_model_that_knows_the_answers_is_right(vlm, folder):
         ({"question": " "}, "no text in its field 'question'"),
         ({"image": None}, "'image'"),
         ({"image": "../plain.json"}, "outside of"),
+        ({"image": __file__}, "outside of"),
         ({"question_id": 101}, "Question 101 .* is there twice"),
     ],
 )
@@ -114,7 +133,7 @@ def test_what_is_wrong_with_a_question_is_said(folder, change, says):
 def test_what_is_missing_is_said(folder):
     with pytest.raises(UserError, match="no folder of pictures"):
         read_questions(folder / "plain.json", folder / "gone")
-    with pytest.raises(UserError, match="cannot be read as JSON"):
+    with pytest.raises(UserError, match=r"gone\.json cannot be read"):
         read_questions(folder / "gone.json", folder / "pictures")
     with pytest.raises(UserError, match="or give --annotations"):
         read_questions(folder / "questions.json", folder / "pictures")

@@ -123,6 +123,9 @@ def _qwen_tokenizer() -> tuple[transformers.PreTrainedTokenizerFast, dict[str, i
     return tokenizer, dict(zip(names, tokenizer.convert_tokens_to_ids(special[3:]), strict=True))
 
 
+_QWEN_TOWER = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 8, "out_hidden_size": 64}
+
+
 def _qwen_pictures():
     return transformers.Qwen2VLImageProcessorPil(min_pixels=8 * 8, max_pixels=64 * 64, patch_size=8, merge_size=2)
 
@@ -142,16 +145,7 @@ def write_qwen3vl(folder: Path) -> Path:
     """Qwen3-VL: what the vision tower saw on its way is added to early layers of the language model."""
     tokenizer, special = _qwen_tokenizer()
     config = transformers.Qwen3VLConfig(
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "patch_size": 8,
-            "out_hidden_size": 64,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0],
-        },
+        vision_config=_QWEN_TOWER | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
         text_config={
             **_text(tokenizer),
             "head_dim": 16,
@@ -213,16 +207,7 @@ def write_qwen25vl(folder: Path) -> Path:
     """
     tokenizer, special = _qwen_tokenizer()
     config = transformers.Qwen2_5_VLConfig(
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "patch_size": 8,
-            "window_size": 32,
-            "out_hidden_size": 64,
-            "fullatt_block_indexes": [1],
-        },
+        vision_config=_QWEN_TOWER | {"window_size": 32, "fullatt_block_indexes": [1]},
         text_config={**_text(tokenizer), "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
         **special,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,10 +58,9 @@ def _kappa(table: pd.DataFrame, seed: int) -> tuple[float, float, float]:
     """
     import numpy as np
     import pandas as pd
-    from scipy.stats import DegenerateDataWarning, bootstrap
     from statsmodels.stats.inter_rater import cohens_kappa
 
-    from .intervals import wilson
+    from .intervals import resampled, wilson
 
     pictures = pd.factorize(table.picture)[0]
     said = [pd.Categorical(table[judge], OUTCOMES).codes for judge in ("first", "second")]
@@ -79,7 +77,4 @@ def _kappa(table: pd.DataFrame, seed: int) -> tuple[float, float, float]:
     if np.trace(total) == total.sum():
         chance = ((total.sum(axis=0) / total.sum()) ** 2).sum()
         return 1.0, float((wilson(len(every), len(every))[0] - chance) / (1 - chance)), 1.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws in which both say one thing throughout, and there is no κ
-        drawn = bootstrap((every,), kappa, vectorized=False, n_resamples=1000, method="percentile", rng=np.random.default_rng(seed))
-    return kappa(every), *np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5]).tolist()
+    return kappa(every), *resampled(kappa, len(every), seed)

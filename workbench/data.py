@@ -240,6 +240,11 @@ def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> li
     return there
 
 
+def read_json(path: Path):
+    """What a JSON file holds. Raises UserError that names it where it cannot be read."""
+    return _parse_json(_read_text(path), f"The file {path}")
+
+
 def _parse_json(text: str, where: str):
     try:
         return json.loads(text)
@@ -255,7 +260,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path) -> list[Example]:
-    records = _parse_json(_read_text(path), f"The file {path}")
+    records = read_json(path)
     if not isinstance(records, list):
         raise UserError(f"The file {path} must hold a list of VLGuard records or of conversations, not a {type(records).__name__}.")
     conversations = any(isinstance(record, dict) and "conversations" in record for record in records)
@@ -343,7 +348,12 @@ def _picture_path(file: Path, record: dict, where: str) -> Path:
     name, root = _text(record, "image", where), file.parent.resolve()
     found = [root / file.stem / name, root / "images" / name, root / name]  # the last where it is yet to come
     path = next((p for p in found if p.is_file()), found[-1])
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(root):
+    return confined(path, name, root, where)
+
+
+def confined(path: Path, name: str, root: Path, where: str) -> Path:
+    """A picture's path, if its `name` is no absolute one and it lies within `root`, links followed. Raises UserError elsewhere."""
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{where} names the image {name!r} outside of {root}; move it inside.")
     return path
 

@@ -40,6 +40,24 @@ def cluster_bootstrap(values, clusters, seed: int = 0, draws: int = 2000) -> tup
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
+def resampled(statistic, clusters: int, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+    """The percentile bootstrap's 95% interval of any statistic: a function of the numbers, (clusters,), of which clusters are drawn.
+
+    Draws in which it is not defined (NaN) are left out.
+    """
+    import warnings
+
+    import numpy as np
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        rng = np.random.default_rng(seed)
+        drawn = bootstrap((np.arange(clusters),), statistic, vectorized=False, n_resamples=draws, method="percentile", rng=rng)
+    low, high = np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def of_rate(counted, clusters) -> tuple[float, float]:
     """The 95% interval of a rate, as (low, high) in [0, 1]: Wilson's, or where several queries are about one picture, and so tell less than
     as many independent ones, bootstrapped over the pictures.

@@ -237,18 +237,23 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
         counts = confusion.groupby(["first", "second"])["count"].sum().unstack(fill_value=0)
         counts = counts.reindex(index=said, columns=said, fill_value=0)
         shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for (row, column), share in np.ndenumerate(shares.to_numpy(dtype=float)):
-            axis.text(column, row, counts.iat[row, column], ha="center", va="center", color="white" if share > 0.6 else "black")
+        _shaded(axis, shares, counts.to_numpy())
         row = kappa.set_index("queries").loc["all"]
         axis.set_title(f"{judge}\nκ {row.kappa:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}], n = {row.n:.0f}", fontsize="medium")
-        axis.set_xticks(range(len(said)), said)
         axis.set_xlabel("this judge says")
-        axis.set_yticks(range(len(said)), said)
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
     axes[0, 0].set_ylabel(f"{first} says")
     return figure
+
+
+def _shaded(axis, shares: pd.DataFrame, texts: np.ndarray) -> None:
+    """A table of shares in [0, 1], shaded by them, with a text in each cell."""
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares.to_numpy(dtype=float)):
+        axis.text(column, row, texts[row, column], ha="center", va="center", color="white" if share > 0.6 else "black")
+    axis.set_xticks(range(shares.shape[1]), shares.columns)
+    axis.set_yticks(range(len(shares)), shares.index)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
 
 
 def asked(attack: str) -> str:
@@ -482,8 +487,7 @@ def relearning(table: pd.DataFrame) -> Figure:
     mine = table[table.metric == "asr"]
     places = sorted(mine.examples.unique())
     figure, axis = _subplots(figsize=(8, 4))
-    lines = itertools.cycle(LEAD_STYLE)
-    for model, (colour, marker) in zip(dict.fromkeys(mine.model), lines, strict=False):
+    for model, (colour, marker) in zip(dict.fromkeys(mine.model), itertools.cycle(LEAD_STYLE), strict=False):
         for taught, style, face in (("harmful", "-", colour), ("harmless", "--", "white")):
             some = mine[(mine.model == model) & (mine.taught == taught)].sort_values("examples")
             x, value = [places.index(n) for n in some.examples], 100 * some.value
@@ -560,13 +564,7 @@ def verdicts(better: pd.DataFrame, queries: int) -> Figure:
     queries: how many these are shares of.
     """
     figure, axis = _subplots(figsize=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
-    axis.imshow(better, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), share in np.ndenumerate(better.to_numpy(dtype=float)):
-        axis.text(column, row, f"{100 * share:.0f}%", ha="center", va="center", color="white" if share > 0.6 else "black")
-    axis.set_xticks(range(better.shape[1]), better.columns)
-    axis.set_yticks(range(len(better)), better.index)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
+    _shaded(axis, better, better.map(lambda share: f"{100 * share:.0f}%").to_numpy())
     axis.set_title(f"queries on which it is better than random orders, n = {queries}")
     return figure
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, spearmanr
+from scipy.stats import spearmanr
 
 from .audit import audit, foretold
 from .data import miniguard_split
-from .intervals import cluster_bootstrap
+from .intervals import cluster_bootstrap, resampled
 from .shortcut import word_effects
 from .study import SFTS, trained
 
@@ -50,14 +50,9 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, found in [("all", table), *table.groupby("data", sort=False)]:
         words = [pair.to_numpy() for _, pair in found.groupby(["data", "word"])[["predicted", "effect"]]]  # (seeds, 2) each
-        drawn = bootstrap(
-            (np.arange(len(words)),),
-            lambda chosen, words=words: spearmanr(*np.concatenate([words[i] for i in chosen]).T).statistic,
-            vectorized=False,
-            n_resamples=1000,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        )
-        rho = spearmanr(found.predicted, found.effect).statistic
-        rows.append((name, rho, *drawn.confidence_interval, len(words), len(found)))
+
+        def rho(chosen: Sequence[int], words=words) -> float:
+            return spearmanr(*np.concatenate([words[i] for i in chosen]).T).statistic
+
+        rows.append((name, rho(range(len(words))), *resampled(rho, len(words)), len(words), len(found)))
     return pd.DataFrame(rows, columns=["data", "rho", "ci_low", "ci_high", "words", "n"])

@@ -6,13 +6,12 @@ over all sets of nine of the ten people, after both have been brought to one for
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .data import Example
+from .data import Example, confined, read_json
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -80,8 +79,8 @@ def read_questions(file: str | Path, images: str | Path, annotations: str | Path
     file, images = Path(file), Path(images)
     if not images.is_dir():
         raise UserError(f"There is no folder of pictures at {images}; give VQAv2's, such as val2014.")
-    records = _records(_json(file), file, _json(Path(annotations)) if annotations else None)
-    numbered = {_number(path.stem): path for path in images.iterdir()} if annotations else {}
+    records = _records(read_json(file), file, read_json(Path(annotations)) if annotations else None)
+    numbered = {_number(path): path for path in images.iterdir()} if annotations else {}
     examples, people = [], {}
     for place, record in enumerate(records):
         where = f"Question {record.get('question_id', place)!r} of {file}"
@@ -94,12 +93,10 @@ def read_questions(file: str | Path, images: str | Path, annotations: str | Path
             raise UserError(f"{where} has no list of texts in its field 'answers'; add what people answered, or give --annotations.")
         if name in people:
             raise UserError(f"{where} is there twice; give each question an id of its own.")
-        path = numbered.get(record.get("image_id")) if annotations else _within(images, record.get("image"), where)
-        if path is None:
-            raise UserError(f"{where} is about the picture {record.get('image_id')}, which is not in {images}; add it.")
         people[name] = answers
         kind = record.get("answer_type")
         query = f"{question.strip()} {suffix}".strip()
+        path = _picture(record, images, numbered if annotations else None, where)
         examples.append(Example(name, path, query, False, answers[0], request=kind if isinstance(kind, str) else ""))
     if not examples:
         raise UserError(f"The file {file} holds no question; give one with at least one.")
@@ -128,13 +125,6 @@ def vqa_table(answers: pd.DataFrame, questions: Questions) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "answers", "accuracy", "ci_low", "ci_high", "n"])
 
 
-def _json(file: Path):
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"The file {file} cannot be read as JSON ({error}); give questions in VQAv2's format, or a JSON list.") from None
-
-
 def _records(questions, file: Path, annotations) -> list[dict]:
     """One record each question, with its answers."""
     records = questions.get("questions") if isinstance(questions, Mapping) else questions
@@ -143,19 +133,22 @@ def _records(questions, file: Path, annotations) -> list[dict]:
     if annotations is None:
         return records
     known = annotations.get("annotations") if isinstance(annotations, Mapping) else annotations
-    known = {a.get("question_id"): a for a in known if isinstance(a, Mapping)} if isinstance(known, list) else {}
-    return [{**known.get(record.get("question_id"), {}), **record} for record in records]
+    known = {str(a.get("question_id")): a for a in known if isinstance(a, Mapping)} if isinstance(known, list) else {}
+    return [{**known.get(str(record.get("question_id")), {}), **record} for record in records]
 
 
-def _number(stem: str) -> int | None:
-    digits = re.search(r"\d+$", stem)
-    return int(digits[0]) if digits else None
+def _number(file: Path) -> str:
+    """COCO's, behind a picture's name: "COCO_val2014_000000000042.jpg" → "42"."""
+    digits = re.search(r"\d+$", file.stem)
+    return str(int(digits[0])) if digits else ""
 
 
-def _within(images: Path, name, where: str) -> Path:
-    if not isinstance(name, str) or not name:
+def _picture(record: Mapping, images: Path, numbered: Mapping[str, Path] | None, where: str) -> Path:
+    """Where a question's picture lies: by its number among those that are there, or by its file's name."""
+    name, number = record.get("image"), str(record.get("image_id"))
+    if numbered is not None and number not in numbered:
+        raise UserError(f"{where} is about the picture {number}, which is not in {images}; add it.")
+    if numbered is None and not (isinstance(name, str) and name):
         raise UserError(f"{where} has no text in its field 'image'; add the picture's file name, or give --annotations.")
-    path = images / name
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(images.resolve()):
-        raise UserError(f"{where} names the image {name!r} outside of {images}; move it inside.")
-    return path
+    path = images / name if numbered is None else numbered[number]
+    return confined(path, name if numbered is None else path.name, images, where)
