@@ -565,7 +565,7 @@ def verdicts(better: pd.DataFrame, queries: int) -> Figure:
     """
     figure, axis = _subplots(figsize=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
     _shaded(axis, better, better.map(lambda share: f"{100 * share:.0f}%").to_numpy())
-    axis.set_title(f"queries on which it is better than random orders, n = {queries}")
+    axis.set_title(f"queries on which it is better\nthan random orders, n = {queries}")
     return figure
 
 
