@@ -1,5 +1,6 @@
 """The same functions on other true architectures: nothing in them knows MiniGuard's base."""
 
+import pandas as pd
 import pytest
 import torch
 
@@ -76,3 +77,25 @@ def test_train_load_and_evaluate(checkpoint, tmp_path, few, objective):
     assert change[~harmful].mean() > 0  # the retain set is learnt
     if objective == "npo":
         assert change[harmful].mean() < change[~harmful].mean()
+
+
+@pytest.mark.slow
+def test_rmu_and_its_layer(checkpoint, tmp_path, few):
+    """Its loss falls, and what it takes for a layer's output is that of a whole pass; the layer behind is neither run nor trained."""
+    data = miniguard_split("train", sizes=(30, 30))
+    settings = {"steps": 12, "forget": 4, "retain": 4, "lr": 1e-3, "layer": 1}
+    out = training.train(models.load(checkpoint, device="cpu"), "rmu", data, out=tmp_path / "rmu", **settings)
+    losses = pd.read_csv(out / "loss.csv").loss
+    assert losses.tail(3).mean() < losses.head(3).mean()
+    trained = models.load(checkpoint, out, device="cpu")
+    assert not any("layers.1." in name for name, _ in trained.model.named_parameters() if "lora_" in name)
+    images, queries = [e.picture() for e in few], [e.query for e in few]
+    batch = models.answer_batch(trained, images, queries, [e.leak or e.response for e in few])
+    seen = []
+    with torch.inference_mode():
+        hidden, mask = models.hidden_states(trained.model, batch, 1)
+        second = models.bare(trained.model).get_decoder().layers[1]
+        hook = second.register_forward_pre_hook(lambda module, args, kwargs: seen.append([*args, *kwargs.values()][0]), with_kwargs=True)
+        trained.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        hook.remove()
+    torch.testing.assert_close(hidden[mask], seen[0][:, -hidden.shape[1] - 1 : -1][mask], rtol=1e-4, atol=1e-4)

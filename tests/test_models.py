@@ -3,13 +3,19 @@
 import contextlib
 import copy
 import functools
+import http.server
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 
 import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from workbench import attacks, models
 from workbench.errors import UserError
@@ -263,3 +269,121 @@ def test_a_checkpoint_cut_short(tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"cannot be loaded"):
         models.load(folder)
+
+
+def test_half_a_checkpoint(tmp_path):
+    """Weights that are not there would silently be made up."""
+    folder = shutil.copytree(models.data_dir() / "miniguard-base", tmp_path / "base")
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in weights if "layers.3" in name)
+    save_file({n: w for n, w in weights.items() if n != lost}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 1 of its weights, such as .*layers\.3.*download it again"):
+        models.load(folder)
+
+
+def test_pickles_are_read_only_if_asked_for(tmp_path, vlm, few):
+    folder = shutil.copytree(models.data_dir() / "miniguard-base", tmp_path / "base")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"pickles, not safetensors.*--trust pickles"):
+        models.load(folder)
+    trusting = models.load(folder, device="cpu", trust=["pickles"])
+    assert trusting.answers(*columns(few)[:2]) == vlm.answers(*columns(few)[:2])
+    with pytest.raises(UserError, match="no trust in all; choose from remote-code, pickles"):
+        models.load(folder, trust=["all"])
+
+
+def test_code_of_a_model_is_run_only_if_asked_for_and_then_said(tmp_path, vlm, capsys):
+    folder = shutil.copytree(models.data_dir() / "miniguard-base", tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    weights = {name: weight.contiguous() for name, weight in vlm.model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})  # under today's names; older ones are known of LLaVA alone
+    names = {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.Own"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": names}))
+    (folder / "own.py").write_text(
+        "import pathlib\nimport transformers\n"
+        f"pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "class OwnConfig(transformers.LlavaConfig):\n    model_type = 'own'\n"
+        "class Own(transformers.LlavaForConditionalGeneration):\n    config_class = OwnConfig\n"
+    )
+    with pytest.raises(UserError, match=r"Python code of its own.*--trust remote-code"):
+        models.load(folder)
+    assert not (tmp_path / "ran").exists() and capsys.readouterr().err == ""
+    models.load(folder, device="cpu", trust=["remote-code"])
+    said = capsys.readouterr().err
+    assert (tmp_path / "ran").exists()
+    assert "is run with your rights" in said and "is a own, with which nothing here has been tested" in said
+
+
+def test_an_architecture_that_is_not_in_the_table(tmp_path, capsys, few):
+    """Where the language model's layers are found, it goes on and says so; where not, it is refused with the list."""
+    folder = shutil.copytree(models.data_dir() / "miniguard-base", tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    network = transformers.VipLlavaForConditionalGeneration(
+        transformers.VipLlavaConfig(
+            **{k: config[k] for k in ("text_config", "vision_config", "image_token_index")}, vision_feature_layers=[-1], image_seq_length=36
+        )
+    )
+    network.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    network.save_pretrained(folder)
+    vlm = models.load(folder, device="cpu")
+    assert "is a vipllava, with which nothing here has been tested" in capsys.readouterr().err
+    assert len(vlm.answers(*columns(few)[:2])) == len(few) and models.linear_modules(vlm)
+    with pytest.raises(UserError, match="Where the projector of a vipllava lies is not known"):
+        models.linear_modules(vlm, projector=True)
+    tiny = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision = tiny | {"image_size": 16, "patch_size": 8}
+    transformers.GitForCausalLM(transformers.GitConfig(vision_config=vision, vocab_size=9, **tiny)).save_pretrained(tmp_path / "git")
+    with pytest.raises(UserError, match=r"is a git, whose language model's layers cannot be found; choose one of llava, "):
+        models._check_architecture(transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "git"), "git")
+
+
+@pytest.mark.parametrize(("name", "offline", "says"), [
+    ("some/gated", "0", "is gated: accept its terms at https://huggingface.co/some/gated, then give `hf auth login`"),
+    ("some/other", "0", "cannot be loaded"),
+    ("some/other", "1", "is not on this machine, and HF_HUB_OFFLINE forbids to fetch it"),
+])  # fmt: skip
+def test_models_of_a_hub(name, offline, says):
+    """Against a hub of our own, that answers as the real one does where a model is gated or not there."""
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            self.send_response(403 if "gated" in self.path else 404)
+            self.send_header("X-Error-Code", "GatedRepo" if "gated" in self.path else "RepoNotFound")
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, *arguments):
+            pass
+
+    asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": offline}
+        command = [sys.executable, "-m", "workbench", "evaluate", "--model", name, "--out", "nowhere"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        server.shutdown()
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    assert bool(asked) == (offline == "0")
+
+
+def test_batches_that_are_too_large_are_halved(monkeypatch, vlm, few):
+    """As where a GPU's memory is not enough for what was asked for."""
+    images, queries, _ = columns(few)
+    fresh, sizes, real = models.VLM(vlm.model, vlm.processor, "x"), [], models.generate
+
+    def small(vlm, batch, *arguments):
+        sizes.append(len(batch["input_ids"]))
+        if sizes[-1] > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return real(vlm, batch, *arguments)
+
+    monkeypatch.setattr(models, "generate", small)
+    room = 7
+    assert fresh.answers(images, queries) == vlm.answers(images, queries, batch_size=6)
+    assert sizes[:6] == [24, 12, 6, 6, 6, 6] and fresh.fits == 6
+    room = 0
+    with pytest.raises(UserError, match="not enough to answer a single query"):
+        fresh.answers(images, queries)

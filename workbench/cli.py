@@ -16,13 +16,13 @@ from .errors import UserError
 
 if TYPE_CHECKING:
     from .data import Example
+    from .models import VLM
 
-app = typer.Typer(
-    help="See the safety mirage of a vision-language model, take it apart, cure it.", no_args_is_help=True, pretty_exceptions_enable=False
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 data_app = typer.Typer(help="Datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 out = Console(highlight=False)
+_trusted: list[str] = []  # what `workbench --trust` said, for `_load`
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Of safety data, training and test pictures.", min=0)]
@@ -32,6 +32,17 @@ Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `w
 SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave out queries whose pictures are missing, and say how many.")]
 Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
 Methods = Annotated[str, typer.Option(help="Methods to compare with SFT, separated by commas, or all.")]
+
+
+@app.callback()
+def options(
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(help="What is refused unless asked for: remote-code (Python that comes with a model), pickles (as weights)."),
+    ] = None,
+) -> None:
+    """See the safety mirage of a vision-language model, take it apart, cure it."""
+    _trusted[:] = trust or ()
 
 
 def main() -> None:
@@ -191,7 +202,7 @@ def train(
 ) -> None:
     """Train with an objective: writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv."""
     from . import objectives, training
-    from .models import load, processes
+    from .models import processes
     from .repair import repair
     from .study import validation_probe
 
@@ -210,7 +221,7 @@ def train(
         more = [e for e in _examples(also, "train", seed, skip_missing) if not e.harmful][:also_first]
         examples += [dataclasses.replace(e, id=f"also-{e.id}") for e in more]
     training.train(
-        load(model, four_bit=four_bit),
+        _load(model, four_bit=four_bit),
         objective,
         repair(examples, seed) if repaired else examples,
         out=out_folder,
@@ -321,14 +332,13 @@ def evaluate(
     from .evaluate import evaluate, rates_by_request
     from .files import make_folder, write_text
     from .intervals import detectable
-    from .models import load
 
     examples = _examples(data, split, seed, skip_missing)
     names = _names(attack)
     for name in names:
         attacks.attack(name, examples)
     judges.judge(judge, examples)  # before the model is loaded
-    found = evaluate(load(model, adapter), examples, names, judge, out=make_folder(out_folder))
+    found = evaluate(_load(model, adapter), examples, names, judge, out=make_folder(out_folder))
     write_text(out_folder / "results.csv", found.results.to_csv(index=False))
     by_request = rates_by_request(found.answers, examples)
     if by_request.request.nunique() > 1:
@@ -352,12 +362,11 @@ def vqa(
     """Utility on real pictures: VQA accuracy. Writes answers.csv as answers come, and vqa.csv; the same command goes on after a kill."""
     from .evaluate import evaluate
     from .files import make_folder, write_text
-    from .models import load
     from .vqa import read_questions, vqa_table
 
     found = read_questions(questions, images, annotations)
     asked = found.examples[:first]
-    answers = evaluate(load(model, adapter), asked, judge="keyword", out=make_folder(out_folder)).answers
+    answers = evaluate(_load(model, adapter), asked, judge="keyword", out=make_folder(out_folder)).answers
     table = vqa_table(answers, found)
     write_text(out_folder / "vqa.csv", table.to_csv(index=False))
     _print_table(table)
@@ -432,12 +441,11 @@ def attribute(
     from .attribution import attribute
     from .data import read_picture
     from .files import make_folder, write_text
-    from .models import load
     from .perturbed import REFUSAL, Perturbed, answer_target
 
     make_folder(out_folder)
     picture, target = read_picture(image), answer_target(answer) if answer else REFUSAL
-    vlm = load(model, adapter)
+    vlm = _load(model, adapter)
     found = attribute(vlm, picture, query, target, method, grid)
     words = [("word", word, place, value) for place, (word, value) in enumerate(zip(found.query, found.words, strict=True))]
     squares = [("square", f"{place // grid + 1},{place % grid + 1}", place, value) for place, value in enumerate(found.patches.ravel())]
@@ -483,7 +491,6 @@ def reliance(
 
     from . import attacks, plots, report
     from .files import make_folder, write_text
-    from .models import load
     from .shortcut import reliance, reliance_table
 
     for word in (lead, other):
@@ -495,7 +502,7 @@ def reliance(
         raise UserError(f"The split {split!r} of {data} has fewer than two harmless queries; give another with --data or --split.")
     found = {}
     for folder in [None, *(adapter or [])]:
-        vlm = load(model, folder)
+        vlm = _load(model, folder)
         if vlm.name in found:
             raise UserError(f"Two of the models are named {vlm.name!r}; give each adapter's folder a name of its own.")
         found[vlm.name] = reliance(vlm, harmless, lead, other, method=method, grid=grid)
@@ -524,7 +531,6 @@ def search_words(
     from .audit import audit
     from .files import make_folder, write_text
     from .miniguard import LEADS
-    from .models import load
     from .shortcut import predicted, word_search
 
     for candidate in word or ():
@@ -533,7 +539,7 @@ def search_words(
     examples = _examples(data, split, seed, skip_missing)
     asked = [e for harmful in (True, False) for e in [e for e in examples if e.harmful == harmful][:queries]]
     told = audit(_read(trained_on or data, "train", seed))
-    found = predicted(word_search(load(model, adapter), asked, word or tuple(LEADS)), told)
+    found = predicted(word_search(_load(model, adapter), asked, word or tuple(LEADS)), told)
     write_text(out_folder / "words.csv", found.to_csv(index=False))
     if found.p_harmful.notna().any():
         report.save(plots.word_effects(found), out_folder / "words.png")
@@ -561,7 +567,6 @@ def relearn(
     """
     from . import judges, plots, report
     from .files import make_folder, write_text
-    from .models import load
     from .relearning import relearn
 
     numbers = _whole_numbers(counts, "--counts", "0,5,10")
@@ -570,7 +575,7 @@ def relearn(
     judges.judge(judge, asked)
     make_folder(out_folder)
     settings = {"steps": steps, "lr": lr, "batch": batch, "checkpointing": checkpointing, "judge": judge, "seed": seed}
-    table = relearn(load(model, adapter), examples, asked, numbers, **settings, out=out_folder)
+    table = relearn(_load(model, adapter), examples, asked, numbers, **settings, out=out_folder)
     write_text(out_folder / "relearning.csv", table.to_csv(index=False))
     report.save(plots.relearning(table), out_folder / "relearning.png")
     _print_table(table[table.metric == "asr"].drop(columns=["attack", "queries", "metric"]))
@@ -626,6 +631,13 @@ def export(
         raise UserError(f"There is no dataset {dataset!r} to export; there is 'miniguard'.")
     for split, count in export_miniguard(folder, seed, SPLITS if base else SPLITS[1:]).items():
         out.print(f"{folder / split}.json: {count} queries")
+
+
+def _load(model: str, adapter: Path | None = None, four_bit: bool = False) -> VLM:
+    """A model, trusted as far as `workbench --trust` says."""
+    from .models import load
+
+    return load(model, adapter, four_bit=four_bit, trust=_trusted)
 
 
 def _read(data: str, split: str, seed: int) -> list[Example]:

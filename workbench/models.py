@@ -24,17 +24,19 @@ import accelerate
 import torch
 import torch.nn.functional as F
 import transformers
+from huggingface_hub import is_offline_mode
 from PIL import Image
 from safetensors import SafetensorError
 
 from .architectures import ARCHITECTURES
 from .data import data_dir, digest
-from .errors import UserError, first_line
+from .errors import UserError, first_line, say
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100  # the label of positions that must not enter a loss
 MAX_NEW_TOKENS = 64  # where the model's generation_config sets none
 FEATURE_BYTES = 2**29  # of pictures' features that a VLM keeps
+TRUSTS = ("remote-code", "pickles")
 
 
 @dataclass
@@ -45,6 +47,7 @@ class VLM:
     processor: Any
     name: str
     features: OrderedDict = field(default_factory=OrderedDict, repr=False)  # what `with_features` keeps
+    fits: int | None = field(default=None, repr=False)  # the largest batch of answers, once one was too large
 
     @property
     def device(self) -> torch.device:
@@ -64,13 +67,24 @@ class VLM:
     ) -> list[str]:
         """Greedy answers to many queries, image i with query i, in batches; the same as asking one by one.
 
-        opening: how each answer is made to begin; it is part of the answer.
+        opening: how each answer is made to begin; it is part of the answer. A batch for which the memory is not enough is halved, as
+        are all after it.
         """
         found: list[str] = []
-        for start in range(0, len(queries), batch_size):
-            chunk = slice(start, start + batch_size)
-            batch = with_opening(self, prompt_batch(self, images[chunk], queries[chunk]), opening)
-            found += generate(self, with_features(self, batch, images[chunk]), max_new_tokens)
+        while len(found) < len(queries):
+            chunk = slice(len(found), len(found) + min(batch_size, self.fits or batch_size))
+            try:
+                batch = with_opening(self, prompt_batch(self, images[chunk], queries[chunk]), opening)
+                found += generate(self, with_features(self, batch, images[chunk]), max_new_tokens)
+            except (MemoryError, RuntimeError) as error:
+                if not isinstance(error, MemoryError) and not accelerate.utils.memory.should_reduce_batch_size(error):
+                    raise
+                tried = len(queries[chunk])
+                if tried == 1:
+                    raise UserError("The memory is not enough to answer a single query; take a smaller model or a larger device.") from None
+                self.fits = tried // 2
+                self.features.clear()
+                accelerate.utils.memory.clear_device_cache(garbage_collection=True)
         return [f"{opening} {text}".strip() for text in found]
 
 
@@ -89,30 +103,41 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def load(model: str | Path = "miniguard", adapter: str | Path | None = None, device: str | None = None, four_bit: bool = False) -> VLM:
+def load(
+    model: str | Path = "miniguard",
+    adapter: str | Path | None = None,
+    device: str | None = None,
+    four_bit: bool = False,
+    trust: Collection[str] = (),
+) -> VLM:
     """Load a VLM by folder or hub id ("miniguard" is the shipped base), with a PEFT adapter on top if one is given.
 
     Precision is float32 on CPU and bfloat16 on GPUs that have it; with `four_bit`, linear weights are held in 4 bits (NF4; CUDA and
-    bitsandbytes are needed). Weights must be safetensors; remote code is never run.
-    Raises UserError where the model or the adapter cannot be loaded.
+    bitsandbytes are needed). trust: what is refused unless asked for, of TRUSTS: "remote-code", Python that comes with the model, is run
+    (and that is said on standard error); "pickles", weights that are no safetensors, are read.
+    An architecture that is not in architectures.py is taken with a word on standard error, if its language model's layers can be found.
+    Raises UserError where the model or the adapter cannot be loaded, or the checkpoint lacks some of its weights.
     """
+    if unknown := set(trust) - set(TRUSTS):
+        raise UserError(f"There is no trust in {', '.join(sorted(unknown))}; choose from {', '.join(TRUSTS)}.")
     source = str(data_dir() / "miniguard-base") if str(model) == "miniguard" else str(model)
-    place = torch.device(device) if device else best_device()
-    options = {"dtype": best_dtype(place), "use_safetensors": True, "trust_remote_code": False}
+    place, remote = torch.device(device) if device else best_device(), "remote-code" in trust
+    options = {"dtype": best_dtype(place), "use_safetensors": None if "pickles" in trust else True}
     if four_bit:
         options |= {"quantization_config": _four_bit(place), "device_map": {"": place}}
+    if remote:
+        say(f"Python code that comes with the model {str(model)!r} is run with your rights, since you trust it.")
     try:
         with quiet():
-            network = transformers.AutoModelForImageTextToText.from_pretrained(source, **options)
-            processor = _processor(source, network.config.model_type)
+            network, read = transformers.AutoModelForImageTextToText.from_pretrained(
+                source, trust_remote_code=remote, output_loading_info=True, **options
+            )
+            processor = _processor(source, network.config.model_type, remote)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        if "for this kind of AutoModel" in str(error):
-            raise UserError(
-                f"The model {str(model)!r} takes no pictures (it is no image-text-to-text model); choose one that does."
-            ) from None
-        raise UserError(
-            f"The model {str(model)!r} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
-        ) from None
+        raise _not_loaded(str(model), error) from None
+    if missing := sorted(read["missing_keys"]):
+        raise UserError(f"The checkpoint {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]}; download it again.")
+    _check_architecture(network, str(model))
     vlm = VLM(
         (network if four_bit else network.to(place)).eval().requires_grad_(False),
         processor,
@@ -121,13 +146,54 @@ def load(model: str | Path = "miniguard", adapter: str | Path | None = None, dev
     return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
 
 
-def _processor(source: str, kind: str):
+def _not_loaded(model: str, error: Exception) -> UserError:
+    """Why a model was not loaded, and what helps."""
+    said = str(error)
+    if "for this kind of AutoModel" in said:
+        return UserError(f"The model {model!r} takes no pictures (it is no image-text-to-text model); choose one that does.")
+    if "gated repo" in said:
+        return UserError(f"The model {model!r} is gated: accept its terms at https://huggingface.co/{model}, then give `hf auth login`.")
+    if "trust_remote_code" in said:
+        return UserError(
+            f"The model {model!r} comes with Python code of its own, which is not run unasked; read it, and if you trust it, give "
+            "`workbench --trust remote-code …`, or load(…, trust=['remote-code'])."
+        )
+    if any(Path(model).glob("*.bin")) and not any(Path(model).glob("*.safetensors")):
+        return UserError(
+            f"The weights of {model!r} are pickles, not safetensors; convert them, or if you trust where they come from, give "
+            "`workbench --trust pickles …`, or load(…, trust=['pickles'])."
+        )
+    if is_offline_mode() and not Path(model).exists():
+        return UserError(
+            f"The model {model!r} cannot be loaded: it is not on this machine, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give "
+            "a folder."
+        )
+    return UserError(
+        f"The model {model!r} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
+    )
+
+
+def _check_architecture(network, model: str) -> None:
+    kind, known = network.config.model_type, ", ".join(ARCHITECTURES)
+    if kind in ARCHITECTURES:
+        return
+    try:
+        decoder = network.get_decoder()
+        found = len(decoder.layers) > 0 and isinstance(decoder.norm.weight, torch.nn.Parameter)
+    except AttributeError:
+        found = False
+    if not found:
+        raise UserError(f"The model {model!r} is a {kind}, whose language model's layers cannot be found; choose one of {known}.")
+    say(f"The model {model!r} is a {kind}, with which nothing here has been tested; it goes on all the same. Tested: {known}.")
+
+
+def _processor(source: str, kind: str, remote: bool = False):
     """A model's processor. Where torchvision is missing and the processor wants it for videos, one for pictures and text alone."""
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     whole = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(kind) or "", None)
     if whole is None or "video_processor" not in whole.get_attributes() or transformers.utils.is_torchvision_available():
-        return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=remote)
 
     class PicturesOnly(whole):
         def check_argument_for_proper_class(self, name, argument):
