@@ -9,6 +9,7 @@ import pytest
 from workbench import plots, study
 from workbench.audit import foretold, word_table
 from workbench.data import data_dir, first_words
+from workbench.paper import paper_table
 from workbench.plan import GIB, Settings, configuration, predict
 from workbench.prediction import correlations
 
@@ -23,7 +24,7 @@ def five_seeds():
 def table_rows():
     """The README's table of results, as `workbench seeds` gives it, and the paper's rows under it."""
     ours = [(plots.NAMES[row.model], *row[2:]) for row in study.seed_medians(five_seeds()).itertuples()]
-    paper = study.paper_table()
+    paper = paper_table()
     theirs = [(f"paper: {row.paper_name}", *("–" if pd.isna(v) else f"{v:.1f}" for v in row[3:])) for row in paper.itertuples()]
     return ["| " + " | ".join(row) + " |" for row in ours + theirs]
 

@@ -114,6 +114,12 @@ def read_answers(folder: Path) -> tuple[pd.DataFrame, str]:
     return whole_answers(file), judge
 
 
+def redacted(answers: pd.DataFrame) -> pd.DataFrame:
+    """The same answers, but to harmful queries only how many words they have: to be shown to others."""
+    masked = [f"[{len(text.split())} words, masked]" for text in answers.answer]
+    return answers.assign(answer=answers.answer.where(answers.queries != "harmful", masked))
+
+
 def _csv(rows: Iterable[Sequence]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)  # else a lone carriage return ends a row

@@ -29,6 +29,13 @@ Seed = Annotated[int, typer.Option(help="Of safety data, training and test pictu
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")]
+HarmfulAnswers = Annotated[
+    str | None,
+    typer.Option(
+        help="What is to be forgotten, where the data do not say: a folder of `workbench evaluate --split train` (of the base model's "
+        "answers, those that its judge called relevant), or a .json or .jsonl file with harmful_response."
+    ),
+]
 SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave out queries whose pictures are missing, and say how many.")]
 Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
 Methods = Annotated[str, typer.Option(help="Methods to compare with SFT, separated by commas, or all.")]
@@ -195,6 +202,8 @@ def train(
     keep_steps: Annotated[
         bool, typer.Option("--keep-steps", help="With --curve: keep the adapter of each such step, to be probed.")
     ] = False,
+    harmful_answers: HarmfulAnswers = None,
+    retain_first: Annotated[int | None, typer.Option(help="Of the data's harmless examples, take the first so many.", min=1)] = None,
     also: Annotated[str | None, typer.Option(help="Further harmless data for the retain set, such as LLaVA's conversations.")] = None,
     also_first: Annotated[int | None, typer.Option(help="Of --also, take the first so many; default: all.", min=1)] = None,
     skip_missing: SkipMissing = False,
@@ -202,6 +211,7 @@ def train(
 ) -> None:
     """Train with an objective: writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv."""
     from . import objectives, training
+    from .forget import with_leaks
     from .models import processes
     from .repair import repair
     from .study import validation_probe
@@ -217,6 +227,12 @@ def train(
     if full and four_bit:
         raise UserError("--full and --four-bit exclude one another: 4-bit weights are frozen; leave one out.")
     examples = _examples(data, "train", seed, skip_missing)
+    if harmful_answers:
+        given = len(examples)
+        examples = with_leaks(examples, harmful_answers)
+        out.print(f"{sum(e.harmful for e in examples)} harmful answers to forget; {given - len(examples)} queries without one left out.")
+    if retain_first:
+        examples = [e for e in examples if e.harmful] + [e for e in examples if not e.harmful][:retain_first]
     if also:
         more = [e for e in _examples(also, "train", seed, skip_missing) if not e.harmful][:also_first]
         examples += [dataclasses.replace(e, id=f"also-{e.id}") for e in more]
@@ -370,6 +386,78 @@ def vqa(
     table = vqa_table(answers, found)
     write_text(out_folder / "vqa.csv", table.to_csv(index=False))
     _print_table(table)
+
+
+@app.command()
+def reproduce(
+    out_folder: Out,
+    table: Annotated[int, typer.Option(help="Of arXiv 2503.11832: 1 (attack success, refusal, utility) or 2 (outcomes).")] = 1,
+    model: Model = "miniguard",
+    data: Data = "miniguard",
+    row: Annotated[list[str] | None, typer.Option(help="A model of the table, as in npo; may be repeated. Default: all.")] = None,
+    general: Annotated[
+        str | None,
+        typer.Option(help="Harmless data such as LLaVA's conversations, for Mixed SFT and the retain set. MiniGuard has its own."),
+    ] = None,
+    harmful_answers: HarmfulAnswers = None,
+    judge: Annotated[str | None, typer.Option(help="exact, keyword, or a model; default: exact with MiniGuard, else keyword.")] = None,
+    questions: Annotated[Path | None, typer.Option("--vqa", help="Questions for utility, as of `workbench vqa`.")] = None,
+    images: Annotated[Path | None, typer.Option("--vqa-images", help="Folder of their pictures.")] = None,
+    annotations: Annotated[Path | None, typer.Option("--vqa-annotations", help="VQAv2's annotations.")] = None,
+    gpu_memory: Annotated[str | None, typer.Option(help="To plan with, as in 24GiB; default: what is free.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of each training, in place of the recipe's: a quick try.", min=1)] = None,
+    queries: Annotated[int | None, typer.Option(help="Harmful and harmless test queries, the first so many; default: all.", min=1)] = None,
+    seed: Seed = 0,
+    redact: Annotated[bool, typer.Option("--redact/--no-redact", help="Mask answers to harmful queries in the report.")] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours of work.")] = False,
+    skip_missing: SkipMissing = False,
+) -> None:
+    """The paper's table on your model and data: plans memory and time, trains, asks, attacks and judges, and sets it beside the paper's.
+
+    Writes tableN.csv, results.csv, figures and report.html. The same command goes on after an interruption.
+    """
+    from . import report
+    from .files import make_folder
+    from .paper import worded
+    from .reproduce import hours, prepare, reproduce
+    from .vqa import read_questions
+
+    make_folder(out_folder)
+    if questions and not images:
+        raise UserError("--vqa needs --vqa-images, the folder of the questions' pictures.")
+    safety, test = (_examples(data, split, seed, skip_missing) for split in ("train", "test"))
+    more = _examples(general or "miniguard", "train" if general else "base", seed, skip_missing) if general or data == "miniguard" else []
+    with out.status("predicting memory …"):
+        task = prepare(
+            model,
+            safety,
+            test,
+            out_folder,
+            table=table,
+            rows=row or (),
+            general=more,
+            judge=judge or ("exact" if data == "miniguard" else "keyword"),
+            memory=_bytes(gpu_memory) if gpu_memory else None,
+            harmful_answers=harmful_answers,
+            steps=steps,
+            queries=queries,
+            seed=seed,
+            trust=_trusted,
+            questions=read_questions(questions, images, annotations) if questions else None,
+        )
+    _print_table(task.plan, title="to be trained; memory in GiB, predicted")
+    with out.status("measuring time …"):
+        expected = hours(task)
+    about = f"{expected:.0f} hours" if expected > 2 else f"{max(1, round(60 * expected))} min"
+    out.print(f"About {about} on this device, after which a judge that is a model takes its time.")
+    if expected > 1 and not yes:
+        if not sys.stdin.isatty():
+            raise UserError(f"This takes about {about}; give --yes to start it.")
+        typer.confirm("Go on?", abort=True)
+    found = reproduce(task, report=lambda line: out.print(line, soft_wrap=True))
+    report.write_reproduction(found, task, redact)
+    _print_table(worded(found.table), title=f"Table {table}, per cent, with 95% intervals; difference: here − paper")
+    out.print(f"Written to {out_folder}: open {out_folder / 'report.html'}.")
 
 
 @app.command()

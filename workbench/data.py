@@ -23,6 +23,7 @@ from .errors import UserError, first_line
 from .files import written_whole
 
 MAX_PIXELS = 50_000_000  # a larger picture is refused by name, before it is decoded
+SAFE_PICTURE = "safe picture"  # the kind of VLGuard's harmful queries about pictures that are harmless themselves
 SPLITS = ("base", "train", "validation", "test")
 _STREAM = {"base": 0, "train": 1, "validation": 2, "test": 3}  # each split draws from a random stream of its own
 _SIZES = {"train": (2000, 977), "validation": (200, 200), "test": (400, 400)}  # (harmful, harmless); train as in VLGuard
@@ -36,7 +37,7 @@ class Example:
 
     image: a picture (RGB) or the path of one. response: what should be answered, so a refusal where `harmful`.
     leak: the harmful answer, where it is known ("" elsewhere): what unlearning forgets and the exact judge looks for.
-    request: the kind of question (MiniGuard's colour, name, …; a category elsewhere), by which utility is kept apart.
+    request: the kind of question (MiniGuard's colour, name, …; VLGuard's category of harm, or SAFE_PICTURE), by which rates are kept apart.
     """
 
     id: str
@@ -240,6 +241,17 @@ def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> li
     return there
 
 
+def first_of_each(examples: Sequence[Example], n: int) -> list[Example]:
+    """The first n harmful and the first n harmless examples, in their order."""
+    left = {True: n, False: n}
+    kept = []
+    for example in examples:
+        if left[example.harmful]:
+            left[example.harmful] -= 1
+            kept.append(example)
+    return kept
+
+
 def read_json(path: Path):
     """What a JSON file holds. Raises UserError that names it where it cannot be read."""
     return _parse_json(_read_text(path), f"The file {path}")
@@ -298,6 +310,7 @@ def _vlguard(records: list, path: Path) -> list[Example]:
             if kind is None:
                 raise UserError(f"{where} has an entry without safe_instruction, unsafe_instruction or instruction; add one.")
             harmful = kind == "unsafe_instruction" or (kind == "instruction" and not record["safe"])
+            category = SAFE_PICTURE if kind == "unsafe_instruction" else record.get("harmful_category", "")
             name = str(record.get("id", number))
             examples.append(
                 Example(
@@ -307,7 +320,7 @@ def _vlguard(records: list, path: Path) -> list[Example]:
                     harmful=harmful,
                     response=_text(entry, "response", where, ""),
                     leak=_text(entry, "harmful_response", where, ""),
-                    request=_text(entry, "request", where, record.get("harmful_category", "")),
+                    request=_text(entry, "request", where, category),
                 )
             )
     return examples

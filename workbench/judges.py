@@ -84,20 +84,25 @@ _BY_NAME: dict[str, Callable[[Example, str], Outcome]] = {"exact": exact, "keywo
 JUDGES = tuple(_BY_NAME)
 
 
-def judge(name: str, examples: Iterable[Example] = ()) -> Judge:
-    """A judge for these examples: one of JUDGES, or a model by folder or hub id (model_judge.py).
-
-    Raises UserError for an unknown one, or where it cannot judge one of the examples.
-    """
-    if name not in _BY_NAME:
-        if "/" not in name and not Path(name).is_dir():
-            raise UserError(f"There is no judge {name!r}; choose {', '.join(JUDGES)}, or a model's folder or hub id.")
-        from .model_judge import model_judge
-
-        return model_judge(name)
+def check(name: str, examples: Iterable[Example] = ()) -> None:
+    """Raises UserError for an unknown judge, or where it cannot judge one of the examples; loads nothing."""
+    if name not in _BY_NAME and "/" not in name and not Path(name).is_dir():
+        raise UserError(f"There is no judge {name!r}; choose {', '.join(JUDGES)}, or a model's folder or hub id.")
     if name == "exact":
         for example in examples:
             _truth(example)
+
+
+def judge(name: str, examples: Iterable[Example] = ()) -> Judge:
+    """A judge for these examples: one of JUDGES, or a model by folder or hub id (model_judge.py).
+
+    Raises UserError as `check` does, and where a model cannot be loaded.
+    """
+    check(name, examples)
+    if name not in _BY_NAME:
+        from .model_judge import model_judge
+
+        return model_judge(name)
     verdict = _BY_NAME[name]
     return lambda asked, answers: [verdict(example, answer) for example, answer in zip(asked, answers, strict=True)]
 

@@ -132,7 +132,7 @@ def load(
             network, read = transformers.AutoModelForImageTextToText.from_pretrained(
                 source, trust_remote_code=remote, output_loading_info=True, **options
             )
-            processor = _processor(source, network.config.model_type, remote)
+            processor = load_processor(source, network.config.model_type, remote)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise _not_loaded(str(model), error) from None
     if missing := sorted(read["missing_keys"]):
@@ -187,7 +187,7 @@ def _check_architecture(network, model: str) -> None:
     say(f"The model {model!r} is a {kind}, with which nothing here has been tested; it goes on all the same. Tested: {known}.")
 
 
-def _processor(source: str, kind: str, remote: bool = False):
+def load_processor(source: str, kind: str, remote: bool = False):
     """A model's processor. Where torchvision is missing and the processor wants it for videos, one for pictures and text alone."""
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 

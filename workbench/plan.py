@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +24,9 @@ from torch.utils._pytree import tree_leaves
 from transformers.integrations.sdpa_attention import repeat_kv
 
 from . import objectives
-from .data import data_dir
+from .data import Example, data_dir
 from .errors import UserError, first_line
-from .models import IGNORED, VLM, depth, linear_modules
+from .models import IGNORED, VLM, depth, linear_modules, load_processor, prompt_batch, quiet
 from .training import check_parts, checked_hyper, made_ready
 
 GIB = 2**30
@@ -91,8 +92,11 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def configuration(model: str | Path) -> transformers.PreTrainedConfig:
-    """A model's configuration by hub id or folder ("miniguard" is the shipped base). Raises UserError where there is none."""
+def configuration(model: str | Path, trust: Collection[str] = ()) -> transformers.PreTrainedConfig:
+    """A model's configuration by hub id or folder ("miniguard" is the shipped base). trust: as of `models.load`.
+
+    Raises UserError where there is none.
+    """
     if str(model) in KNOWN:
         hidden, mlp, layers, heads = KNOWN[str(model)]
         text = transformers.LlamaConfig(
@@ -101,7 +105,7 @@ def configuration(model: str | Path) -> transformers.PreTrainedConfig:
         return transformers.LlavaConfig(vision_config=transformers.CLIPVisionConfig(**_CLIP_336), text_config=text, image_seq_length=576)
     source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
     try:
-        return transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+        return transformers.AutoConfig.from_pretrained(source, trust_remote_code="remote-code" in trust)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"The configuration of {str(model)!r} cannot be read ({first_line(error)}); give a folder or a hub id; "
@@ -115,6 +119,27 @@ def picture_tokens(config: transformers.PreTrainedConfig) -> int:
         if getattr(config, name, None):
             return getattr(config, name)
     raise UserError(f"How many tokens a picture takes is not in the configuration of a {config.model_type}; say --prompt-tokens.")
+
+
+def longest(model: str | Path, examples: Sequence[Example], trust: Collection[str] = ()) -> tuple[int, int]:
+    """How many tokens the longest prompt (picture and query) and the longest answer among some examples take, by the model's own
+    processor; no weight is loaded. Of pictures, 32 are looked at.
+
+    Raises UserError where the model's configuration or processor cannot be read, or a picture.
+    """
+    config = configuration(model, trust)
+    source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
+    try:
+        with quiet():
+            processor = load_processor(str(source), config.model_type, "remote-code" in trust)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"The processor of {str(model)!r} cannot be read ({first_line(error)}).") from None
+    network = types.SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)  # all that a batch asks of a model
+    query = max((e.query for e in examples), key=len)
+    pictures = [e.picture() for e in examples[:: max(1, len(examples) // 32)][:32]]
+    prompts = prompt_batch(VLM(network, processor, str(model)), pictures, [query] * len(pictures))["input_ids"].shape[1]
+    texts = sorted((text for e in examples for text in (e.response, e.leak)), key=len)[-20:]
+    return prompts, max(len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]) + 1
 
 
 def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: torch.dtype = torch.bfloat16) -> Memory:

@@ -34,6 +34,7 @@ LEAD_STYLE = (("#000000", "o"), ("#0072B2", "D"), ("#D55E00", "s"), ("#009E73", 
 NAMES = {
     "base": "base model",
     "sft": "safety fine-tuned (SFT)",
+    "sft-posthoc": "post-hoc SFT",
     "sft-balanced": "SFT, balanced lead words",
     "npo": "unlearned (NPO)",
     "simnpo": "unlearned (SimNPO)",
@@ -88,7 +89,7 @@ def _rate_panel(axis, title: str, good: str, models: Sequence[str]) -> None:
 def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
     """Attack success, refusal and utility of every model, before and after the one-word attack, with 95% intervals.
 
-    results: evaluate's table (values in [0, 1]). paper: `study.paper_table()`, drawn as small crosses for comparison.
+    results: evaluate's table (values in [0, 1]). paper: `paper.paper_table()`, drawn as small crosses for comparison.
     """
     models = list(dict.fromkeys(results.model))
     figure, axes = _subplots(1, 3, figsize=(11, 1.6 + 0.55 * len(models)), sharey=True)

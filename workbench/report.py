@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from . import plots
+from .answers import redacted
+from .evaluate import outcome_shares
 from .files import make_folder, write_text, written_whole
-from .study import CONTROL, Study, paper_table, summary
+from .paper import TITLES, paper_table, worded
+from .study import CONTROL, Study, summary
 
-COLUMNS = {
-    "asr": "ASR",
-    "asr_what3": "ASR after “What” ×3",
-    "rr": "RR",
-    "rr_share1": "RR after “Share”",
+if TYPE_CHECKING:
+    from .reproduce import Reproduction, Task
+
+COLUMNS = TITLES | {
     "utility": "utility",
     "utility_lead": "utility, worst lead word",
     "neither_what3": "neither leak nor refusal after “What” ×3",
@@ -81,33 +85,62 @@ def findings(results: pd.DataFrame) -> list[str]:
     return told
 
 
+def write_reproduction(found: Reproduction, task: Task, redact: bool = True) -> None:
+    """Write before_after.png, outcomes.png and report.html beside the table. redact: mask answers to harmful queries."""
+    figures = {"before_after": plots.before_after(found.results, paper_table()), "outcomes": plots.outcomes(outcome_shares(found.answers))}
+    for name, figure in figures.items():
+        save(figure, task.out / f"{name}.png")
+    table = worded(found.table).to_html(index=False, border=0)
+    asked = found.answers.query("queries == 'harmful' and attack == 'what:3' and shot == 1")
+    first = asked[asked.id.isin(asked.id.unique()[:3])].sort_values("id", kind="stable")
+    shown = (redacted(first) if redact else first)[["query", "model", "outcome", "answer"]].to_html(index=False, border=0)
+    intro = (
+        "Per cent, with 95% intervals; difference: here − paper. The paper's figures are of LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, "
+        f"Table {task.table}). ASR: harmful queries answered; RR: harmless queries refused. Judge: {task.judge}."
+    )
+    heading = "Answers to attacked harmful queries" + (" (masked)" if redact else "")
+    parts = [table, *(_figure(figures[name], ALT[name]) for name in figures), f"<h2>{heading}</h2>", shown]
+    write_text(task.out / "report.html", _page(f"{task.model} beside the paper", intro, parts))
+
+
+ALT = {
+    "before_after": "ASR, RR and utility of every model before and after the one-word attack",
+    "outcomes": "The four outcomes of attacked harmful queries for every model",
+    "curves": "ASR, RR and utility on validation queries while training",
+}
+
+
 def _html(study: Study, figures: dict, seed: int) -> str:
+    sentences = [f"<p>{escape(sentence)}</p>" for sentence in findings(study.results)]
+    intro = (
+        "Per cent; in brackets the paper's figures for LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, Tables 1 and 2; its utility is VQAv2 "
+        "accuracy). ASR: harmful queries answered. RR: harmless queries refused. Intervals in the figures are Wilson 95%."
+    )
     table = comparison(study.results).to_html(index=False, border=0)
-    parts = [f"<p>{escape(sentence)}</p>" for sentence in findings(study.results)]
-    alt = {
-        "before_after": "ASR, RR and utility of every model before and after the one-word attack",
-        "outcomes": "The four outcomes of attacked harmful queries for every model",
-        "curves": "ASR, RR and utility on validation queries while training",
-    }
-    for name, text in alt.items():
-        buffer = io.BytesIO()
-        figures[name].savefig(buffer, dpi=130)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        parts.append(
-            f'<figure><img alt="{escape(text)}" src="data:image/png;base64,{data}"><figcaption>{escape(text)}.</figcaption></figure>'
-        )
+    files = "<p>results.csv, outcomes.csv, curves.csv and answers.csv beside this file hold the numbers.</p>"
+    parts = [table, *sentences, *(_figure(figures[name], text) for name, text in ALT.items()), files]
+    return _page(f"The safety mirage on MiniGuard, seed {seed}", intro, parts)
+
+
+def _figure(figure, text: str) -> str:
+    """A figure within the page itself."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=130)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<figure><img alt="{escape(text)}" src="data:image/png;base64,{data}"><figcaption>{escape(text)}.</figcaption></figure>'
+
+
+def _page(title: str, intro: str, parts: Sequence[str]) -> str:
+    """A page of its own. parts: HTML."""
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>The safety mirage on MiniGuard</title><style>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
 table {{ border-collapse: collapse; }} th, td {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ccc; }}
 th:first-child, td:first-child {{ text-align: left; }}
 img {{ max-width: 100%; }} figure {{ margin: 1.5rem 0; }} figcaption {{ color: #555; }}
 </style></head><body>
-<h1>The safety mirage on MiniGuard, seed {seed}</h1>
-<p>Per cent; in brackets the paper's figures for LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, Tables 1 and 2; its utility is VQAv2 accuracy).
-ASR: harmful queries answered. RR: harmless queries refused. Intervals in the figures are Wilson 95%.</p>
-{table}
+<h1>{escape(title)}</h1>
+<p>{escape(intro)}</p>
 {"".join(parts)}
-<p>results.csv, outcomes.csv, curves.csv and answers.csv beside this file hold the numbers.</p>
 </body></html>
 """

@@ -101,7 +101,7 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[
         if adapter:
             curves.append(pd.read_csv(adapter / "curves.csv", keep_default_na=False))
         file = _folder(name, seed) / "answers.csv"
-        _phase(f"evaluate {name}", report, file, lambda a=adapter, f=file: write_answers(f, _ask(seed, a)))
+        phase(f"evaluate {name}", report, file.exists(), lambda a=adapter, f=file: write_answers(f, _ask(seed, a)))
         answers.append(whole_answers(file))
     return Study(pd.concat([rates(a) for a in answers]), pd.concat(answers), pd.concat(curves))
 
@@ -119,7 +119,7 @@ def run(name: str, seed: int = 0, report: Callable[[str], None] = lambda line: N
         raise UserError(f"The study trains no model {name!r}; choose from {', '.join(TRAINED)}.")
     adapter = _folder(name, seed) / name
     settings = {"probe": validation_probe(seed), "probe_every": 30, "keep_steps": True}
-    _phase(f"train {name}", report, adapter, lambda: train_method(name, seed, adapter, **settings))
+    phase(f"train {name}", report, adapter.exists(), lambda: train_method(name, seed, adapter, **settings))
     return adapter
 
 
@@ -137,13 +137,6 @@ def seed_medians(table: pd.DataFrame) -> pd.DataFrame:
     each = pd.concat([summary(group) for _, group in table.groupby("seed")])
     text = each.groupby("model", sort=False).agg(lambda v: f"{v.median():.1f} ({v.min():.1f} to {v.max():.1f})")
     return text.reset_index()
-
-
-def paper_table() -> pd.DataFrame:
-    """Tables 1 and 2 of arXiv 2503.11832, per cent: `summary`'s columns, NaN where it has no figure; its utility is VQAv2 accuracy."""
-    first, second = (pd.read_csv(data_dir() / f"paper_table{n}.csv", comment="#") for n in (1, 2))
-    neither = second.set_index("model").irrelevant
-    return first.assign(utility_lead=float("nan"), neither_what3=first.model.map(neither))
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
@@ -181,8 +174,9 @@ def _folder(name: str, seed: int) -> Path:
     return make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
 
 
-def _phase(label: str, report: Callable[[str], None], kept: Path, make: Callable[[], object]) -> None:
-    if kept.exists():
+def phase(label: str, report: Callable[[str], None], kept: bool, make: Callable[[], object]) -> None:
+    """Make something, unless it has been kept from before; report says which, and how long it took."""
+    if kept:
         report(f"{label}: kept from an earlier run")
         return
     started = time.monotonic()
