@@ -68,6 +68,9 @@ def test_train_load_and_evaluate(checkpoint, tmp_path, few, objective):
     )
     plain, trained = models.load(checkpoint, device="cpu"), models.load(checkpoint, out, device="cpu")
     results, answers = evaluate(trained, few, ["none", "what:2"])
+    models.write_merged(models.load(checkpoint, out, device="cpu"), tmp_path / "merged")
+    merged = models.load(tmp_path / "merged", device="cpu")
+    assert merged.answers([e.picture() for e in few], [e.query for e in few]) == answers[answers.attack == "none"].answer.tolist()
     assert set(results.model) == {objective} and len(answers) == 24 * 3
     batch = models.answer_batch(plain, [e.picture() for e in data], [e.query for e in data], [e.leak or e.response for e in data])
     harmful = torch.tensor([e.harmful for e in data])

@@ -32,6 +32,8 @@ COMMANDS = [
         "attribute",
         "reliance",
         "compare",
+        "reproduce",
+        "merge",
         "search-words",
         "compare-judges",
         "vqa",
@@ -87,9 +89,11 @@ def test_train_then_evaluate(tmp_path):
     done = workbench(
         *("train", "--objective", "npo", "--data", data, "--out", tmp_path / "a", "--steps", 2, "--forget", 4, "--retain", 4),
         *("--hyper", "beta=0.2", "--also", data / "test.json", "--also-first", 5),
+        *("--retain-first", 100, "--harmful-answers", data / "train.json"),
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "a" / "config.json").read_text())["examples"] == {"forget": 2000, "retain": 977 + 5}
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["examples"] == {"forget": 2000, "retain": 100 + 5}
+    assert "2000 harmful answers to forget; 0 queries without one left out" in done.stdout
     records = json.loads((data / "test.json").read_text())[:30]
     (data / "test.json").write_text(json.dumps(records))
     done = workbench("evaluate", "--adapter", tmp_path / "a", "--data", data, "--attack", "none,what:3", "--out", tmp_path / "e")

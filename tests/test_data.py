@@ -112,7 +112,7 @@ def test_vlguard_pairs_become_two_examples(tmp_path):
     }
     (tmp_path / "train.json").write_text(json.dumps([record]))
     found = read_examples(tmp_path)
-    assert [(e.id, e.harmful) for e in found] == [("x-safe", False), ("x-unsafe", True)]
+    assert [(e.id, e.harmful, e.request) for e in found] == [("x-safe", False, ""), ("x-unsafe", True, data.SAFE_PICTURE)]
 
 
 RECORD = {"id": "x", "image": "a.png", "safe": False, "instr-resp": [{"instruction": "Can you?", "response": "no"}]}
@@ -235,3 +235,10 @@ def test_a_photo_stands_as_its_camera_stood(tmp_path):
     exif[0x0112] = 6  # to be turned by a quarter
     Image.new("RGB", (40, 20), "red").save(tmp_path / "a.jpg", exif=exif)
     assert data.read_picture(tmp_path / "a.jpg").size == (20, 40)
+
+
+def test_the_first_of_each_kind():
+    kinds = [True, True, False, True, False, False]
+    asked = [Example(str(i), None, "q", harmful, "") for i, harmful in enumerate(kinds)]
+    assert [e.id for e in data.first_of_each(asked, 2)] == ["0", "1", "2", "4"]
+    assert data.first_of_each(asked, 9) == asked

@@ -1,5 +1,7 @@
 """Predicted memory: near what a real step takes, sane for the models that people use, and a proposal that fits."""
 
+import dataclasses
+
 import pytest
 import torch
 import transformers
@@ -7,6 +9,7 @@ import transformers
 from benchmarks.llava import write_llava
 from benchmarks.training import peak
 from workbench import plan
+from workbench.data import Example, miniguard_split
 from workbench.errors import UserError
 from workbench.plan import GIB, Settings
 
@@ -101,6 +104,17 @@ def test_proposals_fit(model, gib, says):
 
 def test_full_fine_tuning_of_7b_fits_on_no_small_gpu():
     assert not any(fits for *_, fits in plan.fitting(plan.configuration(SEVEN_B), Settings(full=True), 40 * GIB))
+
+
+def test_the_longest_prompt_and_answer_are_found():
+    """36 tokens of the picture, and words as MiniGuard's tokenizer counts them."""
+    some = [
+        Example(str(i), e.image, "what is this ?", e.harmful, "it is a kavu") for i, e in enumerate(miniguard_split("test", sizes=(2, 2)))
+    ]
+    prompt, answer = plan.longest("miniguard", some)
+    longer = dataclasses.replace(some[2], query="what is this or that thing ?", leak="it is a kavu or a pelo kavu")
+    assert plan.longest("miniguard", [*some[:2], longer, some[3]]) == (prompt + 3, answer + 4)
+    assert prompt > 36 + 4 and answer == 4 + 1
 
 
 def test_mistakes():

@@ -93,7 +93,7 @@ def test_table_1_of_a_tiny_llava(whole, folder):
     harmful = trained["sft"]["examples"]["forget"]
     assert harmful == 12 + 8 and trained["sft-posthoc"]["examples"] == {"forget": 20, "retain": 8}
     assert trained["sft"]["examples"]["retain"] == trained["npo"]["examples"]["retain"] == 8 + 10
-    assert trained["rmu"]["hyper"]["layer"] == 1 and trained["npo"]["trained"] == {"rank": 128, "lora_alpha": 256}
+    assert all(config["trained"]["rank"] == 16 for config in trained.values())  # tiny models learn as MiniGuard's does
     own = pd.read_csv(out / "own" / "answers.csv", keep_default_na=False)
     leaks = (own.outcome == "relevant").sum()
     assert len(own) == 20 and trained["npo"]["examples"]["forget"] == leaks and f"To forget: {leaks} of the base model's 20" in said
@@ -179,14 +179,27 @@ def examples(harmful, harmless):
 
 
 def test_recipes_are_the_papers_at_seven_billion():
-    vlguard = examples(2000, 977)
-    given = {name: tables._arguments(recipe, SEVEN_B, vlguard, None) for name, recipe in tables.RECIPES.items()}
+    vlguard, text = examples(2000, 977), plan.configuration(SEVEN_B).get_text_config()
+    given = {name: tables._arguments(recipe, text, vlguard, None) for name, recipe in tables.RECIPES.items()}
     assert given["rmu"] == {"lr": 1.1e-5, "steps": 5000, "forget": 4, "retain": 4, "rank": 128, "lora_alpha": 256, "c": 10.0, "layer": 15}
     assert given["npo"]["steps"] == 500 and given["npo"]["beta"] == 0.7
     assert given["sft-posthoc"] == {"lr": 2e-4, "steps": 75, "forget": 80, "retain": 48, "rank": 128, "lora_alpha": 256}
-    mixed = tables._arguments(tables.RECIPES["sft"], SEVEN_B, examples(2000, 5977), None)
+    mixed = tables._arguments(tables.RECIPES["sft"], text, examples(2000, 5977), None)
     assert (mixed["forget"], mixed["retain"], mixed["steps"]) == (32, 96, 188)
-    assert tables._arguments(tables.RECIPES["rmu"], "miniguard", vlguard, None)["steps"] == 240
+
+
+@pytest.mark.slow
+def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
+    """From Python, and with the settings for models of true size."""
+    monkeypatch.setattr(tables, "TINY", 0)
+    train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
+    task = tables.prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo", "rmu"], steps=1, queries=2)
+    assert tables.hours(task) < 1
+    found = tables.reproduce(task)
+    assert set(found.table.model) == {"npo", "rmu"} and set(found.results.n) == {2}
+    trained = {name: json.loads((tmp_path / "out" / "models" / name / "config.json").read_text()) for name in ("npo", "rmu")}
+    assert trained["npo"]["trained"] == {"rank": 128, "lora_alpha": 256} and trained["npo"]["lr"] == 1.1e-5
+    assert trained["rmu"]["hyper"]["layer"] == 1  # of 2, as 15 of 32
 
 
 @pytest.mark.slow

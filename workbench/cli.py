@@ -267,6 +267,21 @@ def train(
 
 
 @app.command()
+def merge(
+    out_folder: Out,
+    adapter: Annotated[Path, typer.Option(help="Folder of an adapter that `workbench train` wrote.")],
+    model: Model = "miniguard",
+) -> None:
+    """Write a model with its adapter merged into its weights, for tools that know no adapters (lmms-eval, vLLM …)."""
+    from .models import write_merged
+
+    if out_folder.exists():
+        raise UserError(f"{out_folder} exists already; choose another --out, or remove it.")
+    write_merged(_load(model, adapter), out_folder)
+    out.print(f"Written to {out_folder}. Next: workbench evaluate --model {out_folder} --out evaluation")
+
+
+@app.command()
 def plan(
     objective: Annotated[str, typer.Option("--method", help="The objective, as in 'npo' or 'rmu'.")] = "npo",
     model: Annotated[str, typer.Option(help="Hub id or folder of a VLM; its configuration is read, its weights are not.")] = "miniguard",

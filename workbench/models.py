@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from .architectures import ARCHITECTURES
 from .data import data_dir, digest
 from .errors import UserError, first_line, say
+from .files import written_whole
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100  # the label of positions that must not enter a loss
@@ -586,6 +587,13 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
             vars(vlm.model).pop(name, None)
         vars(vlm.model).update(forward)
         vlm.model.requires_grad_(False).eval()
+
+
+def write_merged(vlm: VLM, out: Path) -> None:
+    """Write the whole model with its adapter merged into its weights, and its processor, to the folder `out`; `vlm` is used up."""
+    with written_whole(out) as folder, quiet():
+        vlm.model.merge_and_unload().save_pretrained(folder)
+        vlm.processor.save_pretrained(folder)
 
 
 def unfreeze(vlm: VLM, modules: Sequence[str]) -> VLM:

@@ -33,6 +33,8 @@ from .study import phase
 from .training import train
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from .vqa import Questions
 
 TABLES = {1: ("base", "sft", "sft-posthoc", "npo", "rmu"), 2: ("sft", "npo", "rmu")}
@@ -51,14 +53,16 @@ class Recipe(NamedTuple):
     hyper: Mapping[str, float] = MappingProxyType({})
 
 
-# LoRA throughout. SFT: learning rate, epochs and batch of VLGuard (arXiv 2402.02207), whose post-hoc training adds general data, where
-# ours is on the safety data alone. NPO and RMU: the paper's settings at 7B; RMU's layer is the fifteenth of 32, or as deep elsewhere.
+# LoRA throughout, for models of true size (see TINY). SFT: learning rate, epochs and batch of VLGuard (arXiv 2402.02207), whose post-hoc
+# training adds general data, where ours is on the safety data alone. NPO and RMU: the paper's settings at 7B; RMU's layer is the fifteenth
+# of 32, or as deep elsewhere.
 RECIPES = {
     "sft": Recipe("sft", True, 2e-4, 3),
     "sft-posthoc": Recipe("sft", False, 2e-4, 3),
     "npo": Recipe("npo", True, 1.1e-5, 1, {"beta": 0.7}),
     "rmu": Recipe("rmu", True, 1.1e-5, 10, {"c": 10.0}),
 }
+TINY = 512  # hidden size; smaller models learn by the recipes of objectives.py, which were chosen on MiniGuard (128)
 LORA = {"rank": 128, "lora_alpha": 256}
 RMU_DEPTH = 15 / 32
 
@@ -137,7 +141,8 @@ def prepare(
         names.remove("sft")
     known = with_leaks(safety, harmful_answers) if harmful_answers else safety
     sets = {name: _training_set(RECIPES[name], safety, known, general) for name in names if name != "base"}
-    arguments = {name: _arguments(RECIPES[name], model, examples, steps) for name, examples in sets.items()}
+    text = plan.configuration(model, trust).get_text_config()
+    arguments = {name: _arguments(RECIPES[name], text, examples, steps) for name, examples in sets.items()}
     found, four_bit = _fitting(model, sets, arguments, memory or _free_memory(), trust)
     for name, (settings, _) in found.items():
         arguments[name] |= {"accumulate": settings.accumulate, "checkpointing": settings.checkpointing}
@@ -157,10 +162,10 @@ def _training_set(recipe: Recipe, safety: Sequence[Example], known: Sequence[Exa
     return harmful + harmless + [dataclasses.replace(e, id=f"general-{e.id}") for e in more]
 
 
-def _arguments(recipe: Recipe, model: str, examples: Sequence[Example], steps: int | None) -> dict:
-    """What `training.train` is called with: the recipe, at this model's depth and for as many examples. MiniGuard's are objectives.py's."""
+def _arguments(recipe: Recipe, text: PreTrainedConfig, examples: Sequence[Example], steps: int | None) -> dict:
+    """What `training.train` is called with: the recipe for as many examples, and a language model of this configuration."""
     method, harmful = objectives.named(recipe.objective), sum(e.harmful for e in examples)
-    if model == "miniguard":
+    if text.hidden_size < TINY:
         return {"lr": method.lr, "steps": steps or method.steps, "forget": method.forget, "retain": method.retain, "rank": 16}
     forget, retain = 4, 4
     if not method.unlearns:  # each step holds as much of either kind as the data do, to the nearest sixteen
@@ -168,9 +173,15 @@ def _arguments(recipe: Recipe, model: str, examples: Sequence[Example], steps: i
         retain = BATCH - forget
     hyper = dict(recipe.hyper)
     if "layer" in method.hyper:
-        hyper["layer"] = max(1, round(RMU_DEPTH * plan.configuration(model).get_text_config().num_hidden_layers))
-    default = max(1, round(recipe.epochs * harmful / forget))
-    return {"lr": recipe.lr, "steps": steps or default, "forget": forget, "retain": retain, **LORA, **hyper}
+        hyper["layer"] = max(1, round(RMU_DEPTH * text.num_hidden_layers))
+    return {
+        "lr": recipe.lr,
+        "steps": steps or max(1, round(recipe.epochs * harmful / forget)),
+        "forget": forget,
+        "retain": retain,
+        **LORA,
+        **hyper,
+    }
 
 
 def _fitting(
