@@ -68,7 +68,7 @@ def test_train_load_and_evaluate(checkpoint, tmp_path, few, objective):
     )
     plain, trained = models.load(checkpoint, device="cpu"), models.load(checkpoint, out, device="cpu")
     results, answers = evaluate(trained, few, ["none", "what:2"])
-    models.write_merged(models.load(checkpoint, out, device="cpu"), tmp_path / "merged")
+    models.write_model(models.load(checkpoint, out, device="cpu"), tmp_path / "merged")
     merged = models.load(tmp_path / "merged", device="cpu")
     assert merged.answers([e.picture() for e in few], [e.query for e in few]) == answers[answers.attack == "none"].answer.tolist()
     assert set(results.model) == {objective} and len(answers) == 24 * 3

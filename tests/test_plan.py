@@ -55,6 +55,16 @@ def test_the_weights_are_those_of_the_model():
     assert predicted("llava-hf/llava-1.5-13b-hf").weights == pytest.approx(2 * 13.35e9, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [("HuggingFaceTB/SmolVLM-256M-Instruct", 256.5e6), ("Qwen/Qwen2.5-VL-3B-Instruct", 3.755e9), ("Qwen/Qwen2.5-VL-7B-Instruct", 8.292e9)],
+)
+def test_shapes_that_are_known_have_the_models_parameters(model, parameters):
+    with torch.device("meta"):
+        network = transformers.AutoModelForImageTextToText.from_config(plan.configuration(model))
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=1e-3)
+
+
 def test_what_saves_memory_saves_it():
     whole = predicted()
     assert predicted(accumulate=2).step < 0.6 * whole.step

@@ -62,7 +62,7 @@ def test_what_is_said_of_predictions_is_what_the_shipped_table_says():
 def plan_rows():
     """(model, its settings, GiB) of every prediction in the README's table of GPUs."""
     found = []
-    for model, gib, *cells in re.findall(r"\| `(llava-hf/\S+)` \| (\d+) GiB \| (.+): ([\d.]+) \| (.+): ([\d.]+) \|", README):
+    for model, gib, *cells in re.findall(r"\| `(\S+)` \| (\d+) GiB \| (.+): ([\d.]+) \| (.+): ([\d.]+) \| \|", README):
         found += [(model, int(gib), "npo", *cells[:2]), (model, int(gib), "rmu", *cells[2:])]
     return found
 
@@ -70,11 +70,13 @@ def plan_rows():
 @pytest.mark.slow
 def test_the_table_of_gpus_is_what_plan_predicts():
     rows = plan_rows()
-    assert len(rows) == 16
+    assert len(rows) == 32
+    prompts = {"llava-hf": 640, "Qwen": 1024, "HuggingFaceTB": 1200}  # tokens, as the README says
     for model, gib, method, saving, predicted in rows:
         parts = re.search(r"(\d+) parts", saving)
         settings = Settings(
             method,
+            prompt=prompts[model.split("/")[0]],
             accumulate=int(parts[1]) if parts else 1,
             checkpointing="checkpointing" in saving,
             four_bit="4 bits" in saving,
@@ -82,6 +84,18 @@ def test_the_table_of_gpus_is_what_plan_predicts():
         )
         total = predict(configuration(model), settings).total
         assert f"{total / GIB:.1f}" == predicted and total < gib * GIB
+
+
+@pytest.mark.slow
+def test_the_recipes_of_reproduce_fit_as_the_readme_says():
+    config, common = configuration("llava-hf/llava-1.5-7b-hf"), {"rank": 128, "answer": 128}
+    for settings in (
+        Settings("sft", 80, 48, accumulate=16, checkpointing=True, **common),
+        Settings("npo", checkpointing=True, **common),
+        Settings("rmu", accumulate=4, hyper=(("layer", 15),), **common),
+    ):
+        total = predict(config, settings).total
+        assert f" {total / GIB:.1f}" in README.partition("On 24 GiB")[2][:400] and total < 24 * GIB
 
 
 def test_every_command_and_file_that_the_readme_names_exists():

@@ -273,11 +273,9 @@ def merge(
     model: Model = "miniguard",
 ) -> None:
     """Write a model with its adapter merged into its weights, for tools that know no adapters (lmms-eval, vLLM …)."""
-    from .models import write_merged
+    from .models import write_model
 
-    if out_folder.exists():
-        raise UserError(f"{out_folder} exists already; choose another --out, or remove it.")
-    write_merged(_load(model, adapter), out_folder)
+    write_model(_load(model, adapter), out_folder)
     out.print(f"Written to {out_folder}. Next: workbench evaluate --model {out_folder} --out evaluation")
 
 

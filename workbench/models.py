@@ -589,10 +589,16 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
         vlm.model.requires_grad_(False).eval()
 
 
-def write_merged(vlm: VLM, out: Path) -> None:
-    """Write the whole model with its adapter merged into its weights, and its processor, to the folder `out`; `vlm` is used up."""
+def write_model(vlm: VLM, out: Path) -> None:
+    """Write the whole model, its adapter merged into its weights, with its processor, as a checkpoint for `load`; `vlm` is used up.
+
+    Raises UserError where `out` exists already.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another --out, or remove it.")
+    whole = vlm.model.merge_and_unload() if hasattr(vlm.model, "merge_and_unload") else vlm.model
     with written_whole(out) as folder, quiet():
-        vlm.model.merge_and_unload().save_pretrained(folder)
+        whole.save_pretrained(folder)
         vlm.processor.save_pretrained(folder)
 
 

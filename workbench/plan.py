@@ -26,21 +26,12 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from . import objectives
 from .data import Example, data_dir
 from .errors import UserError, first_line
+from .known_models import KNOWN
 from .models import IGNORED, VLM, depth, linear_modules, load_processor, prompt_batch, quiet
 from .training import check_parts, checked_hyper, made_ready
 
 GIB = 2**30
 MARGIN = 0.08  # of a device's memory, kept free for libraries, driver and an allocator's waste
-_CLIP_336 = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
-# models whose shape is known without their configuration file: hidden, MLP, layers, heads of the Llama in a LLaVA-1.5
-KNOWN = {"llava-hf/llava-1.5-7b-hf": (4096, 11008, 32, 32), "llava-hf/llava-1.5-13b-hf": (5120, 13824, 40, 40)}
 
 
 @dataclass(frozen=True)
@@ -98,18 +89,14 @@ def configuration(model: str | Path, trust: Collection[str] = ()) -> transformer
     Raises UserError where there is none.
     """
     if str(model) in KNOWN:
-        hidden, mlp, layers, heads = KNOWN[str(model)]
-        text = transformers.LlamaConfig(
-            vocab_size=32064, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads
-        )
-        return transformers.LlavaConfig(vision_config=transformers.CLIPVisionConfig(**_CLIP_336), text_config=text, image_seq_length=576)
+        return KNOWN[str(model)]()
     source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
     try:
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code="remote-code" in trust)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"The configuration of {str(model)!r} cannot be read ({first_line(error)}); give a folder or a hub id; "
-            f"without a network, {' and '.join(KNOWN)} are known."
+            f"without a network, {', '.join(KNOWN)} are known."
         ) from None
 
 
