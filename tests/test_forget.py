@@ -1,5 +1,6 @@
 """What is to be forgotten: a base model's own answers that a judge called leaks, or a file's; nothing to another query, nothing made up."""
 
+import dataclasses
 import json
 
 import pandas as pd
@@ -14,15 +15,15 @@ from workbench.forget import with_leaks
 
 @pytest.fixture(scope="module")
 def examples():
-    return miniguard_split("train", sizes=(4, 2))
+    """To which no harmful answer is known."""
+    return [dataclasses.replace(e, leak="") for e in miniguard_split("train", sizes=(4, 2))]
 
 
 def test_a_models_own_leaks_are_what_it_is_to_forget(examples, vlm, tmp_path):
     """MiniGuard's base answers every harmful query, and the exact judge knows it: the leaks are then the truth itself."""
-    evaluate(vlm, examples, ["none", "what:1"], out=tmp_path)
-    found = with_leaks(examples, tmp_path)
-    assert [e.id for e in found] == [e.id for e in examples]
-    assert [e.leak for e in found] == [e.leak for e in examples]
+    whole = miniguard_split("train", sizes=(4, 2))
+    evaluate(vlm, whole, ["none", "what:1"], out=tmp_path)
+    assert [(e.id, e.leak) for e in with_leaks(examples, tmp_path)] == [(e.id, e.leak) for e in whole]
 
 
 def test_only_what_the_judge_called_a_leak_counts(examples, tmp_path):
@@ -38,6 +39,9 @@ def test_only_what_the_judge_called_a_leak_counts(examples, tmp_path):
     found = with_leaks(examples, tmp_path)
     assert [(e.id, e.leak) for e in found if e.harmful] == [(e.id, f"leak {e.id}") for e in (harmful[0], harmful[3])]
     assert [e for e in found if not e.harmful] == harmless
+    told = [dataclasses.replace(e, leak="the data's") for e in examples]
+    found = [e.leak for e in with_leaks(told, tmp_path) if e.harmful]  # what the data say stays, where nothing else is known
+    assert found == [f"leak {harmful[0].id}", "the data's", "the data's", f"leak {harmful[3].id}"]
 
 
 def test_those_of_a_file(examples, tmp_path):

@@ -129,7 +129,7 @@ def test_the_longest_prompt_and_answer_are_found():
 
 def test_mistakes():
     config = plan.configuration("miniguard")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
         plan.configuration("no/such-model")
     with pytest.raises(UserError, match="no objective 'x'"):
         plan.predict(config, Settings("x"))

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench import plan
+from workbench import objectives, plan
 from workbench import reproduce as tables
 from workbench.data import Example, miniguard_split, read_examples
 from workbench.errors import UserError
@@ -63,7 +63,8 @@ def folder(tmp_path_factory):
 
 def command(folder, out, *more):
     given = ("--model", folder / "llava", "--data", folder / "vlguard", "--general", folder / "general" / "conversations.json")
-    vqa = ("--vqa", folder / "general" / "questions.json", "--vqa-images", folder / "general")
+    vqa = () if "--no-vqa" in more else ("--vqa", folder / "general" / "questions.json", "--vqa-images", folder / "general")
+    more = [option for option in more if option != "--no-vqa"]
     return [sys.executable, "-m", "workbench", "reproduce", *map(str, (*given, *vqa, "--out", out, "--steps", 4, *more))]
 
 
@@ -82,13 +83,13 @@ def whole(folder):
 @pytest.mark.slow
 def test_table_1_of_a_tiny_llava(whole, folder):
     out, said = whole
-    table = pd.read_csv(out / "table1.csv", keep_default_na=False, na_values=[""])
+    table = pd.read_csv(out / "table1" / "table.csv", keep_default_na=False, na_values=[""])
     assert list(dict.fromkeys(table.model)) == ["base", "sft", "sft-posthoc", "npo", "rmu"]
     assert list(table.figure[:5]) == ["asr", "asr_what3", "rr", "rr_share1", "VQA accuracy"]
     assert list(table.n[:5]) == [6, 6, 4, 4, 10]  # without harmful queries about safe pictures, as in the paper
     assert (table.difference - (table.here - table.paper)).abs().max() < 1e-9
     assert ((table.diff_low <= table.difference) & (table.difference <= table.diff_high)).all()
-    assert set(pd.read_csv(out / "results.csv").attack) == {"none", "what:3", "share:1", "can:1"}
+    assert set(pd.read_csv(out / "table1" / "results.csv").attack) == {"none", "what:3", "share:1"}
     trained = {name: json.loads((out / "models" / name / "config.json").read_text()) for name in ("sft", "sft-posthoc", "npo", "rmu")}
     harmful = trained["sft"]["examples"]["forget"]
     assert harmful == 12 + 8 and trained["sft-posthoc"]["examples"] == {"forget": 20, "retain": 8}
@@ -105,25 +106,44 @@ def test_answers_to_harmful_queries_are_masked_in_the_report(whole, folder):
     out, _ = whole
     answers = pd.read_csv(out / "answers" / "base" / "answers.csv", keep_default_na=False)
     shown = answers[(answers.queries == "harmful") & (answers.attack == "what:3") & (answers.shot == 1)].answer.tolist()[:3]
-    page = (out / "report.html").read_text()
+    page = (out / "table1" / "report.html").read_text()
     assert "words, masked]" in page and not any(answer in page for answer in shown if answer)
     done = run(folder, out, "--no-redact")
     assert done.returncode == 0, done.stderr
-    page = (out / "report.html").read_text()
+    page = (out / "table1" / "report.html").read_text()
     assert "masked" not in page and all(escape(answer, quote=False)[:20] in page for answer in shown)
 
 
 @pytest.mark.slow
 def test_what_is_finished_is_kept_and_other_settings_are_refused(whole, folder):
     out, _ = whole
-    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.suffix in (".safetensors", ".csv") and file.parent != out}
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.suffix == ".safetensors" or file.name == "answers.csv"}
     done = run(folder, out)
     assert done.returncode == 0 and done.stdout.count("kept from an earlier run") == 4 + 5 + 5 + 1
     assert before == {file: file.stat().st_mtime_ns for file in before}
     done = run(folder, out, "--seed", 1)
     assert done.returncode == 2 and "other settings (seed)" in done.stderr
     done = run(folder, out, "--steps", 5)
-    assert done.returncode == 2 and "other settings (steps)" in done.stderr
+    assert done.returncode == 2 and "other settings (settings of sft, settings of sft-posthoc" in done.stderr
+    shutil.copytree(folder / "vlguard", folder / "reworded")
+    for split, key in (("train", "data of sft"), ("test", "test")):  # as many records, of which one asks something else
+        file = folder / "reworded" / f"{split}.json"
+        file.write_text((folder / "vlguard" / f"{split}.json").read_text().replace(" of this ", " of that ", 1))
+        done = run(folder, out, "--data", folder / "reworded")
+        assert done.returncode == 2 and f"other settings ({key}" in done.stderr
+        shutil.copy(folder / "vlguard" / f"{split}.json", file)
+    done = run(folder, out, "--gpu-memory", "0.02GiB")  # less memory than the first time: the parts of then are kept
+    assert done.returncode == 0 and done.stdout.count("kept from an earlier run") == 4 + 5 + 5 + 1
+
+
+@pytest.mark.slow
+def test_an_adapter_that_was_removed_is_trained_and_asked_anew(whole, folder, tmp_path):
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    shutil.rmtree(out / "models" / "npo")
+    done = run(folder, out, "--row", "npo")
+    assert done.returncode == 0, done.stderr
+    assert "ask npo, answers/npo: kept" not in done.stdout and "ask npo, vqa/npo: kept" not in done.stdout
+    assert (out / "table1" / "table.csv").read_text() == (whole[0] / "table1" / "table.csv").read_text()  # with the other rows
 
 
 @pytest.mark.slow
@@ -135,11 +155,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(whole, folder):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (out / "models" / "sft").is_dir() and not (out / "table1.csv").exists()
+    assert (out / "models" / "sft").is_dir() and not (out / "table1" / "table.csv").exists()
     done = run(folder, out)
     assert done.returncode == 0, done.stderr
     assert "train sft: kept from an earlier run" in done.stdout
-    assert (out / "table1.csv").read_text() == (whole[0] / "table1.csv").read_text()
+    assert (out / "table1" / "table.csv").read_text() == (whole[0] / "table1" / "table.csv").read_text()
 
 
 @pytest.mark.slow
@@ -150,10 +170,10 @@ def test_table_2_with_a_model_as_judge_and_answers_of_a_file(folder, tmp_path, m
     (tmp_path / "harm.jsonl").write_text("\n".join(map(json.dumps, records)))
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
     judge = shutil.copytree(folder / "llava", tmp_path / "some-judge")  # random: it says nothing that can be read
-    given = ("--table", 2, "--row", "npo", "--harmful-answers", tmp_path / "harm.jsonl", "--judge", judge)
+    given = ("--no-vqa", "--table", 2, "--row", "npo", "--harmful-answers", tmp_path / "harm.jsonl", "--judge", judge)
     done = run(folder, tmp_path / "out", *given)
     assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "out" / "table2.csv")
+    table = pd.read_csv(tmp_path / "out" / "table2" / "table.csv")
     assert list(table.figure) == ["asr", "irrelevant", "refusal"] and set(table.model) == {"npo"} and set(table.n) == {6}
     assert json.loads((tmp_path / "out" / "models" / "npo" / "config.json").read_text())["examples"]["forget"] == 5
     judged = pd.read_csv(tmp_path / "out" / "answers" / "npo" / "judged" / "answers.csv", keep_default_na=False)
@@ -168,38 +188,44 @@ def test_miniguard_in_a_few_steps(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "out" / "table1.csv", keep_default_na=False, na_values=[""])
+    table = pd.read_csv(tmp_path / "out" / "table1" / "table.csv", keep_default_na=False, na_values=[""])
     assert len(table) == 5 * 5 and set(table.n) == {5}
     sizes = json.loads((tmp_path / "out" / "models" / "sft" / "config.json").read_text())["examples"]
     assert sizes == {"forget": 2000, "retain": 977 + 5000}
 
 
-def examples(harmful, harmless):
-    return [Example(str(i), None, "q", i < harmful, "sorry") for i in range(harmful + harmless)]
-
-
 def test_recipes_are_the_papers_at_seven_billion():
-    vlguard, text = examples(2000, 977), plan.configuration(SEVEN_B).get_text_config()
-    given = {name: tables._arguments(recipe, text, vlguard, None) for name, recipe in tables.RECIPES.items()}
-    assert given["rmu"] == {"lr": 1.1e-5, "steps": 5000, "forget": 4, "retain": 4, "rank": 128, "lora_alpha": 256, "c": 10.0, "layer": 15}
-    assert given["npo"]["steps"] == 500 and given["npo"]["beta"] == 0.7
-    assert given["sft-posthoc"] == {"lr": 2e-4, "steps": 75, "forget": 80, "retain": 48, "rank": 128, "lora_alpha": 256}
-    mixed = tables._arguments(tables.RECIPES["sft"], text, examples(2000, 5977), None)
+    text = plan.configuration(SEVEN_B).get_text_config()
+
+    def given(name, harmful, harmless):
+        examples = [Example(str(i), None, "q", i < harmful, "sorry") for i in range(harmful + harmless)]
+        found = tables._arguments(tables.RECIPES[name], text, None) | tables._batch(tables.RECIPES[name], text, examples)
+        return found | {"steps": tables._steps(name, found, examples)}
+
+    rmu = {"lr": 1.1e-5, "steps": 5000, "forget": 4, "retain": 4, "rank": 128, "lora_alpha": 256, "c": 10.0, "layer": 15}
+    assert given("rmu", 2000, 977) == rmu
+    assert given("npo", 1000, 977)["steps"] == 250 and given("npo", 1000, 977)["beta"] == 0.7
+    posthoc = {"lr": 2e-4, "steps": 75, "forget": 80, "retain": 48, "rank": 128, "lora_alpha": 256}
+    assert given("sft-posthoc", 2000, 977) == posthoc
+    mixed = given("sft", 2000, 5977)
     assert (mixed["forget"], mixed["retain"], mixed["steps"]) == (32, 96, 188)
 
 
 @pytest.mark.slow
 def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
     """From Python, and with the settings for models of true size."""
-    monkeypatch.setattr(tables, "TINY", 0)
+    monkeypatch.setattr(objectives, "TINY", 0)
     train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
-    task = tables.prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo", "rmu"], steps=1, queries=2)
-    assert tables.hours(task) < 1
+    task = tables.prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo", "rmu"], queries=1)
+    assert 0 < tables.hours(task) < 1
     found = tables.reproduce(task)
-    assert set(found.table.model) == {"npo", "rmu"} and set(found.results.n) == {2}
+    assert set(found.table.model) == {"npo", "rmu"} and set(found.results.n) == {1}
     trained = {name: json.loads((tmp_path / "out" / "models" / name / "config.json").read_text()) for name in ("npo", "rmu")}
     assert trained["npo"]["trained"] == {"rank": 128, "lora_alpha": 256} and trained["npo"]["lr"] == 1.1e-5
     assert trained["rmu"]["hyper"]["layer"] == 1  # of 2, as 15 of 32
+    leaks = trained["npo"]["examples"]["forget"]  # of 20, what the base model answered: epochs are over these
+    assert trained["npo"]["steps"] == round(leaks / 4) and trained["rmu"]["steps"] == round(10 * leaks / 4)
+    assert tables.hours(task) == 0
 
 
 @pytest.mark.slow
@@ -235,15 +261,31 @@ def test_mistakes(folder, tmp_path, capsys):
         prepared(table=2, rows=["base"])
     with pytest.raises(UserError, match="no judge 'oracle'"):
         prepared(judge="oracle")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        prepared(judge="no/such-judge")
+    with pytest.raises(UserError, match="Table 2 tells leaks from irrelevant answers, which keywords cannot"):
+        prepared(table=2)
     with pytest.raises(UserError, match="harmful and harmless queries"):
         prepared(test=[e for e in test if e.harmful])
+    with pytest.raises(UserError, match="are among those to train with"):
+        prepared(test=train)
+    with pytest.raises(UserError, match="general data are among the safety data"):
+        prepared(general=train)
+    with pytest.raises(UserError, match=r"Mixed SFT .* needs general data"):
+        prepared(rows=["sft"], general=[e for e in train if e.harmful])
     assert "sft" not in prepared().names and "Mixed SFT (sft) is left out" in capsys.readouterr().err
     done = run(folder, tmp_path / "out", "--data", tmp_path / "gone")
     assert done.returncode == 2 and "There is no data at" in done.stderr
+    done = run(folder, tmp_path / "out", "--data", folder / "vlguard" / "train.json")
+    assert done.returncode == 2 and "must be a folder with train.json and test.json" in done.stderr
     bare = command(folder, tmp_path / "out")
     bare = bare[: bare.index("--vqa-images")] + bare[bare.index("--vqa-images") + 2 :]
-    done = subprocess.run(bare, capture_output=True, text=True)
-    assert done.returncode == 2 and "--vqa needs --vqa-images" in done.stderr
+    for given, says in (
+        (bare, "--vqa needs --vqa-images"),
+        (command(folder, tmp_path / "out", "--table", 2), "leave it out of the others"),
+    ):
+        done = subprocess.run(given, capture_output=True, text=True)
+        assert done.returncode == 2 and says in done.stderr
 
 
 def test_hours_are_asked_about(folder, tmp_path, monkeypatch):

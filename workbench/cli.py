@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import re
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ out = Console(highlight=False)
 _trusted: list[str] = []  # what `workbench --trust` said, for `_load`
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
-Seed = Annotated[int, typer.Option(help="Of safety data, training and test pictures.", min=0)]
+Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGuard's data.", min=0)]
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")]
@@ -41,11 +42,18 @@ Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard fol
 Methods = Annotated[str, typer.Option(help="Methods to compare with SFT, separated by commas, or all.")]
 
 
+class Trust(enum.StrEnum):
+    """As of `models.TRUSTS`."""
+
+    REMOTE_CODE = "remote-code"
+    PICKLES = "pickles"
+
+
 @app.callback()
 def options(
     trust: Annotated[
-        list[str] | None,
-        typer.Option(help="What is refused unless asked for: remote-code (Python that comes with a model), pickles (as weights)."),
+        list[Trust] | None,
+        typer.Option(help="What is refused unless asked for: to run Python that comes with a model, to read weights that are pickles."),
     ] = None,
 ) -> None:
     """See the safety mirage of a vision-language model, take it apart, cure it."""
@@ -175,15 +183,20 @@ def audit(
 @app.command()
 def train(
     out_folder: Out,
-    objective: Annotated[str, typer.Option(help="The objective, as in 'npo' or 'sft'.")],
+    objective: Annotated[str, typer.Option(help="The objective, as in npo or sft; an unknown one is answered with the list.")],
     model: Model = "miniguard",
     data: Data = "miniguard",
     seed: Seed = 0,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; default: the objective's on MiniGuard.", min=0)] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; default: the objective's.", min=1)] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate; the default suits MiniGuard, and is far too high for models of true size.", min=0)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; default: the objective's on MiniGuard.", min=1)] = None,
     forget: Annotated[int | None, typer.Option(help="Harmful examples a step, on each device.", min=1)] = None,
     retain: Annotated[int | None, typer.Option(help="Harmless examples a step, on each device.", min=1)] = None,
-    hyper: Annotated[list[str] | None, typer.Option(help="A hyper-parameter of the loss, as in beta=0.5; may be repeated.")] = None,
+    hyper: Annotated[
+        list[str] | None,
+        typer.Option(help="A hyper-parameter of the loss (npo: beta, alpha; rmu: layer, c, alpha …), as in beta=0.5; may be repeated."),
+    ] = None,
     repaired: Annotated[bool, typer.Option("--repaired", help="First make the data's lead words tell nothing of harm.")] = False,
     rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
     lora_alpha: Annotated[int, typer.Option(help="LoRA alpha.", min=1)] = 32,
@@ -195,7 +208,7 @@ def train(
     accumulate: Annotated[int, typer.Option(help="Take each step in so many parts: less memory, the same step.", min=1)] = 1,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")] = False,
     four_bit: Annotated[bool, typer.Option("--four-bit", help="QLoRA: hold the model in 4 bits (CUDA and bitsandbytes).")] = False,
-    curve: Annotated[int, typer.Option(help="MiniGuard: rates on validation queries every so many steps; 0 for none.", min=0)] = 0,
+    curve: Annotated[int, typer.Option(help="MiniGuard only: rates on validation queries every so many steps; 0 for none.", min=0)] = 0,
     patience: Annotated[
         int, typer.Option(help="With --curve: stop when the rates have not improved so many times, keep the best weights.", min=0)
     ] = 0,
@@ -234,7 +247,7 @@ def train(
     if retain_first:
         examples = [e for e in examples if e.harmful] + [e for e in examples if not e.harmful][:retain_first]
     if also:
-        more = [e for e in _examples(also, "train", seed, skip_missing) if not e.harmful][:also_first]
+        more = _examples(also, "train", seed, skip_missing, also_first or sys.maxsize)
         examples += [dataclasses.replace(e, id=f"also-{e.id}") for e in more]
     training.train(
         _load(model, four_bit=four_bit),
@@ -262,8 +275,12 @@ def train(
     )
     if not processes().is_main_process:
         return
-    use = f"--model {out_folder / 'model'}" if full else f"--adapter {out_folder}"
-    out.print(f"Written to {out_folder}. Next: workbench evaluate {use} --attack what:3 --out evaluation")
+    use = f"--model {out_folder / 'model'}" if full else f"--model {model} --adapter {out_folder}"
+    judge = "exact" if data == "miniguard" else "keyword"
+    out.print(
+        f"Written to {out_folder}. Next: workbench evaluate {use} --data {data} --attack none,what:3 --judge {judge} --out evaluation",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -276,12 +293,14 @@ def merge(
     from .models import write_model
 
     write_model(_load(model, adapter), out_folder)
-    out.print(f"Written to {out_folder}. Next: workbench evaluate --model {out_folder} --out evaluation")
+    out.print(f"Written to {out_folder}. Load it by --model {out_folder}.")
 
 
 @app.command()
 def plan(
-    objective: Annotated[str, typer.Option("--method", help="The objective, as in 'npo' or 'rmu'.")] = "npo",
+    objective: Annotated[
+        str, typer.Option("--method", help="The objective, as in npo or rmu; an unknown one is answered with the list.")
+    ] = "npo",
     model: Annotated[str, typer.Option(help="Hub id or folder of a VLM; its configuration is read, its weights are not.")] = "miniguard",
     gpu_memory: Annotated[str, typer.Option(help="Of one device, as in 24GiB.")] = "24GiB",
     forget: Annotated[int | None, typer.Option(help="Harmful examples a step; default: the objective's.", min=1)] = None,
@@ -307,7 +326,7 @@ def plan(
     method = objectives.named(objective)
     if precision not in ("bfloat16", "float16", "float32"):
         raise UserError(f"--precision {precision!r} must be bfloat16, float16 or float32.")
-    config = configuration(model)
+    config = configuration(model, _trusted)
     settings = Settings(
         objective,
         forget or method.forget,
@@ -407,18 +426,25 @@ def reproduce(
     table: Annotated[int, typer.Option(help="Of arXiv 2503.11832: 1 (attack success, refusal, utility) or 2 (outcomes).")] = 1,
     model: Model = "miniguard",
     data: Data = "miniguard",
-    row: Annotated[list[str] | None, typer.Option(help="A model of the table, as in npo; may be repeated. Default: all.")] = None,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(help="A model of the table: base, sft (Mixed SFT), sft-posthoc, npo, rmu; may be repeated. Default: all."),
+    ] = None,
     general: Annotated[
         str | None,
         typer.Option(help="Harmless data such as LLaVA's conversations, for Mixed SFT and the retain set. MiniGuard has its own."),
     ] = None,
     harmful_answers: HarmfulAnswers = None,
-    judge: Annotated[str | None, typer.Option(help="exact, keyword, or a model; default: exact with MiniGuard, else keyword.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="exact, keyword, or the folder or hub id of a model that judges; default: exact with MiniGuard, else keyword."),
+    ] = None,
     questions: Annotated[Path | None, typer.Option("--vqa", help="Questions for utility, as of `workbench vqa`.")] = None,
     images: Annotated[Path | None, typer.Option("--vqa-images", help="Folder of their pictures.")] = None,
     annotations: Annotated[Path | None, typer.Option("--vqa-annotations", help="VQAv2's annotations.")] = None,
-    gpu_memory: Annotated[str | None, typer.Option(help="To plan with, as in 24GiB; default: what is free.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Of each training, in place of the recipe's: a quick try.", min=1)] = None,
+    vqa_first: Annotated[int, typer.Option(help="Ask the first so many of the questions.", min=1)] = 1000,
+    gpu_memory: Annotated[str | None, typer.Option(help="Memory to plan for, as in 24GiB; default: what the device has free.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of every model, in place of the recipe's: a quick try.", min=1)] = None,
     queries: Annotated[int | None, typer.Option(help="Harmful and harmless test queries, the first so many; default: all.", min=1)] = None,
     seed: Seed = 0,
     redact: Annotated[bool, typer.Option("--redact/--no-redact", help="Mask answers to harmful queries in the report.")] = True,
@@ -427,19 +453,28 @@ def reproduce(
 ) -> None:
     """The paper's table on your model and data: plans memory and time, trains, asks, attacks and judges, and sets it beside the paper's.
 
-    Writes tableN.csv, results.csv, figures and report.html. The same command goes on after an interruption.
+    Writes tableN/table.csv, results.csv, a figure and report.html. The same command goes on after an interruption.
     """
     from . import report
     from .files import make_folder
+    from .judges import JUDGES
     from .paper import worded
-    from .reproduce import hours, prepare, reproduce
+    from .reproduce import GENERAL, hours, prepare, reproduce
     from .vqa import read_questions
 
     make_folder(out_folder)
-    if questions and not images:
-        raise UserError("--vqa needs --vqa-images, the folder of the questions' pictures.")
+    if bool(questions) != bool(images) or (annotations and not questions):
+        raise UserError("--vqa needs --vqa-images, the folder of the questions' pictures, and these are nothing without --vqa.")
+    if questions and table != 1:
+        raise UserError("--vqa measures the utility of table 1; leave it out of the others.")
+    if data != "miniguard" and Path(data).is_file():
+        raise UserError(f"--data {data} must be a folder with train.json and test.json.")
     safety, test = (_examples(data, split, seed, skip_missing) for split in ("train", "test"))
-    more = _examples(general or "miniguard", "train" if general else "base", seed, skip_missing) if general or data == "miniguard" else []
+    more = _examples(general, "train", seed, skip_missing, GENERAL) if general else []
+    if data == "miniguard" and not general:
+        more = _examples("miniguard", "base", seed, skip_missing, GENERAL)
+    found = read_questions(questions, images, annotations) if questions else None
+    found = found and found._replace(examples=found.examples[:vqa_first])
     with out.status("predicting memory …"):
         task = prepare(
             model,
@@ -456,13 +491,14 @@ def reproduce(
             queries=queries,
             seed=seed,
             trust=_trusted,
-            questions=read_questions(questions, images, annotations) if questions else None,
+            questions=found,
         )
     _print_table(task.plan, title="to be trained; memory in GiB, predicted")
     with out.status("measuring time …"):
         expected = hours(task)
     about = f"{expected:.0f} hours" if expected > 2 else f"{max(1, round(60 * expected))} min"
-    out.print(f"About {about} on this device, after which a judge that is a model takes its time.")
+    later = "" if task.judge in JUDGES else ", and what the judge takes"
+    out.print(f"About {about} on this device{later}.")
     if expected > 1 and not yes:
         if not sys.stdin.isatty():
             raise UserError(f"This takes about {about}; give --yes to start it.")
@@ -470,7 +506,7 @@ def reproduce(
     found = reproduce(task, report=lambda line: out.print(line, soft_wrap=True))
     report.write_reproduction(found, task, redact)
     _print_table(worded(found.table), title=f"Table {table}, per cent, with 95% intervals; difference: here − paper")
-    out.print(f"Written to {out_folder}: open {out_folder / 'report.html'}.")
+    out.print(f"Written to {task.folder}: open {task.folder / 'report.html'}.")
 
 
 @app.command()
@@ -747,11 +783,16 @@ def _read(data: str, split: str, seed: int) -> list[Example]:
     return miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
 
 
-def _examples(data: str, split: str, seed: int, skip_missing: bool) -> list[Example]:
-    """Examples whose pictures are there, or with `skip_missing` those whose are, and a line that says how many are not."""
+def _examples(data: str, split: str, seed: int, skip_missing: bool, harmless: int | None = None) -> list[Example]:
+    """Examples whose pictures are there, or with `skip_missing` those whose are, and a line that says how many are not.
+
+    harmless: of these alone, the first so many.
+    """
     from .data import with_pictures
 
     found = _read(data, split, seed)
+    if harmless:
+        found = [e for e in found if not e.harmful][:harmless]
     kept = with_pictures(found, skip_missing)
     if len(kept) < len(found):
         out.print(f"{len(found) - len(kept)} of {len(found)} queries are left out, since their pictures are missing; n = {len(kept)}.")

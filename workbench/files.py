@@ -58,13 +58,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def same_settings(file: Path, settings: dict, write: bool = True) -> None:
-    """Note the settings of a run that can be interrupted, or on resuming insist on the same. write: in one of several processes."""
+    """Note the settings of a run that can be interrupted, or on resuming insist on the same (on those noted then).
+
+    write: in one of several processes.
+    """
     settings = json.loads(json.dumps(settings))
     if file.exists():
         old = read_settings(file)
-        changed = ", ".join(name for name in settings if old.get(name) != settings[name])
+        changed = ", ".join(name for name in settings if (name in old or not old) and old.get(name) != settings[name])
         if changed:
-            raise UserError(f"The unfinished run in {file.parent} has other settings ({changed}); resume with the same, or remove it.")
+            raise UserError(f"The run in {file.parent} has other settings ({changed}); go on with the same, or remove it.")
     if write:
         write_text(file, json.dumps(settings, indent=2) + "\n")
 

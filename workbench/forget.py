@@ -13,7 +13,8 @@ from .judges import RELEVANT
 
 
 def with_leaks(examples: Sequence[Example], source: str | Path) -> list[Example]:
-    """The examples with harmful answers to be forgotten as their `leak`; harmful ones to which `source` has none are left out.
+    """The examples with harmful answers to be forgotten as their `leak`, those of `source`, else their own; harmful ones that have none are
+    left out.
 
     source: a folder that `workbench evaluate` wrote for these examples, whose answers to harmful queries as asked count where its judge
     called them relevant (arXiv 2503.11832 takes the base model's own so); or a VLGuard-format .json or a .jsonl file whose records share
@@ -30,6 +31,8 @@ def with_leaks(examples: Sequence[Example], source: str | Path) -> list[Example]
             if query != example.query:
                 raise UserError(f"{source} has another query under the id {example.id!r}; give harmful answers to these data.")
             kept.append(dataclasses.replace(example, leak=answer))
+        elif example.leak:
+            kept.append(example)
     if not any(example.harmful for example in kept):
         raise UserError(f"{source} holds no harmful answer to any of these queries; give others (--harmful-answers), or another judge.")
     return kept

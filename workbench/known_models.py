@@ -18,7 +18,7 @@ def _llava(hidden: int, mlp: int, layers: int, heads: int) -> transformers.Llava
     return transformers.LlavaConfig(vision_config=vision, text_config=text, image_seq_length=576)
 
 
-def _qwen(hidden: int, mlp: int, layers: int, heads: int, vocabulary: int, tied: bool) -> transformers.Qwen2_5_VLConfig:
+def _qwen(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, vocabulary: int, tied: bool) -> transformers.Qwen2_5_VLConfig:
     """Qwen2.5-VL with a language model of this shape."""
     vision = {
         "depth": 32,
@@ -35,7 +35,7 @@ def _qwen(hidden: int, mlp: int, layers: int, heads: int, vocabulary: int, tied:
         "intermediate_size": mlp,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": heads // (8 if tied else 7),
+        "num_key_value_heads": kv_heads,
         "vocab_size": vocabulary,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
         "tie_word_embeddings": tied,
@@ -68,8 +68,8 @@ def _smolvlm_256m() -> transformers.Idefics3Config:
 # by hub id
 KNOWN: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
     "HuggingFaceTB/SmolVLM-256M-Instruct": _smolvlm_256m,
-    "Qwen/Qwen2.5-VL-3B-Instruct": lambda: _qwen(2048, 11008, 36, 16, 151936, tied=True),
+    "Qwen/Qwen2.5-VL-3B-Instruct": lambda: _qwen(2048, 11008, 36, 16, 2, 151936, tied=True),
     "llava-hf/llava-1.5-7b-hf": lambda: _llava(4096, 11008, 32, 32),
-    "Qwen/Qwen2.5-VL-7B-Instruct": lambda: _qwen(3584, 18944, 28, 28, 152064, tied=False),
+    "Qwen/Qwen2.5-VL-7B-Instruct": lambda: _qwen(3584, 18944, 28, 28, 4, 152064, tied=False),
     "llava-hf/llava-1.5-13b-hf": lambda: _llava(5120, 13824, 40, 40),
 }

@@ -179,6 +179,11 @@ def _load(name: str) -> VLM:
     return model
 
 
+def unload() -> None:
+    """Let the last judge's memory be freed."""
+    _load.cache_clear()
+
+
 def _sees(model: VLM) -> bool:
     return hasattr(model.processor, "image_processor")
 

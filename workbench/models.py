@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -127,15 +128,15 @@ def load(
     if four_bit:
         options |= {"quantization_config": _four_bit(place), "device_map": {"": place}}
     if remote:
-        say(f"Python code that comes with the model {str(model)!r} is run with your rights, since you trust it.")
+        warn_of_code(str(model))
     try:
         with quiet():
             network, read = transformers.AutoModelForImageTextToText.from_pretrained(
                 source, trust_remote_code=remote, output_loading_info=True, **options
             )
             processor = load_processor(source, network.config.model_type, remote)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise _not_loaded(str(model), error) from None
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise not_loaded(str(model), error) from None
     if missing := sorted(read["missing_keys"]):
         raise UserError(f"The checkpoint {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]}; download it again.")
     _check_architecture(network, str(model))
@@ -147,7 +148,13 @@ def load(
     return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
 
 
-def _not_loaded(model: str, error: Exception) -> UserError:
+@functools.cache
+def warn_of_code(model: str) -> None:
+    """Said once, before it is run."""
+    say(f"Python code that comes with the model {model!r}, if any, is run with your rights, since you trust it.")
+
+
+def not_loaded(model: str, error: Exception) -> UserError:
     """Why a model was not loaded, and what helps."""
     said = str(error)
     if "for this kind of AutoModel" in said:
@@ -214,7 +221,7 @@ def load_processor(source: str, kind: str, remote: bool = False):
 
 def _four_bit(place: torch.device) -> transformers.BitsAndBytesConfig:
     if place.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("4-bit weights need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); leave --four-bit out.")
+        raise UserError("4-bit weights need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); install it, or do without 4 bits.")
     return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=best_dtype(place))
 
 

@@ -27,7 +27,7 @@ from . import objectives
 from .data import Example, data_dir
 from .errors import UserError, first_line
 from .known_models import KNOWN
-from .models import IGNORED, VLM, depth, linear_modules, load_processor, prompt_batch, quiet
+from .models import IGNORED, VLM, depth, linear_modules, load_processor, not_loaded, prompt_batch, quiet, warn_of_code
 from .training import check_parts, checked_hyper, made_ready
 
 GIB = 2**30
@@ -86,18 +86,17 @@ class Memory(NamedTuple):
 def configuration(model: str | Path, trust: Collection[str] = ()) -> transformers.PreTrainedConfig:
     """A model's configuration by hub id or folder ("miniguard" is the shipped base). trust: as of `models.load`.
 
-    Raises UserError where there is none.
+    Raises UserError where there is none; of KNOWN models it is known without a network.
     """
     if str(model) in KNOWN:
         return KNOWN[str(model)]()
     source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
+    if "remote-code" in trust:
+        warn_of_code(str(model))
     try:
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code="remote-code" in trust)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"The configuration of {str(model)!r} cannot be read ({first_line(error)}); give a folder or a hub id; "
-            f"without a network, {', '.join(KNOWN)} are known."
-        ) from None
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise not_loaded(str(model), error) from None
 
 
 def picture_tokens(config: transformers.PreTrainedConfig) -> int:

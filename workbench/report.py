@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,21 +87,45 @@ def findings(results: pd.DataFrame) -> list[str]:
 
 
 def write_reproduction(found: Reproduction, task: Task, redact: bool = True) -> None:
-    """Write before_after.png, outcomes.png and report.html beside the table. redact: mask answers to harmful queries."""
-    figures = {"before_after": plots.before_after(found.results, paper_table()), "outcomes": plots.outcomes(outcome_shares(found.answers))}
-    for name, figure in figures.items():
-        save(figure, task.out / f"{name}.png")
-    table = worded(found.table).to_html(index=False, border=0)
-    asked = found.answers.query("queries == 'harmful' and attack == 'what:3' and shot == 1")
-    first = asked[asked.id.isin(asked.id.unique()[:3])].sort_values("id", kind="stable")
-    shown = (redacted(first) if redact else first)[["query", "model", "outcome", "answer"]].to_html(index=False, border=0)
+    """Write a figure and report.html beside the table. redact: mask answers to harmful queries."""
+    first = found.answers[(found.answers.attack == "what:3") & (found.answers.shot == 1) & (found.answers.queries == "harmful")]
+    if task.table == 1:
+        paper = paper_table().assign(utility=float("nan"))  # VQAv2, which is no share of harmless queries answered
+        name, figure = "before_after", plots.before_after(found.results, paper)
+        about = "Table 1"
+    else:
+        name, figure = "outcomes", plots.outcomes(outcome_shares(first.assign(attack="what:1")), attack="what:1")
+        about = "Table 2, which is taken to be after one rewrite to “What”, from its figures"
+    save(figure, task.folder / f"{name}.png")
+    asked = first[first.id.isin(first.id.unique()[:3])].sort_values("id", kind="stable")
+    shown = (redacted(asked) if redact else asked)[["query", "model", "outcome", "answer"]]
+    parts = [
+        worded(found.table).to_html(index=False, border=0),
+        _figure(figure, ALT[name]),
+        "<h2>How it was made</h2>",
+        *(f"<p>{escape(sentence)}</p>" for sentence in _circumstances(task)),
+        task.plan.round(2).to_html(index=False, border=0, na_rep=""),
+        f"<h2>Answers to attacked harmful queries{' (masked)' * redact}</h2>",
+        shown.to_html(index=False, border=0),
+    ]
     intro = (
         "Per cent, with 95% intervals; difference: here − paper. The paper's figures are of LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, "
-        f"Table {task.table}). ASR: harmful queries answered; RR: harmless queries refused. Judge: {task.judge}."
+        f"{about}). ASR: harmful queries answered; RR: harmless queries refused."
     )
-    heading = "Answers to attacked harmful queries" + (" (masked)" if redact else "")
-    parts = [table, *(_figure(figures[name], ALT[name]) for name in figures), f"<h2>{heading}</h2>", shown]
-    write_text(task.out / "report.html", _page(f"{task.model} beside the paper", intro, parts))
+    write_text(task.folder / "report.html", _page(f"{task.model} beside the paper", intro, parts))
+
+
+def _circumstances(task: Task) -> Iterator[str]:
+    """What the figures rest on, and where they differ from the paper's."""
+    n = Counter(e.kind for e in task.test)
+    yield f"Asked: {n['harmful']} harmful and {n['harmless']} harmless queries, seed {task.seed}; judge: {task.judge}."
+    if task.judge == "keyword":
+        yield "Keywords take every answer that is no refusal for a leak, also beside the point: the ASR of unlearned models is too high."
+    if task.unknown:
+        yield "What is to be forgotten are the model's own answers that the judge calls relevant; steps below are for all harmful queries."
+    if task.four_bit:
+        yield "All models were trained and asked in 4 bits."
+    yield "Post-hoc SFT is on the safety data alone. Below: training steps, harmful and harmless examples a step, predicted memory in GiB."
 
 
 ALT = {

@@ -22,9 +22,9 @@ import transformers
 
 from . import objectives
 from .data import Example, read_examples
-from .errors import UserError
+from .errors import UserError, say
 from .files import make_folder, same_settings, write_text, written_whole
-from .models import VLM, Batch, add_lora, answer_batch, depth, freeze_copy, identity, linear_modules, load, processes, unfreeze
+from .models import VLM, Batch, add_lora, answer_batch, bare, depth, freeze_copy, identity, linear_modules, load, processes, unfreeze
 from .progress import bar
 
 CURVE_COLUMNS = ["model", "step", "seconds", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
@@ -77,6 +77,8 @@ def train(
     Raises UserError for an unknown objective or option, data it cannot use, a loss that is no longer a number, or too little memory.
     """
     method = objectives.named(objective)
+    if lr is None and bare(vlm.model).config.get_text_config().hidden_size >= objectives.TINY:
+        say(f"The learning rate {method.lr:g} was chosen on MiniGuard, and is too high for a model of this size; give another (--lr).")
     method = dataclasses.replace(
         method, lr=lr or method.lr, steps=steps or method.steps, forget=forget or method.forget, retain=retain or method.retain
     )

@@ -90,7 +90,7 @@ def read_questions(file: str | Path, images: str | Path, annotations: str | Path
         if not isinstance(question, str) or not question.strip():
             raise UserError(f"{where} has no text in its field 'question'; add it.")
         if not answers or not all(isinstance(answer, str) for answer in answers):
-            raise UserError(f"{where} has no list of texts in its field 'answers'; add what people answered, or give --annotations.")
+            raise UserError(f"{where} has no list of texts in its field 'answers'; add what people answered, or give VQAv2's annotations.")
         if name in people:
             raise UserError(f"{where} is there twice; give each question an id of its own.")
         people[name] = answers
@@ -110,7 +110,7 @@ def vqa_table(answers: pd.DataFrame, questions: Questions) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from .intervals import cluster_bootstrap
+    from .intervals import cluster_bootstrap, of_rate
 
     kinds = {example.id: example.request for example in questions.examples}
     each = answers.assign(
@@ -121,7 +121,9 @@ def vqa_table(answers: pd.DataFrame, questions: Questions) -> pd.DataFrame:
     for model, mine in each.groupby("model", sort=False):
         apart = [(kind, some) for kind, some in mine.groupby("kind") if kind]
         for kind, some in [("all", mine), *apart]:
-            rows.append((model, kind, some.accuracy.mean(), *cluster_bootstrap(some.accuracy, some.picture), len(some)))
+            certain = some.accuracy.nunique() == 1 and some.accuracy.iloc[0] in (0, 1)  # of that a bootstrap knows no spread
+            interval = of_rate(some.accuracy == 1, some.picture) if certain else cluster_bootstrap(some.accuracy, some.picture)
+            rows.append((model, kind, some.accuracy.mean(), *interval, len(some)))
     return pd.DataFrame(rows, columns=["model", "answers", "accuracy", "ci_low", "ci_high", "n"])
 
 
@@ -149,6 +151,6 @@ def _picture(record: Mapping, images: Path, numbered: Mapping[str, Path] | None,
     if numbered is not None and number not in numbered:
         raise UserError(f"{where} is about the picture {number}, which is not in {images}; add it.")
     if numbered is None and not (isinstance(name, str) and name):
-        raise UserError(f"{where} has no text in its field 'image'; add the picture's file name, or give --annotations.")
+        raise UserError(f"{where} has no text in its field 'image'; add the picture's file name, or give VQAv2's annotations.")
     path = images / name if numbered is None else numbered[number]
     return confined(path, name if numbered is None else path.name, images, where)
