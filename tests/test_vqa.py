@@ -95,6 +95,16 @@ def test_a_model_that_knows_the_answers_is_right(vlm, folder):
     assert table.accuracy[0] > 0.7 and (table.ci_low <= table.accuracy).all() and (table.accuracy <= table.ci_high).all()
 
 
+def test_no_right_answer_is_no_certainty(vlm, folder):
+    """Nor are right answers alone: a bootstrap would know no spread, and say so."""
+    questions = read_questions(folder / "plain.json", folder / "pictures")
+    answers = evaluate(vlm, questions.examples, judge="keyword").answers
+    wrong = vqa_table(answers.assign(answer="something else"), questions).iloc[0]
+    assert wrong.accuracy == wrong.ci_low == 0 and wrong.ci_high > 0.3
+    right = vqa_table(answers.assign(answer=[questions.people[name][0] for name in answers.id]), questions).iloc[0]
+    assert right.accuracy == right.ci_high == 1 and right.ci_low < 0.7
+
+
 def test_the_command_writes_answers_and_accuracy(folder, monkeypatch):
     monkeypatch.chdir(folder)
     two = ["vqa", "questions.json", "--annotations", "annotations.json", "--images", "pictures", "--first", "2", "--out", "v"]
@@ -135,7 +145,7 @@ def test_what_is_missing_is_said(folder):
         read_questions(folder / "plain.json", folder / "gone")
     with pytest.raises(UserError, match=r"gone\.json cannot be read"):
         read_questions(folder / "gone.json", folder / "pictures")
-    with pytest.raises(UserError, match="or give --annotations"):
+    with pytest.raises(UserError, match="or give VQAv2's annotations"):
         read_questions(folder / "questions.json", folder / "pictures")
     (folder / "pictures" / f"VAL_{2:012d}.png").unlink()
     with pytest.raises(UserError, match="about the picture 2, which is not in"):

@@ -473,8 +473,8 @@ def reproduce(
     more = _examples(general, "train", seed, skip_missing, GENERAL) if general else []
     if data == "miniguard" and not general:
         more = _examples("miniguard", "base", seed, skip_missing, GENERAL)
-    found = read_questions(questions, images, annotations) if questions else None
-    found = found and found._replace(examples=found.examples[:vqa_first])
+    asked = read_questions(questions, images, annotations) if questions else None
+    asked = asked and asked._replace(examples=asked.examples[:vqa_first])
     with out.status("predicting memory …"):
         task = prepare(
             model,
@@ -491,7 +491,7 @@ def reproduce(
             queries=queries,
             seed=seed,
             trust=_trusted,
-            questions=found,
+            questions=asked,
         )
     _print_table(task.plan, title="to be trained; memory in GiB, predicted")
     with out.status("measuring time …"):
