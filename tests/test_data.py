@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from workbench import data
 from workbench.audit import first_word
 from workbench.data import Example, miniguard_split, read_examples
 from workbench.errors import UserError
+
+from .conftest import REAL_VLGUARD
 
 
 def fields(examples):
@@ -242,3 +245,23 @@ def test_the_first_of_each_kind():
     asked = [Example(str(i), None, "q", harmful, "") for i, harmful in enumerate(kinds)]
     assert [e.id for e in data.first_of_each(asked, 2)] == ["0", "1", "2", "4"]
     assert data.first_of_each(asked, 9) == asked
+
+
+def test_records_that_share_an_id_are_told_apart(tmp_path):
+    """As two of VLGuard's do; but variants of a query, in an attack file, belong to one id."""
+    records = [
+        {"id": "7", "image": "a.png", "safe": True, "instr-resp": [{"safe_instruction": query, "response": ""}]}
+        for query in ("What?", "Which?", "What?")
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    assert [e.id for e in read_examples(tmp_path / "data.json")] == ["7", "7#2", "7"]
+    assert [e.id for e in data.read_variants(tmp_path / "data.json")] == ["7"] * 3
+
+
+@pytest.mark.skipif(not Path(REAL_VLGUARD).is_dir(), reason="VLGuard's annotations are not here")
+@pytest.mark.parametrize(("split", "harmful", "harmless", "about_safe_pictures"), [("train", 2000, 977, 977), ("test", 1000, 558, 558)])
+def test_the_real_vlguard(split, harmful, harmless, about_safe_pictures):
+    found = read_examples(REAL_VLGUARD, split)
+    assert Counter(e.harmful for e in found) == {True: harmful, False: harmless}
+    assert len({e.id for e in found}) == len(found)
+    assert sum(e.request == data.SAFE_PICTURE for e in found) == about_safe_pictures

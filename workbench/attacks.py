@@ -189,11 +189,11 @@ def _prepared(path: Path, examples: Iterable[Example]) -> Attack:
 
     Examples that have no variant are not asked. In a record with two queries each goes to its own example.
     """
-    from .data import read_examples
+    from .data import read_variants
 
     known = {example.id: example for example in examples}
     variants: dict[str, list[Shot]] = {}
-    for variant in read_examples(path):
+    for variant in read_variants(path):
         ids = (variant.id, f"{variant.id}-{'unsafe' if variant.harmful else 'safe'}")
         example = next((known[i] for i in ids if i in known and known[i].harmful == variant.harmful), None)
         if known and example is None:

@@ -6,6 +6,7 @@ An `Example` is one picture with one query, what should be answered, and, where 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import hashlib
 import json
@@ -211,8 +212,24 @@ def read_examples(data: str | Path, split: str = "train") -> list[Example]:
 
     Pictures are paths, opened only when needed. A JSONL line is {"id", "image", "query", "harmful", "response"?,
     "harmful_response"?, "request"?}. Of LLaVA's conversations each that is about a picture gives one harmless example, its first question
-    with its answer. Raises UserError that names the file, and the record and field at fault.
+    with its answer. Where two records of VLGuard's have one id, as Ads_303871 has two, the second's is "Ads_303871#2".
+    Raises UserError that names the file, and the record and field at fault.
     """
+    found = read_variants(data, split)
+    if Path(data).suffix == ".jsonl":
+        return found
+    queries: dict[str, list[str]] = {}  # of each id
+    for place, example in enumerate(found):
+        mine = queries.setdefault(example.id, [])
+        if example.query not in mine:
+            mine.append(example.query)
+        if number := mine.index(example.query):
+            found[place] = dataclasses.replace(example, id=f"{example.id}#{number + 1}")
+    return found
+
+
+def read_variants(data: str | Path, split: str = "train") -> list[Example]:
+    """As `read_examples`, but that records may share an id: those of an attack file do, which are variants of one query."""
     if str(data) == "miniguard":
         return miniguard_split(split)
     path = Path(data)
