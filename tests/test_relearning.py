@@ -1,12 +1,13 @@
 """Relearning: the model is left as it was, sets grow by inclusion, and a kill costs one set at most."""
 
 import dataclasses
+import json
 
 import pandas as pd
 import pytest
 import torch
 
-from workbench import models, relearning, training
+from workbench import cli, models, relearning, training
 from workbench.data import miniguard_split
 from workbench.errors import UserError
 from workbench.models import further_lora
@@ -106,3 +107,18 @@ def test_what_cannot_be_taught_or_asked_is_said(vlm):
             relearn(vlm, TRAIN, asked, (30,))
     with pytest.raises(UserError, match="has no answer to teach"):
         relearn(vlm, [dataclasses.replace(e, leak="") for e in TRAIN], ASKED, (1,))
+
+
+def test_harmful_answers_are_asked_for_before_the_model_is_loaded(tmp_path):
+    """Where the data hold none; then those of a file are taken."""
+    for split, e in (("train", TRAIN[0]), ("test", ASKED[0])):
+        e.picture().save(tmp_path / "x.png")
+        record = {"id": e.id, "image": "x.png", "safe": False, "instr-resp": [{"instruction": e.query, "response": e.response}]}
+        (tmp_path / f"{split}.json").write_text(json.dumps([record]))
+    harm = {"id": TRAIN[0].id, "image": "x.png", "query": TRAIN[0].query, "harmful": True, "harmful_response": TRAIN[0].leak}
+    (tmp_path / "harm.jsonl").write_text(json.dumps(harm))
+    command = ["relearn", "--data", str(tmp_path), "--model", "no/such-model", "--judge", "keyword", "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="hold no harmful answer to be taught; give some with --harmful-answers"):
+        cli.app(command, standalone_mode=False)
+    with pytest.raises(UserError, match="'no/such-model' cannot be loaded"):  # it got so far
+        cli.app([*command, "--harmful-answers", str(tmp_path / "harm.jsonl")], standalone_mode=False)

@@ -690,6 +690,7 @@ def relearn(
     adapter: Adapter = None,
     data: Data = "miniguard",
     seed: Seed = 0,
+    harmful_answers: HarmfulAnswers = None,
     counts: Annotated[str, typer.Option(help="How many examples to teach, separated by commas.")] = "0,5,10,20,50",
     steps: Annotated[int, typer.Option(help="Optimiser steps, whatever the number of examples.", min=1)] = 30,
     lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 5e-4,
@@ -704,10 +705,14 @@ def relearn(
     """
     from . import judges, plots, report
     from .files import make_folder, write_text
+    from .forget import with_leaks
     from .relearning import relearn
 
     numbers = _whole_numbers(counts, "--counts", "0,5,10")
     examples, test = (_examples(data, split, seed, skip_missing) for split in ("train", "test"))
+    examples = with_leaks(examples, harmful_answers) if harmful_answers else examples
+    if not any(e.leak for e in examples):
+        raise UserError(f"The data {data} hold no harmful answer to be taught; give some with --harmful-answers.")
     asked = [e for e in test if e.harmful][:queries]
     judges.judge(judge, asked)
     make_folder(out_folder)

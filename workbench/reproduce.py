@@ -29,7 +29,7 @@ from .errors import UserError, say
 from .evaluate import ask, rates
 from .files import make_folder, read_settings, same_settings, write_text
 from .forget import with_leaks
-from .models import VLM, answer_batch, best_device, best_dtype, load, token_logprobs
+from .models import VLM, answer_batch, best_device, best_dtype, load, processes, token_logprobs
 from .paper import FIGURES, table_1, table_2
 from .study import phase
 from .training import train
@@ -136,6 +136,8 @@ def prepare(
     harmless ones of the test. questions: utility is VQA accuracy on them; without, harmless queries answered.
     Raises UserError for what is unknown, missing or does not go together, where nothing fits, and where `out` holds another run.
     """
+    if processes().num_processes > 1:
+        raise UserError("The paper's tables are made by one process; share `workbench train` and `workbench evaluate` among several.")
     if table not in TABLES:
         raise UserError(f"There is no table {table} to reproduce; choose 1 or 2.")
     if unknown := set(rows) - set(TABLES[table]):
