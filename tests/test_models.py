@@ -264,20 +264,25 @@ def test_a_text_only_model_is_refused(tmp_path):
 def test_a_checkpoint_cut_short(tmp_path):
     folder = shutil.copytree(models.data_dir() / "miniguard-base", tmp_path / "base")
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:9000])
-    with pytest.raises(UserError, match=r"cannot be loaded"):
+    with pytest.raises(UserError, match=r"is not whole .*download it again"):
         models.load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"cannot be loaded"):
         models.load(folder)
 
 
-def test_half_a_checkpoint(tmp_path):
+def test_half_a_checkpoint(tmp_path, vlm):
     """Weights that are not there would silently be made up."""
     folder = shutil.copytree(models.data_dir() / "miniguard-base", tmp_path / "base")
     weights = load_file(folder / "model.safetensors")
     lost = next(name for name in weights if "layers.3" in name)
     save_file({n: w for n, w in weights.items() if n != lost}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"lacks 1 of its weights, such as .*layers\.3.*download it again"):
+        models.load(folder)
+    vlm.model.save_pretrained(folder, max_shard_size="1MB")
+    (folder / "model.safetensors").unlink()
+    next(folder.glob("model-00002-of-*")).unlink()
+    with pytest.raises(UserError, match=r"is not whole .*model-00002-of-.*download it again"):
         models.load(folder)
 
 

@@ -171,6 +171,8 @@ def not_loaded(model: str, error: Exception) -> UserError:
             f"The weights of {model!r} are pickles, not safetensors; convert them, or if you trust where they come from, give "
             "`workbench --trust pickles …`, or load(…, trust=['pickles'])."
         )
+    if isinstance(error, SafetensorError) or ("No such file" in said and ".safetensors" in said):
+        return UserError(f"The checkpoint {model!r} is not whole ({first_line(error)}); download it again.")
     if is_offline_mode() and not Path(model).exists():
         return UserError(
             f"The model {model!r} cannot be loaded: it is not on this machine, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give "
