@@ -95,7 +95,7 @@ def test_the_recipes_of_reproduce_fit_as_the_readme_says():
         Settings("rmu", accumulate=4, hyper=(("layer", 15),), **common),
     ):
         total = predict(config, settings).total
-        assert f" {total / GIB:.1f}" in README.partition("On 24 GiB")[2][:400] and total < 24 * GIB
+        assert f" {total / GIB:.1f}" in README.partition("on 24 GiB the prediction is")[2][:400] and total < 24 * GIB
 
 
 def test_every_command_and_file_that_the_readme_names_exists():
