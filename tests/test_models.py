@@ -213,7 +213,7 @@ def test_a_frozen_copy_is_the_reference_of_a_fully_trained_model(vlm, few):
 
 
 def test_four_bits_need_a_gpu():
-    with pytest.raises(UserError, match="CUDA GPU and bitsandbytes"):
+    with pytest.raises(UserError, match="need a CUDA GPU and bitsandbytes"):
         models.load("miniguard", device="cpu", four_bit=True)
 
 

@@ -223,7 +223,7 @@ def load_processor(source: str, kind: str, remote: bool = False):
 
 def _four_bit(place: torch.device) -> transformers.BitsAndBytesConfig:
     if place.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("4-bit weights need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); install it, or do without 4 bits.")
+        raise UserError("4-bit weights (--four-bit) need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); do without them.")
     return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=best_dtype(place))
 
 
