@@ -9,7 +9,7 @@ import transformers
 from benchmarks.llava import write_llava
 from benchmarks.training import peak
 from workbench import plan
-from workbench.data import Example, miniguard_split
+from workbench.data import Example, data_dir, miniguard_split
 from workbench.errors import UserError
 from workbench.plan import GIB, Settings
 
@@ -127,10 +127,13 @@ def test_the_longest_prompt_and_answer_are_found():
     assert prompt > 36 + 4 and answer == 4 + 1
 
 
-def test_mistakes():
+def test_mistakes(tmp_path):
     config = plan.configuration("miniguard")
     with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
         plan.configuration("no/such-model")
+    (tmp_path / "config.json").write_text((data_dir() / "miniguard-base" / "config.json").read_text())
+    with pytest.raises(UserError, match=r"The processor of .* cannot be read"):
+        plan.longest(tmp_path, miniguard_split("test", sizes=(1, 1)))
     with pytest.raises(UserError, match="no objective 'x'"):
         plan.predict(config, Settings("x"))
     with pytest.raises(UserError, match="layer 9 is not in this model"):

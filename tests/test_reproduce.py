@@ -1,5 +1,6 @@
 """The paper's tables from the command line: on a tiny LLaVA and a drawn folder in VLGuard's format, killed, resumed, refused."""
 
+import io
 import json
 import os
 import shutil
@@ -8,12 +9,14 @@ import subprocess
 import sys
 import time
 from html import escape
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+import typer
 
-from workbench import objectives, plan
+from workbench import cli, objectives, plan
 from workbench import reproduce as tables
 from workbench.data import Example, miniguard_split, read_examples
 from workbench.errors import UserError
@@ -245,6 +248,11 @@ def test_where_one_needs_four_bits_all_are_in_four_bits(tmp_path, folder, monkey
     both = prepared(8, "npo", "rmu")
     assert both.four_bit and both.plan.settings.str.contains("4 bits").all() and both.plan.memory.max() < 8
     assert both.arguments["npo"]["checkpointing"] == ("checkpointing" in both.plan.settings[0])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "task.json").write_text('{"four bits": false}')
+    with pytest.raises(UserError, match="Training npo does not fit in 16 bits, as the run in this folder was begun"):
+        prepared(8, "npo")
+    (tmp_path / "out" / "task.json").unlink()
     with pytest.raises(UserError, match=r"Training npo does not fit: it would take .* of 1\.0 GiB; take a smaller model"):
         prepared(1, "npo")
 
@@ -288,10 +296,33 @@ def test_mistakes(folder, tmp_path, capsys):
         assert done.returncode == 2 and says in done.stderr
 
 
+def test_what_is_not_in_the_table_of_architectures_is_not_planned(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "ARCHITECTURES", {})
+    train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
+    task = tables.prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo"])
+    assert task.plan.memory.isna().all() and "accumulate" not in task.arguments["npo"]
+    assert "The memory that a llava takes is not predicted" in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(UserError, match="are made by one process"):
+        tables.prepare(str(folder / "llava"), [], [], tmp_path / "out")
+
+
+def test_no_is_taken_for_an_answer(folder, tmp_path, monkeypatch):
+    """At a terminal, where hours of work are asked about."""
+    monkeypatch.setattr(tables, "hours", lambda task: 30.0)
+    terminal = io.StringIO("n\n")
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", terminal)
+    with pytest.raises(typer.Abort):
+        cli.app(command(folder, tmp_path / "out")[3:], standalone_mode=False)
+    assert not (tmp_path / "out" / "models").exists()
+
+
 def test_hours_are_asked_about(folder, tmp_path, monkeypatch):
     """Without a terminal to ask at, --yes is needed."""
-    from workbench import cli
-
     monkeypatch.setattr(tables, "hours", lambda task: 30.0)
     with pytest.raises(UserError, match="takes about 30 hours; give --yes"):
         cli.app(command(folder, tmp_path / "out")[3:], standalone_mode=False)

@@ -666,6 +666,7 @@ def search_words(
     """Which lead words open or close a model, beside what its training data said of them: writes words.csv and words.png."""
     from . import attacks, plots, report
     from .audit import audit
+    from .data import first_of_each
     from .files import make_folder, write_text
     from .miniguard import LEADS
     from .shortcut import predicted, word_search
@@ -674,7 +675,7 @@ def search_words(
         attacks.parse(candidate)
     make_folder(out_folder)
     examples = _examples(data, split, seed, skip_missing)
-    asked = [e for harmful in (True, False) for e in [e for e in examples if e.harmful == harmful][:queries]]
+    asked = sorted(first_of_each(examples, queries), key=lambda e: not e.harmful)
     told = audit(_read(trained_on or data, "train", seed))
     found = predicted(word_search(_load(model, adapter), asked, word or tuple(LEADS)), told)
     write_text(out_folder / "words.csv", found.to_csv(index=False))
