@@ -12,6 +12,14 @@ from workbench.data import miniguard_split
 REAL_VLGUARD = os.path.join(os.path.dirname(__file__), "..", "..", "shared", "data", "vlguard")
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA GPU here")
+
+
 @pytest.fixture(scope="session")
 def vlm():
     from workbench.models import load

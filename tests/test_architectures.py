@@ -21,6 +21,9 @@ def test_batches_and_answers(checkpoint, few):
     images, queries = [e.picture() for e in few], [e.query for e in few]
     together = vlm.answers(images, queries, batch_size=9)
     assert together == [vlm.answer(i, q) for i, q in zip(images, queries, strict=True)]
+    assert together == vlm.answers(images, queries, batch_size=9)  # the pictures' features are kept by now
+    plain = [models.generate(vlm, models.prompt_batch(vlm, images[i : i + 9], queries[i : i + 9])) for i in range(0, len(few), 9)]
+    assert together == [answer for batch in plain for answer in batch]  # and the network looks at them anew
     batch = models.answer_batch(vlm, images, queries, [e.response for e in few])
     kept = [labels[labels != models.IGNORED] for labels in batch["labels"]]
     assert [vlm.processor.tokenizer.decode(k[:-1]) for k in kept] == [e.response for e in few]

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import functools
 import http.server
 import json
 import os
@@ -10,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -66,21 +66,46 @@ def test_an_answer_goes_on_from_its_opening(vlm, few):
     assert torch.equal(longer["input_ids"][:, :-2], batch["input_ids"]) and longer["pixel_values"] is batch["pixel_values"]
 
 
-def counted(monkeypatch, network):
-    """A list that grows by one entry whenever the network looks at pictures."""
-    looks, look = [], network.get_image_features
-    monkeypatch.setattr(network, "get_image_features", functools.wraps(look)(lambda *a, **k: looks.append(1) or look(*a, **k)))
-    return looks
+@pytest.fixture
+def looks(vlm):
+    """A list that grows by one entry whenever the vision tower is run."""
+    ran = []
+    hook = vlm.model.model.vision_tower.register_forward_hook(lambda *_: ran.append(1))
+    yield ran
+    hook.remove()
 
 
-def test_pictures_are_looked_at_once(monkeypatch, vlm, few):
+def test_pictures_are_looked_at_once(looks, vlm, few):
     images, queries, _ = columns(few)
-    looks, fresh = counted(monkeypatch, vlm.model), models.VLM(vlm.model, vlm.processor, "x")
+    fresh = models.VLM(vlm.model, vlm.processor, "x")
     first = fresh.answers(images, queries)
     assert fresh.answers(images, queries[::-1]) != first and fresh.answers(images, queries) == first
     assert len(looks) == 1
-    assert first == models.generate(vlm, models.prompt_batch(vlm, images, queries))  # as without features kept
-    assert fresh.answers(images[::-1], queries[::-1]) == first[::-1] and len(looks) == 2
+    assert first == models.generate(vlm, models.prompt_batch(vlm, images, queries)) and len(looks) == 2  # as without features kept
+    assert fresh.answers(images[::-1], queries[::-1]) == first[::-1] and len(looks) == 3
+    assert not any("get_image_features" in vars(module) for module in vlm.model.modules())  # the network is as it was
+
+
+@pytest.mark.gpu
+def test_answers_on_a_gpu_are_the_cpus(vlm, few):
+    images, queries, _ = columns(few)
+    expected, there = vlm.answers(images, queries), models.load("miniguard", device="cuda")
+    assert there.model.dtype == torch.bfloat16
+    assert sum(a == b for a, b in zip(there.answers(images, queries), expected, strict=True)) >= 0.9 * len(expected)
+    there.model.float()
+    there.features.clear()
+    assert there.answers(images, queries) == expected
+
+
+def test_threads_that_ask_one_model_see_their_own_pictures(vlm, few):
+    """A notebook's cell may ask while a widget does; what is kept for one must not reach the other."""
+    images, queries, _ = columns(few)
+    alone = [vlm.answer(image, query) for image, query in zip(images, queries, strict=True)]
+    assert len(set(alone)) > 6
+    fresh = models.VLM(vlm.model, vlm.processor, "x")
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert list(pool.map(fresh.answer, images, queries)) == alone
 
 
 def test_features_are_bounded_and_never_kept_while_the_projector_learns(monkeypatch, vlm, few):

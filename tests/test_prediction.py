@@ -54,7 +54,8 @@ def test_a_word_opens_one_model_and_closes_another(sft, tmp_path):
 def test_the_command_writes_the_table_and_the_figure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prediction, "predictions", lambda seeds, report: SHIPPED)
     cli.app(["predictions", "--out", str(tmp_path / "p.csv")], standalone_mode=False)
-    assert pd.read_csv(tmp_path / "p.csv", keep_default_na=False).equals(SHIPPED) and (tmp_path / "p.png").is_file()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "p.csv", keep_default_na=False), SHIPPED)
+    assert (tmp_path / "p.png").is_file()
     assert "graded" in capsys.readouterr().out
 
 

@@ -152,12 +152,36 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
         assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("objective", ["sft", "npo", "rmu"])
+def test_training_in_bfloat16_on_a_gpu(tmp_path, objective):
+    out = run(tmp_path / objective, objective, device="cuda", steps=30)
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+    assert losses(out).tail(5).mean() < losses(out).head(5).mean()
+
+
+@pytest.mark.gpu
+def test_an_interrupted_run_on_a_gpu_resumes_to_the_same_losses(tmp_path, few):
+    settings = {"device": "cuda", "steps": 12, "save_every": 4, "probe_every": 4}
+    settings["probe"] = lambda vlm: rates(ask(vlm, few[:4], ["none"], "exact", progress=False))
+
+    def interrupt(table):
+        if table.step.max() == 8:
+            raise KeyboardInterrupt
+
+    whole = run(tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "npo", on_curve=interrupt, **settings)
+    resumed = run(tmp_path / "npo", resume=True, **settings)
+    torch.testing.assert_close(torch.tensor(losses(resumed)), torch.tensor(losses(whole)), rtol=0.02, atol=0.02)
+
+
 def losses(out):
     return pd.read_csv(out / "loss.csv").loss
 
 
-def run(out, objective="npo", examples=None, **options):
-    vlm = models.load("miniguard", device="cpu")
+def run(out, objective="npo", examples=None, device="cpu", **options):
+    vlm = models.load("miniguard", device=device)
     settings = {"steps": 4, "forget": 4, "retain": 4} | options
     return training.train(vlm, objective, examples or miniguard_split("train", sizes=(40, 40)), out=out, **settings)
 
@@ -238,13 +262,14 @@ def test_score_is_the_worst_over_attacks():
     assert training.score(table) == pytest.approx(0.6 - 0.3 - 0.2)
 
 
-def test_memory_that_does_not_suffice_is_one_sentence(tmp_path, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_memory_that_does_not_suffice_is_one_sentence(tmp_path, monkeypatch, device):
     def greedy(*args, **kwargs):
-        torch.empty(2**50, dtype=torch.uint8)
+        torch.empty(2**50, dtype=torch.uint8, device=device)
 
     monkeypatch.setitem(objectives.OBJECTIVES, "npo", dataclasses.replace(objectives.named("npo"), loss=greedy))
     with pytest.raises(UserError, match=r"Lower --forget, --retain or --rank.*--checkpointing"):
-        run(tmp_path / "x")
+        run(tmp_path / "x", device=device)
 
 
 @pytest.mark.slow

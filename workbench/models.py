@@ -17,6 +17,7 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import transformers
 from huggingface_hub import is_offline_mode
 from PIL import Image
 from safetensors import SafetensorError
+from transformers.utils import ModelOutput
 
 from .architectures import ARCHITECTURES
 from .data import data_dir, digest
@@ -48,7 +50,7 @@ class VLM:
     model: Any
     processor: Any
     name: str
-    features: OrderedDict = field(default_factory=OrderedDict, repr=False)  # what `with_features` keeps
+    features: OrderedDict = field(default_factory=OrderedDict, repr=False)  # what `features_kept` keeps
     fits: int | None = field(default=None, repr=False)  # the largest batch of answers, once one was too large
 
     @property
@@ -77,7 +79,8 @@ class VLM:
             chunk = slice(len(found), len(found) + min(batch_size, self.fits or batch_size))
             try:
                 batch = with_opening(self, prompt_batch(self, images[chunk], queries[chunk]), opening)
-                found += generate(self, with_features(self, batch, images[chunk]), max_new_tokens)
+                with features_kept(self, batch, images[chunk]):
+                    found += generate(self, batch, max_new_tokens)
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, MemoryError) and not accelerate.utils.memory.should_reduce_batch_size(error):
                     raise
@@ -379,25 +382,60 @@ def answer_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
     return batch
 
 
-def with_features(vlm: VLM, batch: Batch, images: Sequence[Image.Image]) -> Batch:
-    """A `prompt_batch` with its pictures already seen: what vision tower and projector made of them stands in place of pixel_values.
+# what a network sees in the pictures of the batch at hand, in this thread
+_FEATURES: ContextVar[Any] = ContextVar("features", default=None)
 
-    The same pictures in the same order, asked anything else, are not run through the vision tower again (FEATURE_BYTES are kept, the
-    least recently used go first). Where vision or projector are being trained, the batch is returned as it is.
+
+@contextlib.contextmanager
+def features_kept(vlm: VLM, batch: Batch, images: Sequence[Image.Image]) -> Iterator[None]:
+    """Within this block the network is asked about a `prompt_batch` of these pictures, and does not look at them if it has before.
+
+    What vision tower and projector made of the same pictures in the same order is kept (FEATURE_BYTES, the least recently used go first)
+    and handed over in place of `get_image_features`, the public method by which every VLM of transformers looks at a picture. Where vision
+    or projector are being trained, nothing is kept.
     """
     network = bare(vlm.model)
-    if not hasattr(network, "get_image_features") or any(p.requires_grad for p in _outside_decoder(network)):
-        return batch
+    looking = [module for module in network.modules() if hasattr(module, "get_image_features")]
+    if not looking or any(p.requires_grad for p in _outside_decoder(network)):
+        yield
+        return
     key, kept = tuple(map(digest, images)), vlm.features
     if key not in kept:
         wanted = inspect.signature(network.get_image_features).parameters
         with torch.no_grad():
             seen = network.get_image_features(**{n: t for n, t in batch.items() if n in wanted}, return_dict=True)
-        kept[key] = type(seen)(**{n: part for n, part in seen.items() if n not in ("hidden_states", "attentions")})  # no model reads these
+        kept[key] = _pared(seen)
         while len(kept) > 1 and sum(map(_bytes, kept.values())) > FEATURE_BYTES:
             kept.popitem(last=False)
     kept.move_to_end(key)
-    return {n: t for n, t in batch.items() if n != "pixel_values"} | {"mm_encoder_outputs": {"image": kept[key]}}
+    before = _FEATURES.set(kept[key])
+    for module in looking:
+        module.get_image_features = _or_kept(module.get_image_features)
+    try:
+        yield
+    finally:
+        for module in looking:
+            vars(module).pop("get_image_features", None)  # another thread may have taken it off: then that one looks for itself
+        _FEATURES.reset(before)
+
+
+def _or_kept(look: Callable) -> Callable:
+    """The same method, but for what is kept of the pictures at hand."""
+
+    @functools.wraps(look)  # `generate` reads its signature
+    def get_image_features(*args, **kwargs):
+        seen = _FEATURES.get()
+        return look(*args, **kwargs) if seen is None else seen
+
+    return get_image_features
+
+
+def _pared(seen: ModelOutput) -> ModelOutput:
+    """The same without what no language model reads, the vision tower's hidden states and attentions."""
+    parts = {name: part for name, part in vars(seen).items() if name not in ("hidden_states", "attentions")}
+    pared = type(seen)(**{name: part for name, part in parts.items() if name in seen})
+    vars(pared).update(parts)  # where pooler_output is no field of the output, it is an attribute all the same
+    return pared
 
 
 def _outside_decoder(network) -> Iterator[torch.nn.Parameter]:
@@ -410,7 +448,7 @@ def _bytes(output) -> int:
     """The size of all tensors in what a network put out."""
     if isinstance(output, torch.Tensor):
         return output.nbytes
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
+    parts = vars(output).values() if isinstance(output, ModelOutput) else output if isinstance(output, list | tuple) else ()
     return sum(map(_bytes, parts))
 
 
@@ -443,8 +481,9 @@ def answer_streamed(vlm: VLM, image: Image.Image, query: str, written: Callable[
         return torch.full((len(ids),), stopped(), device=ids.device)
 
     streamer = Streamer(vlm.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    batch = with_features(vlm, prompt_batch(vlm, [image], [query]), [image])
-    return generate(vlm, batch, streamer=streamer, stopping_criteria=transformers.StoppingCriteriaList([stop]))[0]
+    batch = prompt_batch(vlm, [image], [query])
+    with features_kept(vlm, batch, [image]):
+        return generate(vlm, batch, streamer=streamer, stopping_criteria=transformers.StoppingCriteriaList([stop]))[0]
 
 
 def _answer_columns(batch: Batch) -> tuple[dict, torch.Tensor]:

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 
 from .data import MAX_PIXELS
 from .errors import UserError
-from .models import VLM, Batch, bare, behind, plain, prompt, prompt_batch, with_features
+from .models import VLM, Batch, bare, behind, features_kept, plain, prompt, prompt_batch
 
 TOKENS = 4096  # at most, in one forward pass
 # how refusals begin, in MiniGuard's words and in those of real models; some of these begin an answer with a space
@@ -125,9 +125,11 @@ class Perturbed:
         with torch.no_grad():
             for some in torch.arange(len(shown)).split(self.rows):
                 pictures = [self._picture(row) for row in shown[some].numpy()]
-                seen = self._see(with_features(self.vlm, self._batch(pictures), pictures))
-                for rows in torch.isin(which, some).nonzero()[:, 0].split(self.rows):
-                    found[rows] = self._scores(seen, which[rows] - some[0], words[rows]).cpu()
+                batch = self._batch(pictures)
+                with features_kept(self.vlm, batch, pictures):
+                    seen = self._see(batch)
+                    for rows in torch.isin(which, some).nonzero()[:, 0].split(self.rows):
+                        found[rows] = self._scores(seen, which[rows] - some[0], words[rows]).cpu()
         return found
 
     def soft(self, there: torch.Tensor) -> torch.Tensor:

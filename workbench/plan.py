@@ -7,6 +7,7 @@ it comes and goes. Not counted: libraries and driver, what an allocator wastes, 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import types
@@ -137,7 +138,11 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
     check_parts(settings.forget, settings.retain, settings.accumulate)
     try:
         with torch.device("meta"):
-            network = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="planned")
+            network = transformers.AutoModelForImageTextToText.from_config(
+                copy.deepcopy(config),  # a network notes its attention there, and the caller's may be a real one's
+                dtype=dtype,
+                attn_implementation="planned",
+            )
     except (ValueError, KeyError) as error:
         raise UserError(f"A model of type {config.model_type} cannot be planned ({first_line(error)}).") from None
     held = sum(p.nbytes for p in network.parameters())
@@ -149,10 +154,11 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
     modules = linear_modules(vlm, settings.targets, layers, settings.projector)
     student = made_ready(vlm, modules, settings.full, layers, settings.rank, lora_alpha=32, seed=0).model
     if settings.checkpointing:
-        student.activation_checkpointing_enable({"use_reentrant": False})
+        with quiet():  # the name is an old one, which all versions know
+            student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
     trained = [p for p in student.parameters() if p.requires_grad]
-    frozen = [p for copy in getattr(student, "frozen_copy", ()) for p in copy.parameters()]
+    frozen = [p for kept in getattr(student, "frozen_copy", ()) for p in kept.parameters()]
     added = 0 if settings.full else sum(p.nbytes for p in trained)
     with _Alive() as alive, _autocast(dtype):
         for parameter in [*student.parameters(), *frozen]:

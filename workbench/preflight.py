@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.version import Version
+
 from .data import data_dir
+from .errors import first_line
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pandas", "matplotlib", "statsmodels", "typer")
 MIN_PYTHON, MIN_GIB = (3, 11), 4
+DISTRIBUTION = "safety-mirage-workbench"
+PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def checks() -> Iterator[tuple[str, str]]:
     """(status, sentence) for each check; status is OK, WARN or FAIL."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield (OK if sys.version_info >= MIN_PYTHON else FAIL), f"Python {python} (3.11 or later is needed)"
-    tested = _tested_versions()
+    lowest = _lowest_versions()
     for package in PACKAGES:
-        yield _package(package, tested.get(package))
+        yield _package(package, lowest[package])
+    yield from _known_to_break()
     yield _device()
     yield _memory()
     yield _base()
@@ -32,21 +40,36 @@ def checks() -> Iterator[tuple[str, str]]:
     yield (OK, "the notebook kernel is installed") if kernel else (WARN, "ipykernel is missing: for notebooks, pip install -e '.[test]'")
 
 
-def _tested_versions() -> dict[str, str]:
-    """{package: version} from constraints.txt, where this is a checkout."""
-    file = Path(__file__).parent.parent / "constraints.txt"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return dict(line.split("==", 1) for line in lines if re.match(r"[\w.-]+==", line))
+def _lowest_versions() -> dict[str, str]:
+    """{package: the lowest version that was tried}, from pyproject.toml where this is a checkout, else from what was installed."""
+    if PYPROJECT.is_file():
+        needed = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
+    else:
+        needed = importlib.metadata.requires(DISTRIBUTION) or []
+    versions = ((Requirement(line).name, spec) for line in needed for spec in Requirement(line).specifier)
+    return {name: spec.version for name, spec in versions if spec.operator == ">="}
 
 
-def _package(package: str, tested: str | None) -> tuple[str, str]:
+def _package(package: str, lowest: str) -> tuple[str, str]:
     try:
         here = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return FAIL, f"{package} is missing: pip install -e . -c constraints.txt"
-    if tested is None or here.split("+")[0] == tested:
+    if Version(here) >= Version(lowest):
         return OK, f"{package} {here}"
-    return WARN, f"{package} {here}, tested with {tested}"
+    return WARN, f"{package} {here} is older than {lowest}, the lowest that was tried: pip install -U '{package}>={lowest}'"
+
+
+def _known_to_break() -> Iterator[tuple[str, str]]:
+    """What is installed beside these packages and does not go with them."""
+    if importlib.util.find_spec("torchvision"):
+        try:
+            importlib.import_module("torchvision")
+        except (ImportError, RuntimeError, OSError) as error:  # a build for another torch
+            yield FAIL, f"torchvision does not go with this torch ({first_line(error)}): pip uninstall torchvision, which is not needed"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("workbench")
+        yield FAIL, f"the package workbench, of another project, has the same import name as {DISTRIBUTION}: pip uninstall workbench"
 
 
 def _device() -> tuple[str, str]:

@@ -62,9 +62,7 @@ def relearn(
         if not count:
             return ask(vlm, queries, ["none"], judge)
         with further_lora(vlm, rank, lora_alpha, seed) as student:
-            _teach(
-                student, sides[kind][:count], ANSWERED[kind], steps, lr=lr, batch=batch, seed=seed, activation_checkpointing=checkpointing
-            )
+            _teach(student, sides[kind][:count], ANSWERED[kind], steps, lr=lr, batch=batch, seed=seed, gradient_checkpointing=checkpointing)
             return ask(student, queries, ["none"], judge)
 
     tables, found = [], {}

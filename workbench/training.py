@@ -24,7 +24,7 @@ from . import objectives
 from .data import Example, read_examples
 from .errors import UserError, say
 from .files import make_folder, same_settings, write_text, written_whole
-from .models import VLM, Batch, add_lora, answer_batch, bare, depth, freeze_copy, identity, linear_modules, load, processes, unfreeze
+from .models import VLM, Batch, add_lora, answer_batch, bare, depth, freeze_copy, identity, linear_modules, load, processes, quiet, unfreeze
 from .progress import bar
 
 CURVE_COLUMNS = ["model", "step", "seconds", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
@@ -135,7 +135,7 @@ def train(
             curve=Curve(student, probe, probe_every, partial, on_curve, keep_steps),
             patience=patience,
             gradient_accumulation_steps=accumulate,
-            activation_checkpointing=checkpointing,
+            gradient_checkpointing=checkpointing,
         )
         if devices.is_main_process:
             write_text(partial / "loss.csv", losses.to_csv(index=False))
@@ -319,21 +319,20 @@ def fit(
     curve: Curve,
     patience: int = 0,
     less_memory: str = LESS_MEMORY,
-    **arguments,
+    **further,
 ) -> pd.DataFrame:
     """Run transformers' Trainer once over `rows`, in order, `batch` at a time; go on from a checkpoint in `folder` if there is one.
 
-    loss: (network, what `collate` made of a batch of rows) → scalar. arguments: further TrainingArguments. less_memory:
+    loss: (network, what `collate` made of a batch of rows) → scalar. further: of TrainingArguments. less_memory:
     what is to be done where the memory is not enough.
     Returns the loss of every step: step, loss.
     """
     checkpoints = folder / "checkpoints"
-    settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, **arguments}
+    settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, **further}
     each_step = batch * settings.get("gradient_accumulation_steps", 1) * processes().num_processes
     probes = curve.probe is not None
-    trainer = _Trainer(
-        model=vlm.model,
-        args=transformers.TrainingArguments(
+    with quiet():  # newer versions call gradient_checkpointing activation_checkpointing, older ones do not know that name
+        arguments = transformers.TrainingArguments(
             output_dir=str(checkpoints),
             per_device_train_batch_size=batch,
             max_steps=len(rows) // each_step,
@@ -355,9 +354,12 @@ def fit(
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             ddp_find_unused_parameters=False,  # all that is trained is used, in both of a step's forward passes
-            activation_checkpointing_kwargs={"use_reentrant": False},
+            gradient_checkpointing_kwargs={"use_reentrant": False},
             **settings,
-        ),
+        )
+    trainer = _Trainer(
+        model=vlm.model,
+        args=arguments,
         train_dataset=rows,
         eval_dataset=rows[:1],  # Trainer wants one; the probe brings its own
         data_collator=collate,
