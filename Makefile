@@ -1,11 +1,13 @@
-# make demo: the study on MiniGuard. make test: tests and notebooks. make test-browser: the widgets in Chromium. make lab: the notebooks.
+# make demo: the study on MiniGuard. make test: tests and notebooks. make test-lowest: with the
+# lowest versions. make test-browser: the widgets in Chromium. make lab: the notebooks.
 PYTHON ?= python3
+LOWEST_PYTHON ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
 READY := .venv/.ready
 BROWSER := .venv/.browser
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
-.PHONY: demo test test-browser lab notebooks clean
+.PHONY: demo test test-lowest test-browser lab notebooks clean
 
 demo: $(READY)
 	$(BIN)/workbench demo --out demo
@@ -15,6 +17,15 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+
+# the quick tests and the demo with the lowest versions that pyproject.toml admits, on Python 3.12 where it is installed
+# (torch brings 3 GB of CUDA libraries; transformers 5.17 wants torchvision for the pictures of some models)
+test-lowest: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv venv --clear --python $(LOWEST_PYTHON) .lowest
+	$(BIN)/uv pip install --python .lowest --resolution lowest-direct -e '.[test]' 'torchvision>=0.26'
+	.lowest/bin/python -m pytest -m 'not slow' --deselect tests/test_packaging.py::test_what_runs_here_is_what_is_pinned
+	WORKBENCH_RUNS=.lowest/runs .lowest/bin/workbench demo --out .lowest/demo
 
 # screenshots are written to build/screenshots
 test-browser: $(BROWSER)
@@ -42,4 +53,4 @@ $(BROWSER): $(READY)
 	@touch $(BROWSER)
 
 clean:
-	rm -rf .venv build demo runs seeds
+	rm -rf .venv .lowest build demo runs seeds

@@ -27,7 +27,7 @@ from workbench.perturbed import Perturbed, answer_target
 RIGHT = {"token by token": {"use_cached_outputs": False}, "by sequence": {"use_cached_outputs": False, "forward_in_tokens": False}}
 
 
-class _Words(TextTemplateInput):
+class Words(TextTemplateInput):
     """The words of a query, asked about a picture: Captum's own input for words knows no pictures."""
 
     def __init__(self, f: Perturbed):
@@ -55,7 +55,7 @@ def one_by_one(f: Perturbed, **options) -> tuple[np.ndarray, np.ndarray]:
         processor_fn=lambda picture: prompt_batch(f.vlm, [picture], [f.query]),
     )
     (answer,) = f.target.openings
-    words, patches = (llm.attribute(inp, target=answer, **options).seq_attr.numpy() for inp in (_Words(f), squares))
+    words, patches = (llm.attribute(inp, target=answer, **options).seq_attr.numpy() for inp in (Words(f), squares))
     return words, patches.reshape(f.grid, f.grid)
 
 

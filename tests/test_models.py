@@ -86,6 +86,12 @@ def test_pictures_are_looked_at_once(looks, vlm, few):
     assert not any("get_image_features" in vars(module) for module in vlm.model.modules())  # the network is as it was
 
 
+def test_that_torchvision_is_missing_is_said():
+    """transformers 5.17 wants it for the pictures of some models; newer versions do without."""
+    error = ImportError("AutoImageProcessor requires the Torchvision library but it was not found in your environment.")
+    assert "needs torchvision with transformers" in str(models.not_loaded("some/model", error))
+
+
 @pytest.mark.gpu
 def test_answers_on_a_gpu_are_the_cpus(vlm, few):
     images, queries, _ = columns(few)

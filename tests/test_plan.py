@@ -65,6 +65,14 @@ def test_shapes_that_are_known_have_the_models_parameters(model, parameters):
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=1e-3)
 
 
+def test_planning_leaves_a_loaded_model_as_it_is(vlm, few):
+    """A configuration is shared with the network that it made."""
+    before = vlm.answer(few[0].picture(), few[0].query)
+    plan.predict(vlm.model.config, Settings(prompt=60, answer=10), torch.float32)
+    assert vlm.model.config._attn_implementation != "planned"
+    assert vlm.answer(few[0].picture(), few[0].query) == before
+
+
 def test_what_saves_memory_saves_it():
     whole = predicted()
     assert predicted(accumulate=2).step < 0.6 * whole.step

@@ -169,6 +169,12 @@ def not_loaded(model: str, error: Exception) -> UserError:
             f"The model {model!r} comes with Python code of its own, which is not run unasked; read it, and if you trust it, give "
             "`workbench --trust remote-code …`, or load(…, trust=['remote-code'])."
         )
+    if "orchvision" in said:
+        version = transformers.__version__
+        return UserError(
+            f"The model {model!r} needs torchvision with transformers {version}: install the one that goes with your torch, or a newer "
+            "transformers."
+        )
     if any(Path(model).glob("*.bin")) and not any(Path(model).glob("*.safetensors")):
         return UserError(
             f"The weights of {model!r} are pickles, not safetensors; convert them, or if you trust where they come from, give "

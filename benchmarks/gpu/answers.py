@@ -1,0 +1,71 @@
+"""Answers a second of the 7B shape: one by one, in batches, and with the pictures' features kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.gpu.model import Scale, build, examples, seconds
+from workbench.evaluate import ask
+from workbench.models import features_kept, generate, prompt_batch
+
+
+def rows(scale: Scale) -> Iterator[dict]:
+    """A row for each way to ask, and one for how near the memory's bandwidth the writing of words comes."""
+    vlm = build(scale)
+    vlm.model.generation_config.max_new_tokens = scale.new_tokens
+    data = examples(vlm, scale, 0, scale.queries)
+    images, queries = [e.picture() for e in data], [e.query for e in data]
+    vlm.answers(images, queries, batch_size=scale.queries)  # warms up
+
+    few = max(2, scale.queries // 8)
+    vlm.features.clear()
+    alone, one_by_one = seconds(lambda: [vlm.answer(i, q) for i, q in zip(images[:few], queries[:few], strict=True)], scale.device)
+    yield {"what": "one by one", "queries": few, "answers_a_second": few / alone}
+
+    vlm.features.clear()
+    batched, answers = seconds(lambda: vlm.answers(images, queries, batch_size=scale.queries), scale.device)
+    assert len(set(answers)) > len(answers) / 2, answers  # they depend on query and picture, so that equality says something
+    equal = sum(a.split()[0] == b.split()[0] for a, b in zip(one_by_one, answers, strict=False)) / few
+    assert equal == 1 if scale.tiny else equal >= 0.5, f"{equal:.2f} of first words are those of asking one by one"
+    yield {
+        "what": "in a batch",
+        "queries": scale.queries,
+        "answers_a_second": scale.queries / batched,
+        "ratio_to_one_by_one": (scale.queries / batched) / (few / alone),
+        "first_words_equal": equal,
+    }
+
+    kept, again = seconds(lambda: vlm.answers(images, queries, batch_size=scale.queries), scale.device)
+    assert again == answers, "answers differ where the pictures' features are kept"
+    table = ask(vlm, data, ["none"], "keyword", batch_size=scale.queries, progress=False)
+    assert table.answer.tolist() == answers, "evaluate gives other answers"
+    yield {
+        "what": "in a batch, the pictures seen before",
+        "queries": scale.queries,
+        "answers_a_second": scale.queries / kept,
+        "ratio_to_one_by_one": (scale.queries / kept) / (few / alone),
+    }
+
+    batch = prompt_batch(vlm, images, queries)
+    with features_kept(vlm, batch, images):
+        first, _ = seconds(lambda: generate(vlm, batch, 1), scale.device)
+        whole, _ = seconds(lambda: generate(vlm, batch, scale.new_tokens), scale.device)
+    a_word = (whole - first) / (scale.new_tokens - 1)
+    weights = sum(p.nbytes for part in (vlm.model.get_decoder().layers, vlm.model.get_output_embeddings()) for p in part.parameters())
+    limit = bandwidth(scale.device)
+    yield {
+        "what": "writing one word",
+        "queries": scale.queries,
+        "milliseconds": 1000 * a_word,
+        "bandwidth_gb_a_second": limit / 1e9,
+        "share_of_the_bandwidth_limit": weights / limit / a_word,  # the weights are read once a word
+    }
+
+
+def bandwidth(device: str) -> float:
+    """Bytes a second that the device's memory moves, reading and writing counted, copying 1 GiB (16 MiB on the CPU): the best of five."""
+    source = torch.ones(2**28 if device == "cuda" else 2**22, device=device)
+    target = torch.empty_like(source)
+    return max(2 * source.nbytes / seconds(lambda: target.copy_(source), device)[0] for _ in range(5))

@@ -1,0 +1,76 @@
+"""The sections, each a module here with a function `rows(scale)` that yields results; and how one is run in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import multiprocessing
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+
+import psutil
+
+# the most telling first; what each needs beside the workbench's own dependencies
+SECTIONS = {
+    "training": (),
+    "peer": ("trl", "datasets", "pyarrow"),
+    "answers": (),
+    "miniguard": ("pytest",),
+    "attribution": ("captum",),
+    "four_bit": (),
+}
+LIMIT = 240  # seconds a section may take
+PACKAGE = "benchmarks.gpu"
+
+
+def results_of(name: str, tiny: bool) -> Iterator[dict]:
+    """What a section yields, and if it fails, {"error": …} as the last."""
+    if missing := [package for package in SECTIONS[name] if importlib.util.find_spec(package) is None]:
+        yield {"error": f"{', '.join(missing)} missing; install the wheels of benchmarks/gpu_wheels.txt"}
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.gpu.training"])  # torch and transformers are read once; no process inherits a used GPU
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(f"{PACKAGE}.{name}", tiny, theirs))
+    process.start()
+    theirs.close()
+    deadline = time.monotonic() + LIMIT
+    try:
+        while ours.poll(max(0.0, deadline - time.monotonic())):
+            yield ours.recv()
+        yield {"error": f"it took more than {LIMIT} s"}
+    except EOFError:  # it has ended
+        process.join()
+        if process.exitcode:
+            yield {"error": f"it ended with exit code {process.exitcode}"}
+    finally:
+        _end(process.pid)
+        process.join()
+
+
+def _run(module: str, tiny: bool, to: Connection) -> None:
+    """In the section's own process: send its rows. What libraries print goes to standard error."""
+    sys.stdout = sys.stderr
+    warnings.simplefilter("ignore")
+    from benchmarks.gpu.model import FULL, TINY
+
+    try:
+        for row in importlib.import_module(module).rows(TINY if tiny else FULL):
+            to.send(row)
+    except Exception as error:
+        traceback.print_exc()
+        to.send({"error": f"{type(error).__name__}: {error}"})
+
+
+def _end(pid: int) -> None:
+    """End a process, and all that it has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in [*process.children(recursive=True), process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()

@@ -1,0 +1,1 @@
+"""Sections of a benchmark that end in different ways."""

@@ -1,0 +1,3 @@
+def rows(scale):
+    yield {"what": "first"}
+    raise ValueError("it is no use")

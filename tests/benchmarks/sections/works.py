@@ -1,0 +1,3 @@
+def rows(scale):
+    assert scale.tiny
+    yield {"what": "first"}
