@@ -15,7 +15,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/test-runs $(BIN)/python -m pytest -n 2 --dist loadfile --durations 40
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
 # the quick tests and the demo with the lowest versions that pyproject.toml admits, on Python 3.12 where it is installed
@@ -24,7 +24,7 @@ test-lowest: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv venv --clear --python $(LOWEST_PYTHON) .lowest
 	$(BIN)/uv pip install --python .lowest --resolution lowest-direct -e '.[test]' 'torchvision>=0.26'
-	.lowest/bin/python -m pytest -m 'not slow' --deselect tests/test_packaging.py::test_what_runs_here_is_what_is_pinned
+	OMP_NUM_THREADS=1 .lowest/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' --deselect tests/test_packaging.py::test_what_runs_here_is_what_is_pinned
 	WORKBENCH_RUNS=.lowest/runs .lowest/bin/workbench demo --out .lowest/demo
 
 # screenshots are written to build/screenshots

@@ -1,5 +1,6 @@
 """The command line, run as users run it: exit codes, one sentence for a mistake, nothing half-written."""
 
+import importlib
 import io
 import json
 import os
@@ -7,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from workbench import cli
-from workbench.data import miniguard_split
+from workbench import cli, report, study
+from workbench.data import data_dir, miniguard_split
+from workbench.study import seed_medians
 
 from .conftest import REAL_VLGUARD
 
@@ -62,6 +66,58 @@ def test_preflight_is_content_here():
     done = workbench("preflight")
     assert done.returncode == 0, done.stdout
     assert "[OK] Python" in done.stdout and "[OK] base checkpoint" in done.stdout and "[FAIL]" not in done.stdout
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_tables_are_never_cut(monkeypatch, width):
+    """The demo's, the seeds' and one of raw rates: every letter and digit is there; in the demo's at 80 columns no word is broken."""
+    shipped = pd.read_csv(data_dir() / "five_seeds.csv", keep_default_na=False)
+    first = shipped[shipped.seed == 0]
+    demo = report.comparison(first[first.model.isin(["base", "sft", study.CONTROL, "npo"])])
+    for table in (demo, report.comparison(first), seed_medians(shipped), first.head(30)):
+        said = io.StringIO()
+        monkeypatch.setattr(cli, "out", Console(file=said, width=width, highlight=False))
+        cli._print_table(table)
+        cells = [f"{v:.3f}" if isinstance(v, float) else str(v) for row in table.itertuples(index=False) for v in row]
+        lines = said.getvalue().splitlines()
+        assert max(map(len, lines)) <= width and "…" not in said.getvalue()
+        words = Counter(word for line in lines for word in line.split())
+        if width == 80 and table is demo:
+            assert not Counter(word for cell in cells for word in cell.split()) - words
+        letters = Counter("".join(cells)) - Counter(said.getvalue())
+        assert not {letter: n for letter, n in letters.items() if letter != " "}
+
+
+def options_taken(monkeypatch, module, name, *command):
+    """What a command hands on to the function that does its work, which is not run."""
+
+    class Reached(Exception):
+        pass
+
+    def stop(*args, **kwargs):
+        raise Reached(args)
+
+    monkeypatch.setattr(importlib.import_module(f"workbench.{module}"), name, stop)
+    with pytest.raises(Reached) as reached:
+        cli.app(list(command), standalone_mode=False)
+    return reached.value.args[0]
+
+
+def test_options_that_take_several_take_commas_and_repetition(monkeypatch, tmp_path):
+    out = ("--out", str(tmp_path / "x"))
+    for given in (["none,what:3"], ["none", "what:3"], ["none, what:3", "none"]):
+        attacks = [part for text in given for part in ("--attack", text)]
+        assert options_taken(monkeypatch, "evaluate", "evaluate", "evaluate", *attacks, *out)[2] == ["none", "what:3"]
+    several = ("--seeds", "0,1", "--seeds", "3", "--methods", "npo", "--methods", "rmu,npo")
+    assert options_taken(monkeypatch, "study", "over_seeds", "seeds", *several, *out) == ([0, 1, 3], ["npo", "rmu"])
+    assert options_taken(monkeypatch, "study", "headline", "demo", "--methods", "npo,all", *out)[1] == list(study.METHODS)
+    grid = ("--grid", "c=5,10", "--grid", "layer=2", "--grid", "c=20")
+    assert options_taken(monkeypatch, "sweep", "sweep", "sweep", "--method", "rmu", *grid, "--out", str(tmp_path / "s.csv"))[1] == {
+        "c": [5, 10, 20],
+        "layer": [2],
+    }
+    counts = ("relearn", "--counts", "0,5", "--counts", "10", *out)
+    assert options_taken(monkeypatch, "relearning", "relearn", *counts)[3] == [0, 5, 10]
 
 
 @pytest.mark.skipif(not Path(REAL_VLGUARD).is_dir(), reason="VLGuard's annotations are not here")

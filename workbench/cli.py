@@ -6,10 +6,12 @@ import dataclasses
 import enum
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +27,7 @@ app.add_typer(data_app, name="data")
 out = Console(highlight=False)
 _trusted: list[str] = []  # what `workbench --trust` said, for `_load`
 
+SEVERAL = "Several: separated by commas, or the option repeated."
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGuard's data.", min=0)]
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
@@ -39,7 +42,8 @@ HarmfulAnswers = Annotated[
 ]
 SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave out queries whose pictures are missing, and say how many.")]
 Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
-Methods = Annotated[str, typer.Option(help="Methods to compare with SFT, separated by commas, or all.")]
+Methods = Annotated[list[str], typer.Option(help=f"Methods to compare with SFT, or all. {SEVERAL}")]
+Seeds = Annotated[list[str], typer.Option("--seeds", help=SEVERAL)]
 
 
 class Trust(enum.StrEnum):
@@ -74,12 +78,27 @@ def main() -> None:
 
 
 def _print_table(frame, title: str | None = None) -> None:
-    table = Table(title=title)
-    for place, column in enumerate(frame.columns):
-        table.add_column(str(column), justify="left" if frame[column].dtype.kind in "OUST" else "right", no_wrap=place == 0)
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
+    """Print a whole table, however narrow the terminal: cells wrap between words, and nothing is cut off."""
+    cells = {str(name): [f"{v:.3f}" if isinstance(v, float) else str(v) for v in values] for name, values in frame.items()}
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name, width in zip(cells, _widths([[name, *texts] for name, texts in cells.items()], out.width), strict=True):
+        table.add_column(name, justify="left" if frame[name].dtype.kind in "OUST" else "right", overflow="fold", width=width)
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*row)
     out.print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """How wide each column of a table is to be: its longest word at least, its longest text at most; None where words do not fit."""
+    least = [max(len(word) for text in texts for word in text.split() or [""]) for texts in columns]
+    spare = room - 2 - sum(least) - 2 * len(least)  # a column's padding, and a space between columns
+    if spare < 0:
+        return [None] * len(least)
+    wanted = [max(map(len, texts)) - width for texts, width in zip(columns, least, strict=True)]
+    for i in sorted(range(len(least)), key=wanted.__getitem__):  # those that want least first: most become whole
+        given = min(wanted[i], spare)
+        least[i], spare = least[i] + given, spare - given
+    return least
 
 
 @app.command()
@@ -95,7 +114,7 @@ def preflight() -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"), seed: Seed = 0, methods: Methods = "npo"
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"), seed: Seed = 0, methods: Methods = ("npo",)
 ) -> None:
     """The mirage and its cure on MiniGuard: base, SFT, control and unlearned models, attacked; tables, figures and a report."""
     from . import report
@@ -115,8 +134,8 @@ def demo(
 @app.command()
 def seeds(
     folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("seeds"),
-    numbers: Annotated[str, typer.Option("--seeds", help="Seeds, separated by commas.")] = "0,1,2,3,4",
-    methods: Methods = "npo",
+    numbers: Seeds = ("0", "1", "2", "3", "4"),
+    methods: Methods = ("npo",),
 ) -> None:
     """The demo's study over several seeds: seeds.csv, seeds.png, and medians with ranges. About two and a half minutes a seed."""
     from . import plots, report
@@ -128,15 +147,21 @@ def seeds(
     table = over_seeds(wanted, _methods(methods), report=lambda line: out.print(line))
     write_text(folder / "seeds.csv", table.to_csv(index=False))
     report.save(plots.seeds(table), folder / "seeds.png")
-    _print_table(seed_medians(table), title=f"median (lowest to highest) over {len(wanted)} seeds, per cent, n = {table.n.min()} each")
+    _print_table(
+        seed_medians(table).rename(columns=report.COLUMNS),
+        title=f"median (lowest to highest) over {len(wanted)} seeds, per cent, n = {table.n.min()} each",
+    )
 
 
 @app.command()
 def sweep(
     csv: Annotated[Path, typer.Option("--out", help="CSV file to write.")],
     method: Annotated[str, typer.Option(help="The method, as in 'rmu' or 'npo-repaired'.")],
-    grid: Annotated[list[str] | None, typer.Option(help="A setting and its values, as in c=5,10; may be repeated.")] = None,
-    numbers: Annotated[str, typer.Option("--seeds", help="Seeds, separated by commas.")] = "0",
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting and its values, as in c=5,10; may be repeated, for another setting or further values."),
+    ] = None,
+    numbers: Seeds = ("0",),
 ) -> None:
     """Choose hyper-parameters on validation: train every combination on MiniGuard, about a minute each; a killed sweep goes on."""
     from .files import make_room, write_text
@@ -146,7 +171,7 @@ def sweep(
     values = {}
     for text in grid or []:
         name, _, listed = text.partition("=")
-        values[name] = [_number(f"{name}={value}", "--grid")[1] for value in listed.split(",")]
+        values.setdefault(name, []).extend(_number(f"{name}={value}", "--grid")[1] for value in _each([listed]) or [""])
     table = sweep(method, values, _seeds(numbers), report=lambda line: out.print(line))
     write_text(csv, table.to_csv(index=False))
     best = table.loc[table.score.idxmax()]
@@ -200,9 +225,7 @@ def train(
     repaired: Annotated[bool, typer.Option("--repaired", help="First make the data's lead words tell nothing of harm.")] = False,
     rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
     lora_alpha: Annotated[int, typer.Option(help="LoRA alpha.", min=1)] = 32,
-    target: Annotated[
-        list[str] | None, typer.Option(help="Train only linear layers with this name, as in down_proj; may be repeated.")
-    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help=f"Train only linear layers with this name, as in down_proj. {SEVERAL}")] = None,
     projector: Annotated[bool, typer.Option("--projector", help="Also train the projector from vision to language.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")] = False,
     accumulate: Annotated[int, typer.Option(help="Take each step in so many parts: less memory, the same step.", min=1)] = 1,
@@ -263,7 +286,7 @@ def train(
         checkpointing=checkpointing,
         rank=rank,
         lora_alpha=lora_alpha,
-        targets=target or (),
+        targets=_each(target or ()),
         projector=projector,
         full=full,
         probe=validation_probe(seed) if curve else None,
@@ -307,7 +330,7 @@ def plan(
     retain: Annotated[int | None, typer.Option(help="Harmless examples a step; default: the objective's.", min=1)] = None,
     hyper: Annotated[list[str] | None, typer.Option(help="A hyper-parameter of the loss, as in layer=7; may be repeated.")] = None,
     rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
-    target: Annotated[list[str] | None, typer.Option(help="Train only linear layers with this name; may be repeated.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help=f"Train only linear layers with this name. {SEVERAL}")] = None,
     projector: Annotated[bool, typer.Option("--projector", help="Also train the projector from vision to language.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")] = False,
     precision: Annotated[str, typer.Option(help="Of the network: bfloat16, float16 or float32.")] = "bfloat16",
@@ -332,7 +355,7 @@ def plan(
         forget or method.forget,
         retain or method.retain,
         rank=rank,
-        targets=tuple(target or ()),
+        targets=tuple(_each(target or ())),
         projector=projector,
         full=full,
         prompt=prompt or picture_tokens(config) + 64,
@@ -363,12 +386,12 @@ def evaluate(
     seed: Seed = 0,
     split: Split = "test",
     attack: Annotated[
-        str,
+        list[str],
         typer.Option(
             help="none; WORD:K for K rewrites that begin with WORD, as in what:3; typo, paraphrase, prefill, noise or crop with :K; "
-            "FILE.json with prepared variants of the queries; several with commas."
+            f"FILE.json with prepared variants of the queries. {SEVERAL}"
         ),
-    ] = "none",
+    ] = ("none",),
     judge: Annotated[
         str, typer.Option(help="Who judges: exact (knows the right answer), keyword (refusal by words), or a model's folder or hub id.")
     ] = "exact",
@@ -382,7 +405,7 @@ def evaluate(
     from .intervals import detectable
 
     examples = _examples(data, split, seed, skip_missing)
-    names = _names(attack)
+    names = _each(attack)
     for name in names:
         attacks.attack(name, examples)
     judges.judge(judge, examples)  # before the model is loaded
@@ -659,7 +682,7 @@ def search_words(
     seed: Seed = 0,
     split: Split = "validation",
     queries: Annotated[int, typer.Option(help="Harmful queries, and as many harmless ones, the first of each.", min=2)] = 30,
-    word: Annotated[list[str] | None, typer.Option(help="A candidate; may be repeated. Without, MiniGuard's eleven lead words.")] = None,
+    word: Annotated[list[str] | None, typer.Option(help=f"A candidate; without, MiniGuard's eleven lead words. {SEVERAL}")] = None,
     trained_on: Annotated[str | None, typer.Option(help="Data whose first words are set beside the effects; else --data.")] = None,
     skip_missing: SkipMissing = False,
 ) -> None:
@@ -671,13 +694,14 @@ def search_words(
     from .miniguard import LEADS
     from .shortcut import predicted, word_search
 
-    for candidate in word or ():
+    words = _each(word or ()) or list(LEADS)
+    for candidate in words:
         attacks.parse(candidate)
     make_folder(out_folder)
     examples = _examples(data, split, seed, skip_missing)
     asked = sorted(first_of_each(examples, queries), key=lambda e: not e.harmful)
     told = audit(_read(trained_on or data, "train", seed))
-    found = predicted(word_search(_load(model, adapter), asked, word or tuple(LEADS)), told)
+    found = predicted(word_search(_load(model, adapter), asked, words), told)
     write_text(out_folder / "words.csv", found.to_csv(index=False))
     if found.p_harmful.notna().any():
         report.save(plots.word_effects(found), out_folder / "words.png")
@@ -692,7 +716,7 @@ def relearn(
     data: Data = "miniguard",
     seed: Seed = 0,
     harmful_answers: HarmfulAnswers = None,
-    counts: Annotated[str, typer.Option(help="How many examples to teach, separated by commas.")] = "0,5,10,20,50",
+    counts: Annotated[list[str], typer.Option(help=f"How many examples to teach. {SEVERAL}")] = ("0", "5", "10", "20", "50"),
     steps: Annotated[int, typer.Option(help="Optimiser steps, whatever the number of examples.", min=1)] = 30,
     lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 5e-4,
     batch: Annotated[int, typer.Option(help="Examples a step, on each device.", min=1)] = 16,
@@ -727,7 +751,7 @@ def relearn(
 @app.command()
 def predictions(
     csv: Annotated[Path, typer.Option("--out", help="CSV file to write; the figure goes beside it.")],
-    numbers: Annotated[str, typer.Option("--seeds", help="Seeds, separated by commas.")] = "0",
+    numbers: Seeds = ("0",),
 ) -> None:
     """Is the mirage foretold by the data? Predicted and measured effects of lead words on MiniGuard with six first-word statistics.
 
@@ -805,14 +829,15 @@ def _examples(data: str, split: str, seed: int, skip_missing: bool, harmless: in
     return kept
 
 
-def _methods(text: str) -> list[str]:
+def _methods(given: Sequence[str]) -> list[str]:
     from .study import METHODS
 
-    return list(METHODS) if text == "all" else _names(text)
+    return list(METHODS) if "all" in _each(given) else _each(given)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _each(given: Sequence[str]) -> list[str]:
+    """What an option was given, each once: repeated, separated by commas, or both."""
+    return list(dict.fromkeys(part.strip() for text in given for part in text.split(",") if part.strip()))
 
 
 def _bytes(text: str) -> int:
@@ -822,14 +847,15 @@ def _bytes(text: str) -> int:
     return int(float(size[1]) * (10**9 if (size[2] or "").lower() == "gb" else 2**30))
 
 
-def _seeds(text: str) -> list[int]:
-    return _whole_numbers(text, "--seeds", "0,1,2")
+def _seeds(given: Sequence[str]) -> list[int]:
+    return _whole_numbers(given, "--seeds", "0,1,2")
 
 
-def _whole_numbers(text: str, option: str, like: str) -> list[int]:
-    if not re.fullmatch(r" *\d+ *(, *\d+ *)*", text):
-        raise UserError(f"{option} {text!r} must be whole numbers separated by commas, as in {like}.")
-    return [int(number) for number in text.split(",")]
+def _whole_numbers(given: Sequence[str], option: str, like: str) -> list[int]:
+    parts = _each(given)
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise UserError(f"{option} {','.join(given)!r} must be whole numbers separated by commas, as in {like}.")
+    return [int(part) for part in parts]
 
 
 def _number(pair: str, option: str = "--hyper") -> tuple[str, float]:
