@@ -1,5 +1,5 @@
-# make demo: the study on MiniGuard. make test: tests and notebooks. make test-lowest: with the
-# lowest versions. make test-browser: the widgets in Chromium. make lab: the notebooks.
+# make demo: the study on MiniGuard. make test: tests and notebooks. make test-slow: the tests that take
+# minutes. make test-lowest: with the lowest versions. make test-browser: the widgets in Chromium. make lab: the notebooks.
 PYTHON ?= python3
 LOWEST_PYTHON ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
@@ -7,7 +7,7 @@ READY := .venv/.ready
 BROWSER := .venv/.browser
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
-.PHONY: demo test test-lowest test-browser lab notebooks clean
+.PHONY: demo test test-slow test-lowest test-browser lab notebooks clean
 
 demo: $(READY)
 	$(BIN)/workbench demo --out demo
@@ -15,8 +15,12 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/test-runs $(BIN)/python -m pytest -n 2 --dist loadfile --durations 40
+	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 -m 'not long'
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+
+# what takes minutes: real kills of whole studies, and the README's table of GPUs
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --durations 10 -m long
 
 # the quick tests and the demo with the lowest versions that pyproject.toml admits, on Python 3.12 where it is installed
 # (torch brings 3 GB of CUDA libraries; transformers 5.17 wants torchvision for the pictures of some models)

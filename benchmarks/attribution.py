@@ -40,8 +40,8 @@ class Words(TextTemplateInput):
         f, there = self.perturbed, torch.ones(len(self.values)) if perturbed_tensor is None else perturbed_tensor[0]
         batch = prompt_batch(f.vlm, [f.image], [f.query])
         unknown = f.vlm.processor.tokenizer.unk_token_id
-        gone = (f.word_of >= 0) & (there[f.word_of.clamp(min=0)] == 0)
-        return batch | {"input_ids": batch["input_ids"].masked_fill(gone, unknown)}
+        gone = (f.word_of >= 0) & (there.cpu()[f.word_of.clamp(min=0)] == 0)
+        return batch | {"input_ids": batch["input_ids"].masked_fill(gone.to(f.vlm.device), unknown)}
 
 
 def one_by_one(f: Perturbed, **options) -> tuple[np.ndarray, np.ndarray]:

@@ -49,9 +49,9 @@ def predicted(model=SEVEN_B, **options):
 
 
 def test_the_weights_are_those_of_the_model():
-    """LLaVA-1.5-7B has 7.06 thousand million parameters of 2 bytes; in 4 bits, what QLoRA's authors give and 32-bit embeddings."""
+    """LLaVA-1.5-7B has 7.06 thousand million parameters of 2 bytes; in 4 bits, what QLoRA's authors give and 16-bit embeddings."""
     assert predicted().weights == pytest.approx(2 * 7.063e9, rel=0.01)
-    assert 4.0 < predicted(four_bit=True).weights / GIB < 5.0
+    assert 4.0 < predicted(four_bit=True).weights / GIB < 4.5
     assert predicted("llava-hf/llava-1.5-13b-hf").weights == pytest.approx(2 * 13.35e9, rel=0.01)
 
 

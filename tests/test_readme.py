@@ -67,6 +67,7 @@ def plan_rows():
     return found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_table_of_gpus_is_what_plan_predicts():
     rows = plan_rows()

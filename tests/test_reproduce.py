@@ -139,6 +139,7 @@ def test_what_is_finished_is_kept_and_other_settings_are_refused(whole, folder):
     assert done.returncode == 0 and done.stdout.count("kept from an earlier run") == 4 + 5 + 5 + 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_adapter_that_was_removed_is_trained_and_asked_anew(whole, folder, tmp_path):
     out = shutil.copytree(whole[0], tmp_path / "out")
@@ -149,6 +150,7 @@ def test_an_adapter_that_was_removed_is_trained_and_asked_anew(whole, folder, tm
     assert (out / "table1" / "table.csv").read_text() == (whole[0] / "table1" / "table.csv").read_text()  # with the other rows
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(whole, folder):
     out = folder / "killed"

@@ -74,6 +74,7 @@ def test_curves_start_at_the_base_and_end_at_the_last_step(found):
         assert curve.step.max() >= 100 and curve.seconds.max() > 0
 
 
+@pytest.mark.long
 def test_a_killed_demo_goes_on_and_ends_the_same(found, tmp_path):
     """Killed while the second model trains; run again it keeps what was finished, and the table is that of the uninterrupted study."""
     environment = os.environ | {"WORKBENCH_RUNS": str(tmp_path / "runs"), "COLUMNS": "200"}

@@ -597,8 +597,6 @@ def add_lora(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int)
     """
     import peft
 
-    if getattr(vlm.model, "is_loaded_in_4bit", False):
-        peft.prepare_model_for_kbit_training(vlm.model, use_gradient_checkpointing=False)
     torch.manual_seed(seed)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules), task_type="CAUSAL_LM")
     with quiet():
@@ -609,7 +607,7 @@ def add_lora(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int)
 def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     """Within this block, the same VLM with a fresh LoRA adapter to be trained on top of all that it has learnt, its own adapter included.
 
-    Afterwards `vlm` is as it was, but that a 4-bit network's norms stay in float32.
+    Afterwards `vlm` is as it was.
     """
     modules = linear_modules(vlm)
     if not hasattr(vlm.model, "peft_config"):

@@ -147,7 +147,7 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
         raise UserError(f"A model of type {config.model_type} cannot be planned ({first_line(error)}).") from None
     held = sum(p.nbytes for p in network.parameters())
     if settings.four_bit:
-        held = _hold_in_four_bits(network)
+        held = _bytes_in_four_bits(network)
     vlm = VLM(network, None, config.model_type)
     hyper = checked_hyper(settings.objective, method, dict(settings.hyper), depth(vlm))
     layers = hyper.get("layer")
@@ -211,13 +211,9 @@ def _batch(network, settings: Settings, rows: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _hold_in_four_bits(network) -> int:
-    """Give the network the shape that QLoRA trains, and return the bytes of its weights: linear layers but for the head in 4 bits with
-    a 32-bit scale for each 64, all else in 32 bits (bitsandbytes' NF4; peft's prepare_model_for_kbit_training)."""
+def _bytes_in_four_bits(network) -> int:
+    """The bytes of a network's weights: linear layers but for the head in 4 bits with a 32-bit scale for each 64, as bitsandbytes' NF4."""
     packed = {m.weight for m in network.modules() if isinstance(m, torch.nn.Linear)} - {network.get_output_embeddings().weight}
-    for parameter in network.parameters():
-        if parameter not in packed:
-            parameter.data = parameter.data.to(torch.float32)
     return sum(p.numel() // 2 + p.numel() // 16 if p in packed else p.nbytes for p in network.parameters())
 
 

@@ -367,8 +367,15 @@ def fit(
     )
     trainer.loss, trainer.curve = loss, curve
     trainer.remove_callback(transformers.PrinterCallback)
-    with _memory_named(less_memory):
-        trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
+    try:
+        with _memory_named(less_memory), _without_cudnn_attention():
+            trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
+    finally:
+        if arguments.gradient_checkpointing:  # Trainer switches it on in the network, and leaves it on
+            network = bare(vlm.model)
+            with quiet():
+                network.gradient_checkpointing_disable()
+                network.disable_input_require_grads()
     history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return pd.DataFrame(history, columns=["step", "loss"])
 
@@ -382,6 +389,18 @@ def _memory_named(less_memory: str):
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         raise UserError(f"The memory is not enough. {less_memory}") from None
+
+
+@contextlib.contextmanager
+def _without_cudnn_attention():
+    """On H100 and H200 the backward pass of cuDNN's attention, the default from torch 2.11 on, gives gradients that are no numbers for
+    padded batches of some lengths (github.com/pytorch/pytorch/issues/196678). torch has other kernels."""
+    enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(enabled)
 
 
 class Curve(transformers.TrainerCallback):

@@ -17,7 +17,8 @@ def rows(scale: Scale) -> Iterator[dict]:
     vlm.model.generation_config.max_new_tokens = scale.new_tokens
     data = examples(vlm, scale, 0, scale.queries)
     images, queries = [e.picture() for e in data], [e.query for e in data]
-    vlm.answers(images, queries, batch_size=scale.queries)  # warms up
+    vlm.answers(images, queries, batch_size=scale.queries)  # warms up, as does the next line: kernels are chosen by shape
+    vlm.answer(images[0], queries[0])
 
     few = max(2, scale.queries // 8)
     vlm.features.clear()
@@ -27,7 +28,7 @@ def rows(scale: Scale) -> Iterator[dict]:
     vlm.features.clear()
     batched, answers = seconds(lambda: vlm.answers(images, queries, batch_size=scale.queries), scale.device)
     assert len(set(answers)) > len(answers) / 2, answers  # they depend on query and picture, so that equality says something
-    equal = sum(a.split()[0] == b.split()[0] for a, b in zip(one_by_one, answers, strict=False)) / few
+    equal = sum(a.split()[:1] == b.split()[:1] for a, b in zip(one_by_one, answers, strict=False)) / few
     assert equal == 1 if scale.tiny else equal >= 0.5, f"{equal:.2f} of first words are those of asking one by one"
     yield {
         "what": "in a batch",

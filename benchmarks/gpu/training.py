@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import gc
 import itertools
 import math
@@ -43,6 +45,7 @@ WHOLE = [
     (None, "sft", {}),
     (None, "rmu", {}),
 ]
+CONTEXT_GIB = 0.5  # what CUDA itself takes of a card, outside of torch's allocator
 ROWS = 4  # forget and retain examples of a step, each
 
 
@@ -50,10 +53,11 @@ def rows(scale: Scale) -> Iterator[dict]:
     """A row for each run."""
     vlm = build(scale)
     data = examples(vlm, scale, 6 * ROWS, 6 * ROWS)
+    planned = functools.cache(lambda settings: predict(scale.shape(), settings, scale.dtype).total)
     for cap, objective, saving in WHOLE[3:] if scale.tiny else CAPPED + WHOLE:
         hyper = {"layer": scale.layer} if objective == "rmu" else {}
         settings = Settings(objective, ROWS, ROWS, rank=16, prompt=scale.prompt, answer=scale.answer, hyper=tuple(hyper.items()), **saving)
-        predicted = predict(scale.shape(), settings, scale.dtype).total
+        predicted = planned(dataclasses.replace(settings, objective="npo") if objective == "sft" else settings)  # the same for both
         about = {"what": f"a step of {objective}", "cap_gib": cap, "settings": settings.saving, "predicted_gib": predicted / GIB}
         if not scale.tiny and predicted > (1 - MARGIN) * torch.cuda.get_device_properties(0).total_memory:
             yield about | {"left_out": "by the prediction, this GPU is too small for it"}
@@ -70,7 +74,7 @@ def memory_capped(gib: int | None) -> Iterator[None]:
     """Within this block, torch may not hold more of the GPU's memory than a smaller card would have."""
     if gib:
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / torch.cuda.get_device_properties(0).total_memory))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (gib - CONTEXT_GIB) * GIB / torch.cuda.get_device_properties(0).total_memory))
     try:
         yield
     finally:
@@ -98,6 +102,7 @@ def step(vlm: VLM, objective: str, data: Sequence[Example], scale: Scale, hyper:
         )
 
     with tempfile.TemporaryDirectory() as folder:
+        assert not vlm.model.is_gradient_checkpointing and not vlm.model.get_input_embeddings()._forward_hooks  # of an earlier run
         try:
             found = measured(lambda: run(Path(folder)), scale)
         except UserError as error:
