@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Iterator
 
@@ -128,11 +127,10 @@ def _theirs(trainer: transformers.Trainer, vlm: VLM, scale: Scale) -> dict:
     try:
         found = measured(trainer.train, scale)
     finally:
-        with contextlib.suppress(AttributeError):  # where it was not enabled
-            trainer.model.disable_input_require_grads()
         trainer.model.unload()
         vars(vlm.model).pop("forward", None)  # trl puts its own in its place
         vlm.model.gradient_checkpointing_disable()
+        vlm.model.get_input_embeddings()._forward_hooks.clear()  # of checkpointing; trl and Trainer each leave one
         vlm.model.requires_grad_(False).eval()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == scale.steps and len(set(losses)) > 1, losses
