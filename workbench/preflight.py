@@ -45,7 +45,7 @@ def _lowest_versions() -> dict[str, str]:
     if PYPROJECT.is_file():
         needed = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     else:
-        needed = importlib.metadata.requires(DISTRIBUTION) or []
+        needed = importlib.metadata.requires(DISTRIBUTION)
     versions = ((Requirement(line).name, spec) for line in needed for spec in Requirement(line).specifier)
     return {name: spec.version for name, spec in versions if spec.operator == ">="}
 

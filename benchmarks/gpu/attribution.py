@@ -11,7 +11,7 @@ from captum.attr import FeatureAblation, LLMAttribution
 from benchmarks.attribution import RIGHT, Words
 from benchmarks.gpu.model import Scale, build, examples, seconds
 from workbench.attribution import attribute
-from workbench.models import answer_batch
+from workbench.models import IGNORED, answer_batch
 from workbench.objectives import sequence_logprobs
 from workbench.perturbed import Perturbed, answer_target
 
@@ -29,7 +29,7 @@ def rows(scale: Scale) -> Iterator[dict]:
     took, found = seconds(lambda: attribute(vlm, picture, query, target), scale.device)
     with torch.inference_mode():
         batch = answer_batch(vlm, [picture], [query], [answer])
-        batch["labels"][:, -1] = -100  # the answer's end is no part of the target
+        batch["labels"][:, -1] = IGNORED  # the answer's end is no part of the target
         expected = sequence_logprobs(vlm.model, batch).item()
     value = Perturbed(vlm, picture, query, target).value
     assert abs(value - expected) <= (1e-3 if scale.tiny else 0.05) * abs(expected), (value, expected)

@@ -34,7 +34,8 @@ def results_of(name: str, tiny: bool) -> Iterator[dict]:
     if missing := [package for package in SECTIONS[name] if importlib.util.find_spec(package) is None]:
         yield {"error": f"{', '.join(missing)} missing; install the wheels of benchmarks/gpu_wheels.txt"}
         return
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # a library that asks for a GPU on import does not touch it then
+    # read when libraries are imported: one that asks for a GPU does not touch it, and none looks for a network
+    os.environ |= {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "HF_HUB_OFFLINE": "1"}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.gpu.training"])  # torch and transformers are read once; no process inherits a used GPU
     ours, theirs = context.Pipe(duplex=False)
@@ -58,7 +59,6 @@ def results_of(name: str, tiny: bool) -> Iterator[dict]:
 def _run(module: str, tiny: bool, to: Connection) -> None:
     """In the section's own process: send its rows. What libraries print goes to standard error."""
     sys.stdout = sys.stderr
-    os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.simplefilter("ignore")
     from benchmarks.gpu.model import FULL, TINY
 
