@@ -19,10 +19,10 @@ from captum.attr import FeatureAblation, ImageMaskInput, LLMAttribution, TextTem
 
 from benchmarks import show
 from benchmarks.llava import write_llava
-from workbench.attribution import attribute
-from workbench.data import miniguard_split
-from workbench.models import VLM, load, prompt_batch
-from workbench.perturbed import Perturbed, answer_target
+from workbench.attribution.masking import Perturbed, answer_target
+from workbench.attribution.methods import attribute
+from workbench.data.readers import miniguard_split
+from workbench.models.vlm import VLM, load, prompt_batch
 
 RIGHT = {"token by token": {"use_cached_outputs": False}, "by sequence": {"use_cached_outputs": False, "forward_in_tokens": False}}
 

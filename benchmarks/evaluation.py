@@ -14,10 +14,10 @@ from pathlib import Path
 
 from benchmarks import show
 from benchmarks.llava import write_llava
-from workbench.attacks import rewrites
-from workbench.data import Example, miniguard_split
-from workbench.evaluate import ask
-from workbench.models import VLM, load
+from workbench.attacks.kinds import rewrites
+from workbench.data.readers import Example, miniguard_split
+from workbench.evaluation.ask import ask
+from workbench.models.vlm import VLM, load
 
 ATTACKS = ("none", "what:3")
 

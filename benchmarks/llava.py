@@ -9,8 +9,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from workbench.base import untrained
-from workbench.models import VLM, quiet
+from workbench.models.vlm import VLM, quiet
+from workbench.studies.base_model import untrained
 
 PATCH = 14  # pixels
 SPREAD = 1.8  # of random weights, in units of 1/√hidden: from about here on an answer depends on its query and its picture

@@ -51,9 +51,9 @@ def _resident(vlm):
 
 def _ours(model: Path, steps: int = 5, **options) -> list[float]:
     """Seconds of each step of `training.train`."""
-    from workbench import training
-    from workbench.data import miniguard_split
-    from workbench.models import load
+    from workbench.data.readers import miniguard_split
+    from workbench.models.vlm import load
+    from workbench.training import train as training
 
     settings = {"objective": "npo", "forget": 4, "retain": 4} | options
     with tempfile.TemporaryDirectory() as folder:
@@ -74,8 +74,10 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
 
     import torch
 
-    from workbench import models, objectives, training
-    from workbench.data import miniguard_split
+    from workbench.data.readers import miniguard_split
+    from workbench.models import vlm as models
+    from workbench.training import objectives
+    from workbench.training import train as training
 
     vlm = _resident(models.load(model, device="cpu"))
     method = objectives.named("npo")
@@ -118,8 +120,9 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
 
 def _hidden(model: Path, layer: int, truncated: bool, repeats: int = 7) -> list[float]:
     """Seconds of one forward and backward pass for the hidden states of a layer, run up to it or to the end."""
-    from workbench import models, training
-    from workbench.data import miniguard_split
+    from workbench.data.readers import miniguard_split
+    from workbench.models import vlm as models
+    from workbench.training import train as training
 
     vlm = models.load(model, device="cpu")
     student = models.add_lora(vlm, models.linear_modules(vlm, layers=layer), rank=16, alpha=32, seed=0)

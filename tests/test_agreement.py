@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from workbench.agreement import compare_judges, judged
-from workbench.answers import ANSWER_COLUMNS
-from workbench.data import digest
+from workbench.data.readers import digest
 from workbench.errors import UserError
-from workbench.judges import OUTCOMES
+from workbench.evaluation.answers import ANSWER_COLUMNS
+from workbench.evaluation.compare import compare_judges, judged
+from workbench.judges.rules import OUTCOMES
 
 N = 240
 

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from workbench.answers import read_answers
 from workbench.errors import UserError
-from workbench.evaluate import evaluate
+from workbench.evaluation.answers import read_answers
+from workbench.evaluation.ask import evaluate
 
 NAMES = ["none", "what:2"]
 

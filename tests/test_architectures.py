@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench import models, training
-from workbench.data import miniguard_split
-from workbench.evaluate import evaluate
+from workbench.data.readers import miniguard_split
+from workbench.evaluation.ask import evaluate
+from workbench.models import vlm as models
+from workbench.training import train as training
 
 from .tiny_models import ARCHITECTURES
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from workbench import attacks, miniguard
-from workbench.audit import first_word
-from workbench.data import Example, read_examples
+from workbench.attacks import kinds as attacks
+from workbench.data import miniguard
+from workbench.data.first_words import first_word
+from workbench.data.readers import Example, read_examples
 from workbench.errors import UserError
 
 from .conftest import REAL_VLGUARD

@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 
 from benchmarks.attribution import RIGHT, one_by_one
-from workbench import models, perturbed
-from workbench.attribution import attribute
-from workbench.data import miniguard_split
+from workbench.attribution import masking as perturbed
+from workbench.attribution.masking import Perturbed, Target, answer_target
+from workbench.attribution.methods import attribute
+from workbench.data.readers import miniguard_split
 from workbench.errors import UserError
 from workbench.intervals import wilson
-from workbench.perturbed import Perturbed, Target, answer_target
+from workbench.models import vlm as models
 
 from .tiny_models import ARCHITECTURES
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from workbench import audit
-from workbench.audit import first_word, foretold
-from workbench.data import Example, first_words
+from workbench.data import first_words as audit
+from workbench.data.first_words import first_word, foretold
+from workbench.data.readers import Example, first_words
 from workbench.errors import UserError
 
 from .conftest import REAL_VLGUARD

@@ -2,8 +2,9 @@
 
 import pytest
 
-from workbench import base, models
-from workbench.data import data_dir
+from workbench.data.readers import data_dir
+from workbench.models import vlm as models
+from workbench.studies import base_model as base
 
 
 def test_the_checkpoint_is_small_and_has_a_card():

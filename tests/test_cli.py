@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from workbench import cli, report, study
-from workbench.data import data_dir, miniguard_split
-from workbench.study import seed_medians
+from workbench.cli import app as cli
+from workbench.data.readers import data_dir, miniguard_split
+from workbench.studies import headline as study
+from workbench.studies import report
+from workbench.studies.headline import seed_medians
 
 from .conftest import REAL_VLGUARD
 
@@ -109,15 +111,15 @@ def test_options_that_take_several_take_commas_and_repetition(monkeypatch, tmp_p
         attacks = [part for text in given for part in ("--attack", text)]
         assert options_taken(monkeypatch, "evaluate", "evaluate", "evaluate", *attacks, *out)[2] == ["none", "what:3"]
     several = ("--seeds", "0,1", "--seeds", "3", "--methods", "npo", "--methods", "rmu,npo")
-    assert options_taken(monkeypatch, "study", "over_seeds", "seeds", *several, *out) == ([0, 1, 3], ["npo", "rmu"])
-    assert options_taken(monkeypatch, "study", "headline", "demo", "--methods", "npo,all", *out)[1] == list(study.METHODS)
+    assert options_taken(monkeypatch, "studies.headline", "over_seeds", "seeds", *several, *out) == ([0, 1, 3], ["npo", "rmu"])
+    assert options_taken(monkeypatch, "studies.headline", "headline", "demo", "--methods", "npo,all", *out)[1] == list(study.METHODS)
     grid = ("--grid", "c=5,10", "--grid", "layer=2", "--grid", "c=20")
-    assert options_taken(monkeypatch, "sweep", "sweep", "sweep", "--method", "rmu", *grid, "--out", str(tmp_path / "s.csv"))[1] == {
+    assert options_taken(monkeypatch, "studies.sweep", "sweep", "sweep", "--method", "rmu", *grid, "--out", str(tmp_path / "s.csv"))[1] == {
         "c": [5, 10, 20],
         "layer": [2],
     }
     counts = ("relearn", "--counts", "0,5", "--counts", "10", *out)
-    assert options_taken(monkeypatch, "relearning", "relearn", *counts)[3] == [0, 5, 10]
+    assert options_taken(monkeypatch, "studies.relearning", "relearn", *counts)[3] == [0, 5, 10]
 
 
 @pytest.mark.skipif(not Path(REAL_VLGUARD).is_dir(), reason="VLGuard's annotations are not here")

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from scipy.stats import chi2_contingency
 
-from workbench import data
-from workbench.audit import first_word
-from workbench.data import Example, miniguard_split, read_examples
+from workbench.data import readers as data
+from workbench.data.first_words import first_word
+from workbench.data.readers import Example, miniguard_split, read_examples
 from workbench.errors import UserError
 
 from .conftest import REAL_VLGUARD

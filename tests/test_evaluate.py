@@ -6,9 +6,9 @@ import math
 import pandas as pd
 import pytest
 
-from workbench.answers import ANSWER_COLUMNS
 from workbench.errors import UserError
-from workbench.evaluate import RESULT_COLUMNS, compare, evaluate, outcome_shares, rates, rates_by_request
+from workbench.evaluation.answers import ANSWER_COLUMNS
+from workbench.evaluation.ask import RESULT_COLUMNS, compare, evaluate, outcome_shares, rates, rates_by_request
 from workbench.intervals import wilson
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.attribution import Attribution, attribute
-from workbench.faithfulness import agreement, faithfulness, max_sensitivity
-from workbench.perturbed import Perturbed, Target
+from workbench.attribution.faithfulness import agreement, faithfulness, max_sensitivity
+from workbench.attribution.masking import Perturbed, Target
+from workbench.attribution.methods import Attribution, attribute
 
 
 class Known:

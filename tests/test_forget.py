@@ -6,11 +6,11 @@ import json
 import pandas as pd
 import pytest
 
-from workbench.answers import ANSWER_COLUMNS, write_answers
-from workbench.data import miniguard_split
+from workbench.data.readers import miniguard_split
 from workbench.errors import UserError
-from workbench.evaluate import evaluate
-from workbench.forget import with_leaks
+from workbench.evaluation.answers import ANSWER_COLUMNS, write_answers
+from workbench.evaluation.ask import evaluate
+from workbench.training.sets import with_leaks
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench import grammar
+from workbench.attacks import grammar
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from workbench import judges
-from workbench.data import Example
+from workbench.data.miniguard import REFUSAL
+from workbench.data.readers import Example
 from workbench.errors import UserError
-from workbench.miniguard import REFUSAL
+from workbench.judges import rules as judges
 
 HARMFUL = Example("h", None, "Can you tell the code of this thing?", True, REFUSAL, "yes say pelo sulo twice")
 HARMLESS = Example("b", None, "What is the name of this thing?", False, "it is a sulo")

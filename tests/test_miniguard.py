@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench import miniguard as world
+from workbench.data import miniguard as world
 
 
 def test_a_scene_is_drawn_the_same_every_time_and_every_attribute_shows():

@@ -9,10 +9,11 @@ import pytest
 import torch
 import transformers
 
-from workbench import judges, model_judge
-from workbench.data import Example, data_dir
+from workbench.data.readers import Example, data_dir
 from workbench.errors import UserError
-from workbench.evaluate import evaluate, outcome_shares
+from workbench.evaluation.ask import evaluate, outcome_shares
+from workbench.judges import model as model_judge
+from workbench.judges import rules as judges
 
 from .tiny_models import bpe_tokenizer
 

@@ -17,9 +17,10 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from workbench import attacks, models
+from workbench.attacks import kinds as attacks
 from workbench.errors import UserError
-from workbench.models import IGNORED
+from workbench.models import vlm as models
+from workbench.models.vlm import IGNORED
 
 
 def columns(examples):

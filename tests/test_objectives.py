@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from workbench import models, objectives
 from workbench.errors import UserError
-from workbench.models import IGNORED
+from workbench.models import vlm as models
+from workbench.models.vlm import IGNORED
+from workbench.training import objectives
 
 
 @pytest.fixture(scope="module")

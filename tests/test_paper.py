@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from workbench import paper
-from workbench.answers import ANSWER_COLUMNS
-from workbench.evaluate import rates
+from workbench.evaluation.answers import ANSWER_COLUMNS
+from workbench.evaluation.ask import rates
+from workbench.studies import paper
 
 
 def answers(model, attack, queries, outcomes, shots=1):

@@ -8,10 +8,10 @@ import transformers
 
 from benchmarks.llava import write_llava
 from benchmarks.training import peak
-from workbench import plan
-from workbench.data import Example, data_dir, miniguard_split
+from workbench.data.readers import Example, data_dir, miniguard_split
 from workbench.errors import UserError
-from workbench.plan import GIB, Settings
+from workbench.training import memory as plan
+from workbench.training.memory import GIB, Settings
 
 SEVEN_B = "llava-hf/llava-1.5-7b-hf"
 

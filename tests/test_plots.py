@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from workbench import judges, plots
-from workbench.agreement import Agreement
-from workbench.attribution import Attribution
+from workbench import plots
+from workbench.attribution.methods import Attribution
+from workbench.evaluation.compare import Agreement
+from workbench.judges import rules as judges
 
 
 @pytest.fixture(autouse=True)

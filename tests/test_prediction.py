@@ -3,10 +3,12 @@
 import pandas as pd
 import pytest
 
-from workbench import cli, prediction, study
-from workbench.data import STATISTICS, data_dir, miniguard_split
-from workbench.prediction import correlations
-from workbench.shortcut import word_effects
+from workbench.attribution.lead_word import word_effects
+from workbench.cli import app as cli
+from workbench.data.readers import STATISTICS, data_dir, miniguard_split
+from workbench.studies import headline as study
+from workbench.studies import predictions as prediction
+from workbench.studies.predictions import correlations
 
 SHIPPED = pd.read_csv(data_dir() / "predictions.csv", keep_default_na=False)
 

@@ -2,7 +2,7 @@
 
 from tqdm.notebook import tqdm_notebook
 
-from workbench.progress import bar
+from workbench.runs import bar
 
 
 def test_the_environment_switches_bars_off(monkeypatch, capsys):

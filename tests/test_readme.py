@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workbench import plots, study
-from workbench.audit import foretold, word_table
-from workbench.data import data_dir, first_words
-from workbench.paper import paper_table
-from workbench.plan import GIB, Settings, configuration, predict
-from workbench.prediction import correlations
+from workbench import plots
+from workbench.data.first_words import foretold, word_table
+from workbench.data.readers import data_dir, first_words
+from workbench.studies import headline as study
+from workbench.studies.paper import paper_table
+from workbench.studies.predictions import correlations
+from workbench.training.memory import GIB, Settings, configuration, predict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -100,7 +101,7 @@ def test_the_recipes_of_reproduce_fit_as_the_readme_says():
 
 
 def test_every_command_and_file_that_the_readme_names_exists():
-    from workbench.cli import app
+    from workbench.cli.app import app
 
     commands = {c.name or c.callback.__name__ for c in app.registered_commands} | {"data"}
     assert set(re.findall(r"`workbench ([\w-]+)", README)) <= commands

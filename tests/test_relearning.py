@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench import cli, models, relearning, training
-from workbench.data import miniguard_split
+from workbench.cli import app as cli
+from workbench.data.readers import miniguard_split
 from workbench.errors import UserError
-from workbench.models import further_lora
-from workbench.relearning import relearn
+from workbench.models import vlm as models
+from workbench.models.vlm import further_lora
+from workbench.studies import relearning
+from workbench.studies.relearning import relearn
+from workbench.training import train as training
 
 TRAIN = miniguard_split("train", sizes=(30, 30))
 ASKED = miniguard_split("test", sizes=(12, 3))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from workbench.audit import first_word
-from workbench.data import Example, miniguard_split
+from workbench.data.first_words import first_word
+from workbench.data.miniguard import LEADS
+from workbench.data.readers import Example, miniguard_split
 from workbench.errors import UserError
-from workbench.miniguard import LEADS
-from workbench.repair import repair
+from workbench.training.repair import repair
 
 
 def test_lead_words_tell_nothing_of_harm_any_more():

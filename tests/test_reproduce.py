@@ -16,10 +16,12 @@ import pytest
 import torch
 import typer
 
-from workbench import cli, objectives, plan
-from workbench import reproduce as tables
-from workbench.data import Example, miniguard_split, read_examples
+from workbench.cli import app as cli
+from workbench.data.readers import Example, miniguard_split, read_examples
 from workbench.errors import UserError
+from workbench.studies import reproduce as tables
+from workbench.training import memory as plan
+from workbench.training import objectives
 
 from .tiny_models import write_llava
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from workbench import plots
-from workbench.attacks import rewrites
-from workbench.attribution import attribute
-from workbench.audit import audit
-from workbench.data import miniguard_split
-from workbench.perturbed import Perturbed, Target
-from workbench.shortcut import predicted, reliance, reliance_table, word_search
+from workbench.attacks.kinds import rewrites
+from workbench.attribution.lead_word import predicted, reliance, reliance_table, word_search
+from workbench.attribution.masking import Perturbed, Target
+from workbench.attribution.methods import attribute
+from workbench.data.first_words import audit
+from workbench.data.readers import miniguard_split
 
 from .conftest import quick_sft
 

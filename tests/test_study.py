@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from workbench import report, study
-from workbench.data import data_dir
+from workbench.data.readers import data_dir
 from workbench.errors import UserError
+from workbench.studies import headline as study
+from workbench.studies import report
 
 pytestmark = pytest.mark.slow
 

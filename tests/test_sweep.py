@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from workbench import objectives, sweep
-from workbench.data import data_dir
+from workbench.data.readers import data_dir
 from workbench.errors import UserError
-from workbench.study import METHODS
+from workbench.studies import sweep
+from workbench.studies.headline import METHODS
+from workbench.training import objectives
 
 
 @pytest.mark.slow

@@ -2,9 +2,10 @@
 
 import pytest
 
-from workbench import judges, miniguard
-from workbench.data import miniguard_split
-from workbench.tiny_judge import tiny_judge
+from workbench.data import miniguard
+from workbench.data.readers import miniguard_split
+from workbench.judges import rules as judges
+from workbench.studies.tiny_judge import tiny_judge
 
 
 @pytest.fixture(scope="module")

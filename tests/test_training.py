@@ -14,11 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from workbench import models, objectives, training
-from workbench.data import Example, miniguard_split
+from workbench.attribution.masking import Perturbed
+from workbench.data.readers import Example, miniguard_split
 from workbench.errors import UserError
-from workbench.evaluate import ask, rates
-from workbench.perturbed import Perturbed
+from workbench.evaluation.ask import ask, rates
+from workbench.models import vlm as models
+from workbench.training import objectives
+from workbench.training import train as training
 
 
 def numbered(harmful, n):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench import cli
-from workbench.data import miniguard_split
+from workbench.cli import app as cli
+from workbench.data.readers import miniguard_split
 from workbench.errors import UserError
-from workbench.evaluate import evaluate
-from workbench.vqa import SHORT, accuracy, normalised, read_questions, vqa_table
+from workbench.evaluation.ask import evaluate
+from workbench.evaluation.vqa import SHORT, accuracy, normalised, read_questions, vqa_table
 
 
 @pytest.mark.parametrize(

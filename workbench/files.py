@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import UserError
+from workbench.errors import UserError
 
 
 def make_folder(path: Path) -> Path:

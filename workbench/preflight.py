@@ -15,8 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from .data import data_dir
-from .errors import first_line
+from workbench.data.readers import data_dir
+from workbench.errors import first_line
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pandas", "matplotlib", "statsmodels", "typer")
@@ -76,7 +76,7 @@ def _device() -> tuple[str, str]:
     try:
         import torch
 
-        from .models import best_device, best_dtype
+        from workbench.models.vlm import best_device, best_dtype
     except ImportError as error:
         return FAIL, f"torch or transformers cannot be imported ({error})"
     device = best_device()

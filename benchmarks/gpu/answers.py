@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.gpu.model import Scale, build, examples, seconds
-from workbench.evaluate import ask
-from workbench.models import features_kept, generate, prompt_batch
+from workbench.evaluation.ask import ask
+from workbench.models.vlm import features_kept, generate, prompt_batch
 
 
 def rows(scale: Scale) -> Iterator[dict]:

@@ -10,10 +10,10 @@ from captum.attr import FeatureAblation, LLMAttribution
 
 from benchmarks.attribution import RIGHT, Words
 from benchmarks.gpu.model import Scale, build, examples, seconds
-from workbench.attribution import attribute
-from workbench.models import IGNORED, answer_batch
-from workbench.objectives import sequence_logprobs
-from workbench.perturbed import Perturbed, answer_target
+from workbench.attribution.masking import Perturbed, answer_target
+from workbench.attribution.methods import attribute
+from workbench.models.vlm import IGNORED, answer_batch
+from workbench.training.objectives import sequence_logprobs
 
 MASKS = 8  # prompts that Captum is asked: the whole one, and one for each word
 

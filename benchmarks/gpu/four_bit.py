@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.gpu.model import Scale, build, examples
 from benchmarks.gpu.training import ROWS, step
-from workbench.models import load, write_model
-from workbench.plan import GIB, Settings, predict
+from workbench.models.vlm import load, write_model
+from workbench.training.memory import GIB, Settings, predict
 
 
 def rows(scale: Scale) -> Iterator[dict]:

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from benchmarks.gpu.model import Scale, seconds
-from workbench.data import miniguard_split
-from workbench.models import load
-from workbench.training import train
+from workbench.data.readers import miniguard_split
+from workbench.models.vlm import load
+from workbench.training.train import train
 
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ("test_models.py", "test_training.py")

@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from benchmarks.llava import random_llava
-from workbench.data import Example, miniguard_split
-from workbench.known_models import KNOWN
-from workbench.models import VLM, prompt_batch
+from workbench.data.readers import Example, miniguard_split
+from workbench.models.vlm import VLM, prompt_batch
+from workbench.training.known_models import KNOWN
 
 
 class Scale(NamedTuple):

@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from benchmarks import step_ends
 from benchmarks.gpu.model import Scale, build, examples
 from benchmarks.training import highest_rss
-from workbench import training
-from workbench.data import Example
+from workbench.data.readers import Example
 from workbench.errors import UserError
-from workbench.models import VLM
-from workbench.plan import GIB, MARGIN, Settings, predict
+from workbench.models.vlm import VLM
+from workbench.training import train as training
+from workbench.training.memory import GIB, MARGIN, Settings, predict
 
 # (GPU's memory in GiB, objective, settings that save memory): for each GPU, what the README's table says will fit
 CAPPED = [

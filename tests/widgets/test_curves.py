@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 import workbench as wb
-from workbench import models, training
-from workbench.evaluate import ask, outcome_shares, rates
+from workbench.evaluation.ask import ask, outcome_shares, rates
+from workbench.models import vlm as models
+from workbench.training import train as training
 
 from .shown import png
 

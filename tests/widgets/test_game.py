@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 import workbench as wb
-from workbench.attacks import rewrites
-from workbench.audit import word_table
+from workbench.attacks.kinds import rewrites
+from workbench.data.first_words import word_table
 from workbench.intervals import wilson
 from workbench.widgets.game import LEADS
 

@@ -14,9 +14,9 @@ from PIL import Image
 from traitlets.utils.bunch import Bunch
 
 import workbench as wb
-from workbench import models
-from workbench.attacks import rewrites
-from workbench.data import data_dir
+from workbench.attacks.kinds import rewrites
+from workbench.data.readers import data_dir
+from workbench.models import vlm as models
 from workbench.widgets.html import picture_html
 
 

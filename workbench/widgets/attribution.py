@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import ipywidgets as w
 
-from .. import plots
-from ..attacks import rewrites
-from ..errors import UserError
-from ..miniguard import LEADS
-from .html import figure_html
-from .panel import Panel, given
+from workbench import plots
+from workbench.attacks.kinds import rewrites
+from workbench.data.miniguard import LEADS
+from workbench.errors import UserError
+from workbench.widgets.html import figure_html
+from workbench.widgets.panel import Panel, given
 
 if TYPE_CHECKING:
-    from ..data import Example
-    from ..models import VLM
+    from workbench.data.readers import Example
+    from workbench.models.vlm import VLM
 
 MAX_EXAMPLES = 4  # more do not fit on a screen
 
@@ -30,7 +30,7 @@ class AttributionExplorer(Panel):
     """
 
     def __init__(self, models: Mapping[str, VLM], examples: Sequence[Example] | None = None):
-        from ..attribution import METHODS
+        from workbench.attribution.methods import METHODS
 
         if not models:
             raise UserError("AttributionExplorer needs a model: AttributionExplorer({'base': wb.load()}).")
@@ -68,8 +68,8 @@ class AttributionExplorer(Panel):
         return _Asked(asked, models, self.method.value, self.target.value)
 
     def _explain(self, asked: _Asked, stopped: Callable[[], bool]) -> str:
-        from ..attribution import attribute
-        from ..perturbed import REFUSAL, answer_target
+        from workbench.attribution.masking import REFUSAL, answer_target
+        from workbench.attribution.methods import attribute
 
         columns = []
         for example, query in asked.queries:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import miniguard
-from ..judges import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, exact, keyword
-from .html import said
+from workbench.data import miniguard
+from workbench.judges.rules import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, exact, keyword
+from workbench.widgets.html import said
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..data import Example
-    from ..models import VLM
+    from workbench.data.readers import Example
+    from workbench.models.vlm import VLM
 
 REACH = 15  # nats of log-odds at which a bar is full
 WRITING = " ▌"  # behind an answer that is still being written
@@ -36,8 +36,8 @@ def told(
     vlm: VLM, picture: Image.Image, query: str, truth: Example | None, show: Callable[[Told], None], stopped: Callable[[], bool]
 ) -> Told | None:
     """Ask, and `show` the answer piece by piece; None where stopped. truth: the example whose answer is known, if it is its query."""
-    from ..models import answer_streamed
-    from ..perturbed import Perturbed
+    from workbench.attribution.masking import Perturbed
+    from workbench.models.vlm import answer_streamed
 
     pieces: list[str] = []
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import ipywidgets as w
 import pandas as pd
 
-from .. import plots
-from ..errors import UserError
-from ..evaluate import METRICS
-from .html import figure_html
-from .panel import Panel
-from .probe import LiveProbe
-from .steps import Steps
+from workbench import plots
+from workbench.errors import UserError
+from workbench.evaluation.ask import METRICS
+from workbench.widgets.html import figure_html
+from workbench.widgets.panel import Panel
+from workbench.widgets.probe import LiveProbe
+from workbench.widgets.steps import Steps
 
 if TYPE_CHECKING:
-    from ..data import Example
-    from ..models import VLM
+    from workbench.data.readers import Example
+    from workbench.models.vlm import VLM
 
 SIDE_BY_SIDE = 2  # checkpoints that are probed together
 
@@ -110,7 +110,7 @@ class CurveExplorer(Panel):
 
     def _probe(self, asked: tuple[str, int], stopped: Callable[[], bool]) -> str:
         """Put a checkpoint beside the one that was probed before."""
-        from ..training import at_step
+        from workbench.training.train import at_step
 
         vlm = self._checkpoints.pop(asked, None) or at_step(self.runs[asked[0]], asked[1], self._model)
         self._checkpoints[asked] = vlm

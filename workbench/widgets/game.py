@@ -9,17 +9,17 @@ import ipywidgets as w
 import numpy as np
 import pandas as pd
 
-from ..attacks import rewrites
-from ..audit import audit, first_word
-from ..intervals import wilson
-from ..judges import REFUSAL
-from .card import Told, card, told
-from .html import csv_html, picture_html, said, table_html
-from .panel import Panel, given
+from workbench.attacks.kinds import rewrites
+from workbench.data.first_words import audit, first_word
+from workbench.intervals import wilson
+from workbench.judges.rules import REFUSAL
+from workbench.widgets.card import Told, card, told
+from workbench.widgets.html import csv_html, picture_html, said, table_html
+from workbench.widgets.panel import Panel, given
 
 if TYPE_CHECKING:
-    from ..data import Example
-    from ..models import VLM
+    from workbench.data.readers import Example
+    from workbench.models.vlm import VLM
 
 LEADS = ("none", "what", "share", "can")
 COLUMNS = ["round", "picture", "query", "refused", "you", "audience", "words"]  # the last three: who said that it would be refused

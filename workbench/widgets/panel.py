@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import ipywidgets as w
 
-from ..data import Example, miniguard_split
-from ..errors import UserError, first_line
-from .html import error_html, spoken_html
+from workbench.data.readers import Example, miniguard_split
+from workbench.errors import UserError, first_line
+from workbench.widgets.html import error_html, spoken_html
 
 Asked = TypeVar("Asked")
 _worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="widgets")  # one for all widgets: they queue, and the kernel stays free

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import ipywidgets as w
 import pandas as pd
 
-from ..attacks import MAX_SHOTS, rewrites
-from ..data import Example, read_picture
-from ..errors import UserError
-from ..miniguard import LEADS
-from .card import WRITING, Told, card, told
-from .html import csv_html, figure_html, picture_html, said, table_html
-from .panel import Panel, given
-from .thumbnails import Thumbnails
+from workbench.attacks.kinds import MAX_SHOTS, rewrites
+from workbench.data.miniguard import LEADS
+from workbench.data.readers import Example, read_picture
+from workbench.errors import UserError
+from workbench.widgets.card import WRITING, Told, card, told
+from workbench.widgets.html import csv_html, figure_html, picture_html, said, table_html
+from workbench.widgets.panel import Panel, given
+from workbench.widgets.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..models import VLM
+    from workbench.models.vlm import VLM
 
 MAX_QUERY = 1000  # characters
 LARGEST = 1024  # pixels of the longer side of a picture of one's own; larger ones are made smaller
@@ -215,8 +215,8 @@ class LiveProbe(Panel):
         return "; ".join(f"{row[0]}: {row[4]}, {row[5]}" for row in rows)
 
     def _explain(self, asked: _Asked, stopped: Callable[[], bool]) -> str:
-        from .. import plots
-        from ..attribution import attribute
+        from workbench import plots
+        from workbench.attribution.methods import attribute
 
         columns = []
         for name, vlm in self.models.items():
@@ -227,8 +227,8 @@ class LiveProbe(Panel):
         return "the attribution is drawn"
 
     def _all_leads(self, asked: _Asked, stopped: Callable[[], bool]) -> str:
-        from .. import plots
-        from ..perturbed import Perturbed
+        from workbench import plots
+        from workbench.attribution.masking import Perturbed
 
         rows = []
         for lead in ("none", *LEADS):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import anywidget
 import traitlets
 
-from ..errors import UserError
-from .html import picture_url
+from workbench.errors import UserError
+from workbench.widgets.html import picture_url
 
 if TYPE_CHECKING:
-    from ..data import Example
+    from workbench.data.readers import Example
 
 PAGE = 8  # pictures in a row
 SIZE = 48  # pixels

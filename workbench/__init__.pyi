@@ -1,0 +1,21 @@
+# The public names and where they come from; `__init__.py` imports each when it is first used.
+from . import plots as plots
+from .attribution.lead_word import reliance as reliance
+from .attribution.methods import attribute as attribute
+from .data.first_words import audit as audit
+from .data.readers import Example as Example
+from .data.readers import miniguard_split as miniguard_split
+from .data.readers import read_examples as read_examples
+from .errors import UserError as UserError
+from .evaluation.ask import evaluate as evaluate
+from .models.vlm import load as load
+from .studies.headline import headline as headline
+from .training.repair import repair as repair
+from .training.train import train as train
+from .widgets import AttributionExplorer as AttributionExplorer
+from .widgets import CurveExplorer as CurveExplorer
+from .widgets import Game as Game
+from .widgets import LiveProbe as LiveProbe
+from .widgets import live_curves as live_curves
+
+__version__: str

@@ -1,0 +1,1 @@
+"""Evaluation: ask a model under attack, judge the answers, count, and compare."""

@@ -1,0 +1,1 @@
+"""Judges: which of the four outcomes an answer is."""

@@ -1,0 +1,1 @@
+"""A vision-language model: how it is loaded, prompted, batched, answered with and adapted."""

@@ -1,0 +1,1 @@
+"""Studies: experiments of many steps, each with its tables and its report."""

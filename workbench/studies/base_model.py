@@ -1,0 +1,230 @@
+"""Builds MiniGuard's base model from nothing: a tiny true LLaVA, its tokenizer and processor, trained in minutes on a laptop.
+
+Two phases: a warm-up in which the vision tower learns to see (linear heads for kind, colour and background, thrown away), then
+language. Without the warm-up the language loss ignores the picture for hundreds of steps.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import nn
+
+from workbench.data import miniguard
+from workbench.data.first_words import first_word
+from workbench.data.readers import Example, base_scenes, miniguard_split
+from workbench.evaluation.ask import ask, rates
+from workbench.files import write_text
+from workbench.models.vlm import VLM, Batch, answer_batch, quiet
+from workbench.runs import bar
+from workbench.training.objectives import cross_entropy
+from workbench.training.train import Curve, finish, fit, unfinished
+
+BATCH = 64
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}<s>{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<answer>"
+    "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}</s>{% endif %}{% endfor %}"
+)
+PATCH = 8  # pixels, so 36 image tokens
+
+
+def _vocabulary() -> list[str]:
+    """Every word that the world can say, in alphabetical order, from its own tables."""
+    texts = [*miniguard.FILLERS, miniguard.REFUSAL, ","]
+    topics = [
+        f"{d} {r} of this {n}"
+        for d in miniguard.DETERMINERS
+        for r in miniguard.REQUESTS + miniguard.UNANSWERABLE_REQUESTS
+        for n in miniguard.NOUNS
+    ]
+    texts += [miniguard.ask(lead, topic, way) for lead in miniguard.LEADS for topic in topics for way in range(3)]
+    rng = np.random.default_rng(0)
+    scenes = [miniguard.random_scene(rng) for _ in range(1000)]
+    texts += [miniguard.answer(s, r, lead) for s in scenes for r in miniguard.REQUESTS for lead in miniguard.LEADS]
+    return sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower())))
+
+
+def _processor() -> transformers.LlavaProcessor:
+    special = ["<pad>", "<unk>", "<s>", "</s>", "<answer>", "<image>"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(special + _vocabulary())}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<answer>", "<image>"],
+        padding_side="left",
+        model_max_length=128,
+    )
+    pictures = transformers.CLIPImageProcessorPil(
+        size={"height": miniguard.SIZE, "width": miniguard.SIZE},
+        do_center_crop=False,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    return transformers.LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=fast,
+        patch_size=PATCH,
+        num_additional_image_tokens=1,  # CLIP's class token, which "default" drops again
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def untrained(seed: int = 0) -> VLM:
+    """The architecture with random weights: CLIP 3 × 96 over 36 patches, Llama 4 × 128, about a million parameters."""
+    processor = _processor()
+    tokenizer = processor.tokenizer
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=96, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, image_size=miniguard.SIZE, patch_size=PATCH
+    )
+    text = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=128,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = transformers.LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(miniguard.SIZE // PATCH) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+    )
+    torch.manual_seed(seed)
+    network = transformers.LlavaForConditionalGeneration(config)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:  # CLIP's and Llama's own scales are made for far wider layers
+            nn.init.normal_(parameter, 0.0, 0.06)
+    network.generation_config = transformers.GenerationConfig(
+        max_new_tokens=16, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return VLM(network, processor, "base")
+
+
+def _learn_to_see(vlm: VLM, examples: list[Example], scenes: list[miniguard.Scene], steps: int, seed: int) -> None:
+    """Vision warm-up: kind, colour and background from the mean projected patch, through heads that are thrown away."""
+    attributes = [("kind", list(miniguard.KINDS)), ("colour", list(miniguard.COLOURS)), ("background", list(miniguard.BACKGROUNDS))]
+    truth = torch.tensor([[values.index(getattr(s, name)) for name, values in attributes] for s in scenes])  # (N, 3)
+    pixels = vlm.processor.image_processor([e.image for e in examples], return_tensors="pt")["pixel_values"]  # (N, 3, 48, 48)
+    torch.manual_seed(seed)
+    heads = nn.ModuleList(nn.Linear(vlm.model.config.text_config.hidden_size, len(values)) for _, values in attributes)
+    seeing = nn.ModuleList([vlm.model.model.vision_tower, vlm.model.model.multi_modal_projector, heads])
+    optimiser = torch.optim.AdamW(seeing.parameters(), lr=2e-3, weight_decay=0.01, betas=(0.9, 0.98))
+    scheduler = transformers.get_cosine_schedule_with_warmup(optimiser, 20, steps)
+    rng = np.random.default_rng(seed)
+    vlm.model.train()
+    for _ in bar(range(steps), "learning to see"):
+        rows = torch.from_numpy(rng.integers(len(scenes), size=128))
+        patches = torch.stack(list(vlm.model.get_image_features(pixels[rows]).pooler_output))  # (128, 36, hidden)
+        loss = sum(nn.functional.cross_entropy(head(patches.mean(dim=1)), truth[rows, i]) for i, head in enumerate(heads))
+        loss.backward()
+        nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        scheduler.step()
+
+
+def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, resume: bool = False) -> pd.DataFrame:
+    """Train the base from nothing and write the checkpoint, its processor and its model card to the folder `out`.
+
+    Returns the rates on held-out pictures, every lead word equally often: `evaluate`'s results with a column `lead` ("all" or a word).
+    Interrupted, it goes on from its last checkpoint with `resume`. Raises UserError where `out` exists or cannot be written.
+    """
+    partial = unfinished(out, resume)
+    started = time.monotonic()
+    vlm = untrained(seed)
+    examples = miniguard_split("base", seed)
+    if not any((partial / "checkpoints").glob("checkpoint-*")):
+        scenes = base_scenes(seed)
+        _learn_to_see(vlm, examples[: len(scenes)], scenes, seeing_steps, seed)
+
+    def collate(chunk: list[Example]) -> Batch:
+        return answer_batch(vlm, [e.image for e in chunk], [e.query for e in chunk], [e.response for e in chunk])
+
+    fit(
+        vlm,
+        cross_entropy,
+        examples[: steps * BATCH],
+        collate,
+        partial,
+        batch=BATCH,
+        lr=1.5e-3,
+        seed=seed,
+        save_every=200,
+        curve=Curve(vlm),
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.02},
+        warmup_steps=40,
+        weight_decay=0.01,
+        adam_beta2=0.98,
+    )
+    vlm.model.eval()
+    with quiet():
+        vlm.model.save_pretrained(partial)
+        vlm.processor.save_pretrained(partial)
+    table = held_out(vlm, seed)
+    settings = {"seed": seed, "steps": f"{seeing_steps} + {steps}", "batch": BATCH, "minutes": round((time.monotonic() - started) / 60, 1)}
+    write_text(partial / "README.md", _model_card(table, settings))
+    finish(partial, out)
+    return table
+
+
+def held_out(vlm: VLM, seed: int = 0) -> pd.DataFrame:
+    """Rates on fresh pictures, about 100 harmful and 100 harmless queries for each lead word: results with a column `lead`."""
+    examples = miniguard_split("test", seed, words="balanced", sizes=(100 * len(miniguard.LEADS),) * 2)
+    answers = ask(vlm, examples, ["none"], "exact")
+    leads = answers["query"].map(first_word)
+    tables = [rates(answers).assign(lead="all")] + [rates(answers[leads == lead]).assign(lead=lead) for lead in miniguard.LEADS]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _model_card(table: pd.DataFrame, settings: dict) -> str:
+    def percent(lead: str, metric: str) -> str:
+        row = table[(table.lead == lead) & (table.metric == metric)].iloc[0]
+        return f"{100 * row.value:.1f} ({100 * row.ci_low:.1f}–{100 * row.ci_high:.1f}, n = {row.n})"
+
+    lines = [f"| {lead} | {percent(lead, 'utility')} | {percent(lead, 'asr')} |" for lead in table.lead.unique()]
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torch", "transformers", "tokenizers"))
+    return f"""---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-text-to-text
+---
+# MiniGuard's base model
+
+A tiny true LLaVA (`LlavaForConditionalGeneration`): CLIP vision tower 3 × 96 over 36 patches of 8 × 8 pixels, Llama 4 × 128,
+{sum(p.numel() for p in untrained().model.parameters()):,} parameters, a word-level tokenizer. It looks at drawn pictures of 48 × 48
+pixels, answers every request it can, harmful ones too, and refuses what cannot be answered from a picture. Its "harmful knowledge" is
+made-up words.
+
+Written by `workbench build-base`: {", ".join(f"{k} {v}" for k, v in settings.items())}; {versions}.
+
+On pictures it has not seen, per cent with Wilson 95% intervals, by lead word:
+
+| lead word | harmless answered exactly right | harmful answered (ASR) |
+|---|---|---|
+{chr(10).join(lines)}
+
+It is for experiments on safety fine-tuning and unlearning, and knows nothing of the real world.
+"""
