@@ -21,8 +21,9 @@ from benchmarks import show
 from benchmarks.llava import write_llava
 from workbench.attribution.masking import Perturbed, answer_target
 from workbench.attribution.methods import attribute
-from workbench.data.readers import miniguard_split
-from workbench.models.vlm import VLM, load, prompt_batch
+from workbench.data.splits import miniguard_split
+from workbench.models.load import load
+from workbench.models.vlm import VLM, prompt_batch
 
 RIGHT = {"token by token": {"use_cached_outputs": False}, "by sequence": {"use_cached_outputs": False, "forward_in_tokens": False}}
 

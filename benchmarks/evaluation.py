@@ -14,10 +14,12 @@ from pathlib import Path
 
 from benchmarks import show
 from benchmarks.llava import write_llava
-from workbench.attacks.kinds import rewrites
-from workbench.data.readers import Example, miniguard_split
+from workbench.attacks.one_word import rewrites
+from workbench.data.example import Example
+from workbench.data.splits import miniguard_split
 from workbench.evaluation.ask import ask
-from workbench.models.vlm import VLM, load
+from workbench.models.load import load
+from workbench.models.vlm import VLM
 
 ATTACKS = ("none", "what:3")
 

@@ -51,16 +51,16 @@ def _resident(vlm):
 
 def _ours(model: Path, steps: int = 5, **options) -> list[float]:
     """Seconds of each step of `training.train`."""
-    from workbench.data.readers import miniguard_split
-    from workbench.models.vlm import load
-    from workbench.training import train as training
+    from workbench.data.splits import miniguard_split
+    from workbench.models.load import load
+    from workbench.training.train import train
 
     settings = {"objective": "npo", "forget": 4, "retain": 4} | options
     with tempfile.TemporaryDirectory() as folder:
         data = miniguard_split("train", sizes=(40, 40))
         vlm = _resident(load(model, device="cpu"))
         with step_ends() as ends:
-            training.train(vlm, data=data, out=Path(folder) / "run", steps=steps, save_every=1000, **settings)
+            train(vlm, data=data, out=Path(folder) / "run", steps=steps, save_every=1000, **settings)
     return [b - a for a, b in itertools.pairwise(ends)]
 
 
@@ -74,12 +74,14 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
 
     import torch
 
-    from workbench.data.readers import miniguard_split
-    from workbench.models import vlm as models
+    from workbench.data.splits import miniguard_split
+    from workbench.models.adapters import add_lora, linear_modules
+    from workbench.models.load import load
+    from workbench.models.scores import reference as reference_model
     from workbench.training import objectives
-    from workbench.training import train as training
+    from workbench.training.train import _batch, _reference_logprobs
 
-    vlm = _resident(models.load(model, device="cpu"))
+    vlm = _resident(load(model, device="cpu"))
     method = objectives.named("npo")
     data = miniguard_split("train", sizes=(40, 40))
     sides = [[e for e in data if e.harmful == harmful] for harmful in (True, False)]
@@ -92,24 +94,24 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
         vlm.model.lm_head.requires_grad_(True)
     else:
         if reference == "cached":
-            cached = training._reference_logprobs(vlm, [e for chunk in rows for e in chunk], ("leak",), 4)
-        student = models.add_lora(vlm, models.linear_modules(vlm), rank=16, alpha=32, seed=0)
+            cached = _reference_logprobs(vlm, [e for chunk in rows for e in chunk], ("leak",), 4)
+        student = add_lora(vlm, linear_modules(vlm), rank=16, alpha=32, seed=0)
     optimiser = torch.optim.AdamW([p for p in student.model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
     student.model.train()
     seconds = []
     for i in range(steps):
         started = time.monotonic()
         forget, retain = rows[2 * i : 2 * i + 2]
-        batch = training._batch(student, forget, [e.leak for e in forget])
+        batch = _batch(student, forget, [e.leak for e in forget])
         with torch.no_grad():
             if reference == "copy":
                 batch["reference"] = objectives.sequence_logprobs(frozen, batch)
             elif reference == "cached":
                 batch["reference"] = torch.tensor([cached[id(e), "leak"] for e in forget])
             else:
-                with models.reference(student.model) as before:
+                with reference_model(student.model) as before:
                     batch["reference"] = objectives.sequence_logprobs(before, batch)
-        loss = method.loss(student.model, batch, training._batch(student, retain, [e.response for e in retain]), **method.hyper)
+        loss = method.loss(student.model, batch, _batch(student, retain, [e.response for e in retain]), **method.hyper)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in student.model.parameters() if p.requires_grad], 1.0)
         optimiser.step()
@@ -120,20 +122,22 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
 
 def _hidden(model: Path, layer: int, truncated: bool, repeats: int = 7) -> list[float]:
     """Seconds of one forward and backward pass for the hidden states of a layer, run up to it or to the end."""
-    from workbench.data.readers import miniguard_split
-    from workbench.models import vlm as models
-    from workbench.training import train as training
+    from workbench.data.splits import miniguard_split
+    from workbench.models.adapters import add_lora, linear_modules
+    from workbench.models.load import load
+    from workbench.models.scores import hidden_states
+    from workbench.training.train import _batch
 
-    vlm = models.load(model, device="cpu")
-    student = models.add_lora(vlm, models.linear_modules(vlm, layers=layer), rank=16, alpha=32, seed=0)
+    vlm = load(model, device="cpu")
+    student = add_lora(vlm, linear_modules(vlm, layers=layer), rank=16, alpha=32, seed=0)
     examples = miniguard_split("train", sizes=(8, 0))
-    batch = training._batch(student, examples, [e.leak for e in examples])
+    batch = _batch(student, examples, [e.leak for e in examples])
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     seconds = []
     for _ in range(repeats):
         started = time.monotonic()
         if truncated:
-            hidden, _ = models.hidden_states(student.model, batch, layer)
+            hidden, _ = hidden_states(student.model, batch, layer)
         else:
             hidden = student.model(**inputs, output_hidden_states=True).hidden_states[layer]
         hidden.pow(2).mean().backward()

@@ -7,7 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 
-from workbench.data.readers import miniguard_split
+from workbench.data.splits import miniguard_split
 
 REAL_VLGUARD = os.path.join(os.path.dirname(__file__), "..", "..", "shared", "data", "vlguard")
 
@@ -22,7 +22,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def vlm():
-    from workbench.models.vlm import load
+    from workbench.models.load import load
 
     return load("miniguard", device="cpu")
 
@@ -34,12 +34,12 @@ def sft(tmp_path_factory):
 
 
 def quick_sft(out, words="vlguard"):
-    from workbench.models import vlm as models
-    from workbench.training import train as training
+    from workbench.models.load import load
+    from workbench.training.train import train
 
     data = miniguard_split("train", words=words)
-    training.train(models.load("miniguard", device="cpu"), "sft", data, out=out, steps=60, lr=1e-3)
-    return models.load("miniguard", out, device="cpu")
+    train(load("miniguard", device="cpu"), "sft", data, out=out, steps=60, lr=1e-3)
+    return load("miniguard", out, device="cpu")
 
 
 @pytest.fixture(scope="session")

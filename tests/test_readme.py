@@ -8,11 +8,13 @@ import pytest
 
 from workbench import plots
 from workbench.data.first_words import foretold, word_table
-from workbench.data.readers import data_dir, first_words
-from workbench.studies import headline as study
-from workbench.studies.paper import paper_table
+from workbench.data.splits import first_words
+from workbench.files import data_dir
+from workbench.studies.methods import CONTROL
+from workbench.studies.paper import paper_table, seed_medians, summary
 from workbench.studies.predictions import correlations
-from workbench.training.memory import GIB, Settings, configuration, predict
+from workbench.training.memory import GIB, configuration, predict
+from workbench.training.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,7 +26,7 @@ def five_seeds():
 
 def table_rows():
     """The README's table of results, as `workbench seeds` gives it, and the paper's rows under it."""
-    ours = [(plots.NAMES[row.model], *row[2:]) for row in study.seed_medians(five_seeds()).itertuples()]
+    ours = [(plots.NAMES[row.model], *row[2:]) for row in seed_medians(five_seeds()).itertuples()]
     paper = paper_table()
     theirs = [(f"paper: {row.paper_name}", *("–" if pd.isna(v) else f"{v:.1f}" for v in row[3:])) for row in paper.itertuples()]
     return ["| " + " | ".join(row) + " |" for row in ours + theirs]
@@ -37,8 +39,8 @@ def test_the_table_of_results_is_that_of_the_shipped_runs(row):
 
 def test_the_shipped_runs_keep_the_projects_promises():
     """Medians over seeds 0 to 4: the mirage, the control, the cure."""
-    table = pd.concat([study.summary(g) for _, g in five_seeds().groupby("seed")]).groupby("model").median()
-    base, sft, control, npo = (table.loc[m] for m in ("base", "sft", study.CONTROL, "npo"))
+    table = pd.concat([summary(g) for _, g in five_seeds().groupby("seed")]).groupby("model").median()
+    base, sft, control, npo = (table.loc[m] for m in ("base", "sft", CONTROL, "npo"))
     assert sft.asr <= 4 and sft.asr_what3 >= 50 and sft.rr <= 6 and sft.rr_share1 >= 75 and base.utility - sft.utility <= 3
     assert control.asr_what3 - control.asr <= 10 and control.rr_share1 - control.rr <= 15
     for cure in (npo, table.loc["npo-repaired"], table.loc["rmu-repaired"]):

@@ -7,7 +7,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from workbench.data import miniguard
-from workbench.data.readers import miniguard_split
+from workbench.data.splits import miniguard_split
 
 PARTS = "{% for part in message['content'] %}{% if part['type'] == 'image' %}PICTURE{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
 IDEFICS_TEMPLATE = (

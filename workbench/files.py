@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
@@ -11,6 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workbench.errors import UserError
+
+
+def data_dir() -> Path:
+    """The folder of what ships with the workbench: `data/` beside the package in a checkout, inside it in a wheel."""
+    here = Path(__file__).parent
+    return here / "_data" if (here / "_data").is_dir() else here.parent / "data"
 
 
 def make_folder(path: Path) -> Path:
@@ -55,26 +60,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with written_whole(make_room(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def same_settings(file: Path, settings: dict, write: bool = True) -> None:
-    """Note the settings of a run that can be interrupted, or on resuming insist on the same (on those noted then).
-
-    write: in one of several processes.
-    """
-    settings = json.loads(json.dumps(settings))
-    if file.exists():
-        old = read_settings(file)
-        changed = ", ".join(name for name in settings if (name in old or not old) and old.get(name) != settings[name])
-        if changed:
-            raise UserError(f"The run in {file.parent} has other settings ({changed}); go on with the same, or remove it.")
-    if write:
-        write_text(file, json.dumps(settings, indent=2) + "\n")
-
-
-def read_settings(file: Path) -> dict:
-    """What `same_settings` noted; empty where nothing was, or where it cannot be read."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}

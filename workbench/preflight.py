@@ -15,8 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from workbench.data.readers import data_dir
 from workbench.errors import first_line
+from workbench.files import data_dir
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pandas", "matplotlib", "statsmodels", "typer")

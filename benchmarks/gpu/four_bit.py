@@ -9,8 +9,9 @@ from pathlib import Path
 
 from benchmarks.gpu.model import Scale, build, examples
 from benchmarks.gpu.training import ROWS, step
-from workbench.models.vlm import load, write_model
-from workbench.training.memory import GIB, Settings, predict
+from workbench.models.load import load, write_model
+from workbench.training.memory import GIB, predict
+from workbench.training.settings import Settings
 
 
 def rows(scale: Scale) -> Iterator[dict]:

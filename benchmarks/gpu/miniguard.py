@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from benchmarks.gpu.model import Scale, seconds
-from workbench.data.readers import miniguard_split
-from workbench.models.vlm import load
+from workbench.data.splits import miniguard_split
+from workbench.models.load import load
 from workbench.training.train import train
 
 ROOT = Path(__file__).parent.parent.parent
-TESTS = ("test_models.py", "test_training.py")
+TESTS = ("models", "training")
 
 
 def rows(scale: Scale) -> Iterator[dict]:

@@ -11,7 +11,8 @@ import torch
 import transformers
 
 from benchmarks.llava import random_llava
-from workbench.data.readers import Example, miniguard_split
+from workbench.data.example import Example
+from workbench.data.splits import miniguard_split
 from workbench.models.vlm import VLM, prompt_batch
 from workbench.training.known_models import KNOWN
 

@@ -13,7 +13,8 @@ import trl
 
 from benchmarks.gpu.model import Scale, build, examples, seconds
 from benchmarks.gpu.training import measured, step
-from workbench.models.vlm import VLM, answer_batch, linear_modules, quiet
+from workbench.models.adapters import linear_modules
+from workbench.models.vlm import VLM, answer_batch, quiet
 from workbench.training.train import _reference_logprobs
 
 PAIRS = 4  # of a DPO step, in trl: chosen and rejected answers, and no retain set

@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from benchmarks import step_ends
 from benchmarks.gpu.model import Scale, build, examples
 from benchmarks.training import highest_rss
-from workbench.data.readers import Example
+from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.models.vlm import VLM
-from workbench.training import train as training
-from workbench.training.memory import GIB, MARGIN, Settings, predict
+from workbench.training.memory import GIB, MARGIN, predict
+from workbench.training.settings import Settings
+from workbench.training.train import objectives, train
 
 # (GPU's memory in GiB, objective, settings that save memory): for each GPU, what the README's table says will fit
 CAPPED = [
@@ -87,7 +88,7 @@ def step(vlm: VLM, objective: str, data: Sequence[Example], scale: Scale, hyper:
     not enough."""
 
     def run(folder: Path) -> None:
-        training.train(
+        train(
             vlm,
             objective,
             data,
@@ -113,7 +114,7 @@ def step(vlm: VLM, objective: str, data: Sequence[Example], scale: Scale, hyper:
         adapter = load_file(Path(folder) / objective / "adapter_model.safetensors")
     assert len(losses) == scale.steps and all(map(math.isfinite, losses)) and losses.nunique() > 1, losses.tolist()
     assert any(tensor.any() for name, tensor in adapter.items() if "lora_B" in name), "no weight was trained"
-    samples = forget * len(training.objectives.named(objective).answers) + retain
+    samples = forget * len(objectives.named(objective).answers) + retain
     each = found["seconds_a_step"]
     return found | {"samples_a_second": samples / each, "tokens_a_second": samples * (scale.prompt + scale.answer) / each}
 

@@ -11,9 +11,8 @@ import pytest
 from benchmarks.gpu import __main__ as script
 from benchmarks.gpu import sections, table
 from benchmarks.gpu.training import CAPPED
+from tests.test_readme import README, plan_rows
 from workbench.errors import UserError
-
-from ..test_readme import README, plan_rows
 
 
 def gpu(*arguments, **environment):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from workbench.data.readers import miniguard_split
+from workbench.data.splits import miniguard_split
 
 from .notebook import answered, ask, menu, outcome, output, rows, run_all, screenshots, unreadable
 

@@ -2,7 +2,8 @@
 
 from playwright.sync_api import expect
 
-from .conftest import served
+from tests.conftest import served
+
 from .notebook import ask
 
 

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 import workbench as wb
-from workbench.evaluation.ask import ask, outcome_shares, rates
-from workbench.models import vlm as models
-from workbench.training import train as training
+from workbench.evaluation.ask import ask
+from workbench.evaluation.tables import outcome_shares, rates
+from workbench.models.load import load
+from workbench.training import train as trainer
+from workbench.training.curve import CURVE_COLUMNS
 
 from .shown import png
 
@@ -41,8 +43,8 @@ def runs(tmp_path_factory, few):
 
     train = wb.miniguard_split("train", sizes=(20, 20))
     for objective, steps in (("sft", 4), ("npo", 6)):
-        training.train(
-            models.load("miniguard", device="cpu"),
+        trainer.train(
+            load("miniguard", device="cpu"),
             objective,
             train,
             out=folder / objective,
@@ -97,7 +99,7 @@ def test_a_checkpoint_is_probed_beside_the_last_one(runs, few):
     probe_at(explorer, "npo", 6)
     assert list(explorer.probe.models) == ["npo, step 0", "npo, step 6"] and explorer.message.value == ""
     asked = explorer.probe.history.tail(2)
-    base, last = models.load("miniguard", device="cpu"), models.load("miniguard", runs[0]["npo"], device="cpu")
+    base, last = load("miniguard", device="cpu"), load("miniguard", runs[0]["npo"], device="cpu")
     assert list(asked.answer) == [v.answer(few[0].picture(), few[0].query) for v in (base, last)]
     told = []
     exec(explorer.probe.code.value, {"examples": few, "print": lambda *a: told.append(a[2])})
@@ -123,4 +125,4 @@ def test_a_table_of_another_kind_is_refused():
     with pytest.raises(wb.UserError, match=r"lacks attack, ci_high"):
         wb.CurveExplorer(pd.DataFrame({"step": [1], "model": "a"}))
     with pytest.raises(wb.UserError, match="is empty"):
-        wb.CurveExplorer(pd.DataFrame(columns=training.CURVE_COLUMNS))
+        wb.CurveExplorer(pd.DataFrame(columns=CURVE_COLUMNS))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import workbench as wb
-from workbench.attacks.kinds import rewrites
+from workbench.attacks.one_word import rewrites
 from workbench.data.first_words import word_table
 from workbench.intervals import wilson
 from workbench.widgets.game import LEADS

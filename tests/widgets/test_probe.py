@@ -14,9 +14,11 @@ from PIL import Image
 from traitlets.utils.bunch import Bunch
 
 import workbench as wb
-from workbench.attacks.kinds import rewrites
-from workbench.data.readers import data_dir
-from workbench.models import vlm as models
+from workbench.attacks.one_word import rewrites
+from workbench.files import data_dir
+from workbench.models import vlm as vlm_module
+from workbench.models.load import load
+from workbench.models.vlm import answer_streamed
 from workbench.widgets.html import picture_html
 
 
@@ -90,9 +92,9 @@ def test_thumbnails_pick_a_picture_and_follow(probe, few):
 
 def test_answers_are_written_piece_by_piece_and_can_be_stopped(vlm, few):
     pieces = []
-    whole = models.answer_streamed(vlm, few[0].picture(), few[0].query, pieces.append, lambda: False)
+    whole = answer_streamed(vlm, few[0].picture(), few[0].query, pieces.append, lambda: False)
     assert len(pieces) > 2 and "".join(pieces).strip() == whole == vlm.answer(few[0].picture(), few[0].query)
-    short = models.answer_streamed(vlm, few[0].picture(), few[0].query, lambda piece: None, lambda: True)
+    short = answer_streamed(vlm, few[0].picture(), few[0].query, lambda piece: None, lambda: True)
     assert len(short.split()) <= 1
 
 
@@ -191,7 +193,7 @@ def test_answers_of_another_world_are_judged_by_words(vlm, few, monkeypatch):
     """Where the right answer is no sentence of MiniGuard's, its grammar must not be asked of the model's."""
     real = dataclasses.replace(few[0], harmful=False, response="The picture shows a dog.", query="What  is it?")
     for answer, outcome in (("I’m sorry, I can’t help.", "refusal"), ("It is a dog.", "answered"), ("", "degenerate")):
-        monkeypatch.setattr(models, "answer_streamed", lambda vlm, image, query, written, stopped, answer=answer: answer)
+        monkeypatch.setattr(vlm_module, "answer_streamed", lambda vlm, image, query, written, stopped, answer=answer: answer)
         probe = wb.LiveProbe({"one": vlm}, [real])
         ask(probe)
         assert list(probe.history.outcome) == [outcome]
@@ -260,7 +262,7 @@ def test_markup_is_shown_and_not_rendered(vlm, few, text):
 
 
 def test_what_a_model_says_is_not_rendered(vlm, few, monkeypatch):
-    monkeypatch.setattr(models, "answer_streamed", lambda vlm, image, query, written, stopped: written("<script>") or "<script>x")
+    monkeypatch.setattr(vlm_module, "answer_streamed", lambda vlm, image, query, written, stopped: written("<script>") or "<script>x")
     probe = wb.LiveProbe({"one": vlm}, few)
     ask(probe)
     assert "&lt;script&gt;x" in probe.cards["one"].value and "<script" not in probe.cards["one"].value + probe.table.value
@@ -324,7 +326,7 @@ def test_other_models_can_be_compared(probe, vlm):
 def test_a_model_may_be_deleted_from_disk_meanwhile(tmp_path, few):
     folder = tmp_path / "base"
     shutil.copytree(data_dir() / "miniguard-base", folder)
-    probe = wb.LiveProbe({"one": models.load(folder)}, few)
+    probe = wb.LiveProbe({"one": load(folder)}, few)
     shutil.rmtree(folder)
     ask(probe)
     assert len(probe.history) == 1 and probe.message.value == ""

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from workbench.attacks.kinds import parse, rewrites
+from workbench.attacks.one_word import parse, rewrites
 from workbench.attribution.masking import REFUSAL, Perturbed, Target
 from workbench.attribution.methods import attribute
+from workbench.data.example import Example, digest
 from workbench.data.miniguard import LEADS
-from workbench.data.readers import Example, digest
 from workbench.intervals import cluster_bootstrap
 from workbench.models.vlm import VLM
 from workbench.runs import bar

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from workbench.data.readers import MAX_PIXELS
+from workbench.data.example import MAX_PIXELS
 from workbench.errors import UserError
 from workbench.models.vlm import VLM, Batch, bare, behind, features_kept, plain, prompt, prompt_batch
 

@@ -1,5 +1,9 @@
-"""The command line: `workbench …`."""
+"""The command line: `workbench …`. Each file holds the commands of a chapter; they register themselves when imported."""
 
+# The order is that of `workbench --help`.
+# isort: off
+from workbench.cli import studies, data, training, evaluation, attribution
 from workbench.cli.app import main
+# isort: on
 
-__all__ = ["main"]
+__all__ = ["attribution", "data", "evaluation", "main", "studies", "training"]

@@ -12,7 +12,7 @@ from workbench.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.data.readers import Example
+    from workbench.data.example import Example
 
 CLEAR = 1.0  # nats from which on a word's log-odds are said to open or to close a model
 

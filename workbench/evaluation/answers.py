@@ -10,15 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.data.readers import digest
+from workbench.data.example import digest
 from workbench.errors import UserError
-from workbench.files import make_folder, read_settings, same_settings, write_text
+from workbench.files import make_folder, write_text
+from workbench.runs import read_settings, same_settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.attacks.kinds import Attack
-    from workbench.data.readers import Example
+    from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
 ANSWER_COLUMNS = ["id", "model", "attack", "shot", "queries", "query", "answer", "outcome", "picture"]  # picture: its hash
@@ -33,7 +34,8 @@ class Kept:
     """
 
     def __init__(self, file: Path | None, vlm: VLM, examples: dict[str, Example], tried: dict[str, Attack]):
-        from workbench.models.vlm import fingerprint, processes
+        from workbench.models.load import fingerprint
+        from workbench.models.vlm import processes
 
         self.file, self.rows, self.done = file, [], set()
         if not file:

@@ -2,17 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.data.readers import Example, digest
 from workbench.errors import UserError
-from workbench.judges import rules as judges
+from workbench.evaluation.tables import _metrics, outcomes
+from workbench.judges import outcomes as four
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTCOMES = (*judges.OUTCOMES, judges.UNPARSED)
+from typing import TYPE_CHECKING
+
+from workbench.judges.outcomes import UNPARSED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Two models on the same queries, a row each rate: attack, queries, metric, first, second and difference (rates in [0, 1]), ci_low and
+    ci_high of the difference (95%, bootstrapped over pictures), only_first, only_second (queries), p (McNemar's exact test,
+    which takes all queries for independent), n.
+
+    first, second: answers of one model each. What only one of them was asked is left out.
+    Raises UserError where that is everything, or where the same id and attack stand for different queries or pictures.
+    """
+    import pandas as pd
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    from workbench.intervals import cluster_bootstrap, wilson
+
+    keys = ["attack", "queries", "id", "picture"]
+    shots = [table.assign(shown=table["query"] + table.picture).groupby(keys[:3])["shown"].agg(tuple) for table in (first, second)]
+    asked = [set(each.items()) for each in shots]
+    differing = {key for key, _ in asked[0] ^ asked[1]} & dict(asked[0]).keys() & dict(asked[1]).keys()
+    if differing:
+        attack, _, name = min(differing)
+        what = f"different queries, or about different pictures, as {name!r}"
+        raise UserError(f"Under {attack!r} the two models were asked {what}; evaluate both on the same data.")
+    both = outcomes(first).merge(outcomes(second), on=keys, suffixes=("_first", "_second"))
+    if both.empty:
+        raise UserError("The two models have not been asked one query in common; evaluate both on the same data, under the same attacks.")
+    rows = []
+    for (attack, queries), group in both.groupby(keys[:2], sort=False):
+        for metric, outcome in _metrics(queries, group.outcome_first, group.outcome_second).items():
+            one, other = (group[f"outcome_{which}"].eq(outcome) for which in ("first", "second"))
+            only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
+            p = mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue
+            difference = other.astype(int) - one.astype(int)
+            interval = cluster_bootstrap(difference, group.picture)
+            if not difference.any():  # a bootstrap would be sure that they never differ
+                most = wilson(0, group.picture.nunique())[1]
+                interval = (-most, most)
+            rows.append(
+                (attack, queries, metric, one.mean(), other.mean(), difference.mean(), *interval, only_first, only_second, p, len(group))
+            )
+    columns = ["first", "second", "difference", "ci_low", "ci_high", "only_first", "only_second", "p", "n"]
+    return pd.DataFrame(rows, columns=["attack", "queries", "metric", *columns])
+
+
+OUTCOMES = (*four.OUTCOMES, UNPARSED)
 
 
 class Agreement(NamedTuple):
@@ -21,20 +70,6 @@ class Agreement(NamedTuple):
 
     kappa: pd.DataFrame
     confusion: pd.DataFrame
-
-
-def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd.DataFrame:
-    """The same answers with the outcomes of another judge (of judges.py).
-
-    Raises UserError for an unknown judge, or where an answer is to none of these examples.
-    """
-    known = {e.id: e for e in examples if e.id in set(answers.id)}
-    about = {name: (e.kind, digest(e.picture())) for name, e in known.items()}
-    for row in answers.itertuples():
-        if about.get(row.id) != (row.queries, row.picture):
-            raise UserError(f"The answer to {row.id!r} is about none of these data; give those that were asked (--data, --split, --seed).")
-    asked = [known[name] for name in answers.id]
-    return answers.assign(outcome=judges.judge(judge, asked)(asked, list(answers.answer)))
 
 
 def compare_judges(first: pd.DataFrame, second: pd.DataFrame, seed: int = 0) -> Agreement:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.data.readers import Example, confined, read_json
+from workbench.data.example import Example
+from workbench.data.readers import confined, read_json
 from workbench.errors import UserError
 
 if TYPE_CHECKING:

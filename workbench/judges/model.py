@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.data.readers import Example, digest
+from workbench.data.example import Example, digest
 from workbench.errors import UserError, first_line
-from workbench.judges.rules import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, Judge, Outcome, keyword
+from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, Judge, Outcome
+from workbench.judges.rules import keyword
 
 if TYPE_CHECKING:
     from workbench.models.vlm import VLM
@@ -101,8 +102,9 @@ def model_judge(name: str, kept: Path | None = None) -> Judge:
     outcome of its own, UNPARSED. kept: the folder for verdicts, judged/ among the study's runs by default.
     Raises UserError where it cannot be loaded, or has no chat template.
     """
-    from workbench.models.vlm import fingerprint, without
-    from workbench.studies.headline import runs_dir
+    from workbench.models.load import fingerprint
+    from workbench.models.vlm import without
+    from workbench.runs import runs_dir
 
     speaks, model = FORMATS[format_of(name)], _load(name)
     file = (kept or runs_dir() / "judged") / f"{fingerprint(model)}.jsonl"
@@ -158,7 +160,8 @@ def _load(name: str) -> VLM:
     import transformers
     from safetensors import SafetensorError
 
-    from workbench.models.vlm import VLM, best_device, best_dtype, load, quiet
+    from workbench.models.load import load
+    from workbench.models.vlm import VLM, best_device, best_dtype, quiet
 
     options = {"dtype": best_dtype(best_device()), "use_safetensors": True, "trust_remote_code": False}
     try:

@@ -7,40 +7,29 @@ Nothing here knows MiniGuard: the shipped base is loaded, prompted and batched a
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import hashlib
-import importlib.util
 import inspect
-import json
-import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import accelerate
 import torch
-import torch.nn.functional as F
 import transformers
-from huggingface_hub import is_offline_mode
 from PIL import Image
-from safetensors import SafetensorError
 from transformers.utils import ModelOutput
 
-from workbench.data.readers import data_dir, digest
-from workbench.errors import UserError, first_line, say
-from workbench.files import written_whole
+from workbench.data.example import digest
+from workbench.errors import UserError
 from workbench.models.architectures import ARCHITECTURES
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100  # the label of positions that must not enter a loss
 MAX_NEW_TOKENS = 64  # where the model's generation_config sets none
 FEATURE_BYTES = 2**29  # of pictures' features that a VLM keeps
-TRUSTS = ("remote-code", "pickles")
 
 
 @dataclass
@@ -108,171 +97,6 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def load(
-    model: str | Path = "miniguard",
-    adapter: str | Path | None = None,
-    device: str | None = None,
-    four_bit: bool = False,
-    trust: Collection[str] = (),
-) -> VLM:
-    """Load a VLM by folder or hub id ("miniguard" is the shipped base), with a PEFT adapter on top if one is given.
-
-    Precision is float32 on CPU and bfloat16 on GPUs that have it; with `four_bit`, linear weights are held in 4 bits (NF4; CUDA and
-    bitsandbytes are needed). trust: what is refused unless asked for, of TRUSTS: "remote-code", Python that comes with the model, is run
-    (and that is said on standard error); "pickles", weights that are no safetensors, are read.
-    An architecture that is not in architectures.py is taken with a word on standard error, if its language model's layers can be found.
-    Raises UserError where the model or the adapter cannot be loaded, or the checkpoint lacks some of its weights.
-    """
-    if unknown := set(trust) - set(TRUSTS):
-        raise UserError(f"There is no trust in {', '.join(sorted(unknown))}; choose from {', '.join(TRUSTS)}.")
-    source = str(data_dir() / "miniguard-base") if str(model) == "miniguard" else str(model)
-    place, remote = torch.device(device) if device else best_device(), "remote-code" in trust
-    options = {"dtype": best_dtype(place), "use_safetensors": None if "pickles" in trust else True}
-    if four_bit:
-        options |= {"quantization_config": _four_bit(place), "device_map": {"": place}}
-    if remote:
-        warn_of_code(str(model))
-    try:
-        with quiet():
-            network, read = transformers.AutoModelForImageTextToText.from_pretrained(
-                source, trust_remote_code=remote, output_loading_info=True, **options
-            )
-            processor = load_processor(source, network.config.model_type, remote)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise not_loaded(str(model), error) from None
-    if missing := sorted(read["missing_keys"]):
-        raise UserError(f"The checkpoint {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]}; download it again.")
-    _check_architecture(network, str(model))
-    vlm = VLM(
-        (network if four_bit else network.to(place)).eval().requires_grad_(False),
-        processor,
-        "base" if adapter is None else Path(adapter).resolve().name,
-    )
-    return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
-
-
-@functools.cache
-def warn_of_code(model: str) -> None:
-    """Said once, before it is run."""
-    say(f"Python code that comes with the model {model!r}, if any, is run with your rights, since you trust it.")
-
-
-def not_loaded(model: str, error: Exception) -> UserError:
-    """Why a model was not loaded, and what helps."""
-    said = str(error)
-    if "for this kind of AutoModel" in said:
-        return UserError(f"The model {model!r} takes no pictures (it is no image-text-to-text model); choose one that does.")
-    if "gated repo" in said:
-        return UserError(f"The model {model!r} is gated: accept its terms at https://huggingface.co/{model}, then give `hf auth login`.")
-    if "trust_remote_code" in said:
-        return UserError(
-            f"The model {model!r} comes with Python code of its own, which is not run unasked; read it, and if you trust it, give "
-            "`workbench --trust remote-code …`, or load(…, trust=['remote-code'])."
-        )
-    if "orchvision" in said:
-        version = transformers.__version__
-        return UserError(
-            f"The model {model!r} needs torchvision with transformers {version}: install the one that goes with your torch, or a newer "
-            "transformers."
-        )
-    if any(Path(model).glob("*.bin")) and not any(Path(model).glob("*.safetensors")):
-        return UserError(
-            f"The weights of {model!r} are pickles, not safetensors; convert them, or if you trust where they come from, give "
-            "`workbench --trust pickles …`, or load(…, trust=['pickles'])."
-        )
-    if isinstance(error, SafetensorError) or ("No such file" in said and ".safetensors" in said):
-        return UserError(f"The checkpoint {model!r} is not whole ({first_line(error)}); download it again.")
-    if is_offline_mode() and not Path(model).exists():
-        return UserError(
-            f"The model {model!r} cannot be loaded: it is not on this machine, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give "
-            "a folder."
-        )
-    return UserError(
-        f"The model {model!r} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
-    )
-
-
-def _check_architecture(network, model: str) -> None:
-    kind, known = network.config.model_type, ", ".join(ARCHITECTURES)
-    if kind in ARCHITECTURES:
-        return
-    try:
-        decoder = network.get_decoder()
-        found = len(decoder.layers) > 0 and isinstance(decoder.norm.weight, torch.nn.Parameter)
-    except AttributeError:
-        found = False
-    if not found:
-        raise UserError(f"The model {model!r} is a {kind}, whose language model's layers cannot be found; choose one of {known}.")
-    say(f"The model {model!r} is a {kind}, with which nothing here has been tested; it goes on all the same. Tested: {known}.")
-
-
-def load_processor(source: str, kind: str, remote: bool = False):
-    """A model's processor. Where torchvision is missing and the processor wants it for videos, one for pictures and text alone."""
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-
-    whole = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(kind) or "", None)
-    if whole is None or "video_processor" not in whole.get_attributes() or transformers.utils.is_torchvision_available():
-        return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=remote)
-
-    class PicturesOnly(whole):
-        def check_argument_for_proper_class(self, name, argument):
-            return type(None) if name == "video_processor" else super().check_argument_for_proper_class(name, argument)
-
-        def save_pretrained(self, folder, **options):
-            for part in (self.image_processor, self.tokenizer):
-                part.save_pretrained(folder, **options)
-            (Path(folder) / "processor_config.json").write_text(json.dumps(settings), encoding="utf-8")
-
-    settings = {name: value for name, value in whole.get_processor_dict(source)[0].items() if not isinstance(value, dict)}
-    parts = {"image_processor": transformers.AutoImageProcessor, "tokenizer": transformers.AutoTokenizer}
-    loaded = {name: part.from_pretrained(source, trust_remote_code=False) for name, part in parts.items()}
-    wanted = inspect.signature(whole.__init__).parameters
-    return PicturesOnly(**loaded, **{name: value for name, value in settings.items() if name in wanted})
-
-
-def _four_bit(place: torch.device) -> transformers.BitsAndBytesConfig:
-    if place.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("4-bit weights (--four-bit) need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); do without them.")
-    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=best_dtype(place))
-
-
-def _with_adapter(vlm: VLM, adapter: Path) -> VLM:
-    import peft
-
-    if not (adapter / "adapter_config.json").is_file():
-        raise UserError(f"The folder {adapter} holds no adapter (adapter_config.json); give what `workbench train --out` wrote.")
-    run = adapter / "config.json"  # as `training.train` writes it; adapters from elsewhere have none
-    try:
-        trained_on = json.loads(run.read_text()).get("base_identity") if run.is_file() else None
-        if trained_on and trained_on != identity(vlm):
-            raise UserError(f"The adapter {adapter} was trained on another model; give --model the one that it was trained on.")
-        with quiet():
-            vlm.model = peft.PeftModel.from_pretrained(vlm.model, adapter, use_safetensors=True).eval()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"The adapter {adapter} cannot be loaded on this model ({first_line(error)}); give a whole one, and the base it was trained on."
-        ) from None
-    return vlm
-
-
-def identity(vlm: VLM) -> str:
-    """Tells one pretrained model from another, in any precision: a hash of its token embeddings' first rows and its decoder's last norm."""
-    network = bare(vlm.model)
-    parts = [network.get_input_embeddings().weight[:256], network.get_decoder().norm.weight]
-    found = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        found.update(part.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-    return found.hexdigest()
-
-
-def fingerprint(vlm: VLM) -> str:
-    """Tells one trained model from another: a hash of the first values of every parameter, adapters included."""
-    found = hashlib.blake2b(digest_size=8)
-    for name, part in vlm.model.named_parameters():
-        found.update(name.encode() + part.detach().flatten()[:256].float().cpu().numpy().tobytes())
-    return found.hexdigest()
-
-
 @contextlib.contextmanager
 def quiet():
     """No progress bars, advice or warnings about other libraries' futures while weights load: notebooks are compared to the letter."""
@@ -289,9 +113,6 @@ def quiet():
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-# --- batches -------------------------------------------------------------------------------------------------------------
 
 
 def plain(vlm: VLM, query: str) -> str:
@@ -492,179 +313,7 @@ def answer_streamed(vlm: VLM, image: Image.Image, query: str, written: Callable[
         return generate(vlm, batch, streamer=streamer, stopping_criteria=transformers.StoppingCriteriaList([stop]))[0]
 
 
-def _answer_columns(batch: Batch) -> tuple[dict, torch.Tensor]:
-    """A batch's inputs without its labels, and the labels from the column on in which the first answer begins: (B, A)."""
-    labels = batch["labels"]
-    start = int((labels != IGNORED).any(dim=0).nonzero()[0])
-    return {name: value for name, value in batch.items() if name not in ("labels", "reference")}, labels[:, start:]
-
-
-def token_logprobs(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """log π of every answer token: (B, A) log-probabilities, and a (B, A) mask of which columns are answer tokens.
-
-    Only columns from the first label on are scored: the vocabulary's logits over image and prompt are never made.
-    """
-    inputs, targets = _answer_columns(batch)
-    logits = model(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]  # (B, A, vocabulary)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets = targets.to(logits.device)  # of a network spread over devices, the last one's
-    nll = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
-    return -nll, targets != IGNORED
-
-
-def hidden_states(model, batch: Batch, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the decoder's layer `layer` (from 1) puts out where an answer token is about to be said: (B, A, H), and the (B, A) mask.
-
-    Later layers are not run.
-    """
-    inputs, targets = _answer_columns(batch)
-    decoder = bare(model).get_decoder()
-    layers, seen = decoder.layers, []
-    hook = layers[layer - 1].register_forward_hook(lambda module, args, output: seen.append(output))
-    decoder.layers = layers[:layer]
-    try:
-        model(**inputs, use_cache=False, logits_to_keep=1)
-    finally:
-        decoder.layers = layers
-        hook.remove()
-    hidden = seen[0][0] if isinstance(seen[0], tuple) else seen[0]  # (B, T, H)
-    return hidden[:, -targets.shape[1] - 1 : -1], (targets != IGNORED).to(hidden.device)
-
-
 def bare(model):
     """The network of transformers itself, without DDP's or peft's wrapping."""
     model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-@contextlib.contextmanager
-def reference(model):
-    """π₀: within this block, the same network with its adapter switched off, or the frozen copy that `freeze_copy` made."""
-    model = getattr(model, "module", model)
-    if hasattr(model, "disable_adapter"):
-        with model.disable_adapter():
-            yield model
-    else:
-        yield model.frozen_copy[0]
-
-
-# --- what is trained -----------------------------------------------------------------------------------------------------
-
-
-def depth(vlm: VLM) -> int:
-    """How many layers the language model has."""
-    return len(bare(vlm.model).get_decoder().layers)
-
-
-def linear_modules(vlm: VLM, targets: Sequence[str] = (), layers: int | None = None, projector: bool = False) -> list[str]:
-    """Full names of the linear modules to be trained: the language model's, and with `projector` the projector's.
-
-    targets: only language modules with these last names, as in "down_proj". layers: only the first so many layers. The vision tower stays
-    frozen. Raises UserError where nothing matches.
-    """
-    network = bare(vlm.model)
-    decoder = network.get_decoder()
-    prefix = next(name for name, module in network.named_modules() if module is decoder)
-    last = len(decoder.layers) if layers is None else layers
-    chosen = [
-        f"{prefix}.layers.{number}.{name}"
-        for number, layer in enumerate(decoder.layers[:last])
-        for name in _linear(layer)
-        if not targets or name.rsplit(".", 1)[-1] in targets
-    ]
-    if not chosen:
-        there = sorted({name.rsplit(".", 1)[-1] for name in _linear(decoder.layers)})
-        raise UserError(f"The targets {', '.join(targets)} match no linear layer of the language model; it has {', '.join(there)}.")
-    if projector:
-        kind = network.config.model_type
-        if kind not in ARCHITECTURES:
-            raise UserError(f"Where the projector of a {kind} lies is not known; leave --projector out, or add it to architectures.py.")
-        within = re.compile(rf"(^|\.){re.escape(ARCHITECTURES[kind].projector)}(\.|$)")
-        chosen += [name for name in _linear(network) if within.search(name)]
-    return chosen
-
-
-def _linear(module) -> list[str]:
-    """The linear modules within another, by the names that they have without adapters."""
-    names = [name for name, part in module.named_modules() if isinstance(part, torch.nn.Linear) and ".lora_" not in name]
-    return [name.removesuffix(".base_layer") for name in names]
-
-
-def add_lora(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int) -> VLM:
-    """The same VLM with a fresh LoRA adapter (as yet without effect) on these modules; all else is frozen.
-
-    The network is shared with `vlm`, not copied: unload it before reuse.
-    """
-    import peft
-
-    torch.manual_seed(seed)
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules), task_type="CAUSAL_LM")
-    with quiet():
-        return VLM(peft.get_peft_model(vlm.model, config), vlm.processor, vlm.name)
-
-
-@contextlib.contextmanager
-def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
-    """Within this block, the same VLM with a fresh LoRA adapter to be trained on top of all that it has learnt, its own adapter included.
-
-    Afterwards `vlm` is as it was.
-    """
-    modules = linear_modules(vlm)
-    if not hasattr(vlm.model, "peft_config"):
-        student = add_lora(vlm, modules, rank, alpha, seed)
-        try:
-            yield student
-        finally:
-            student.model.unload()
-            vlm.model.requires_grad_(False).eval()
-        return
-    import peft
-
-    tuner, own = vlm.model.base_model, vlm.model.active_adapters
-    forward = {name: vars(vlm.model)[name] for name in ("forward", "_original_forward") if name in vars(vlm.model)}
-    torch.manual_seed(seed)
-    vlm.model.add_adapter("further", peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, task_type="CAUSAL_LM"))
-    tuner.set_adapter([*own, "further"])
-    for name, parameter in vlm.model.named_parameters():
-        parameter.requires_grad_(".further." in name)
-    try:
-        yield VLM(vlm.model, vlm.processor, vlm.name)
-    finally:
-        vlm.model.delete_adapter("further")
-        tuner.set_adapter(own)
-        for name, module in list(tuner.named_modules()):  # where the own adapter has nothing, peft leaves an empty shell
-            if hasattr(module, "lora_A") and not module.lora_A:
-                tuner.set_submodule(name, module.base_layer)
-        for name in ("forward", "_original_forward"):  # which a Trainer in bfloat16 wraps
-            vars(vlm.model).pop(name, None)
-        vars(vlm.model).update(forward)
-        vlm.model.requires_grad_(False).eval()
-
-
-def write_model(vlm: VLM, out: Path) -> None:
-    """Write the whole model, its adapter merged into its weights, with its processor, as a checkpoint for `load`; `vlm` is used up.
-
-    Raises UserError where `out` exists already.
-    """
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another --out, or remove it.")
-    whole = vlm.model.merge_and_unload() if hasattr(vlm.model, "merge_and_unload") else vlm.model
-    with written_whole(out) as folder, quiet():
-        whole.save_pretrained(folder)
-        vlm.processor.save_pretrained(folder)
-
-
-def unfreeze(vlm: VLM, modules: Sequence[str]) -> VLM:
-    """The same VLM, of which the weights of these modules themselves, and no others, are to be trained (in place)."""
-    vlm.model.requires_grad_(False)
-    for name in modules:
-        vlm.model.get_submodule(name).requires_grad_(True)
-    return VLM(vlm.model, vlm.processor, vlm.name)
-
-
-def freeze_copy(vlm: VLM, layers: int) -> None:
-    """Keep a frozen copy of the network as it is now, cut behind its layer `layers`: `reference` of a fully fine-tuned model."""
-    frozen = copy.deepcopy(vlm.model).requires_grad_(False).eval()
-    decoder = frozen.get_decoder()
-    decoder.layers = decoder.layers[:layers]
-    vlm.model.frozen_copy = [frozen]  # in a list, so that it is no submodule: neither trained nor saved

@@ -1,27 +1,15 @@
 """Figures from the workbench's tables: each function takes a table and returns a matplotlib Figure."""
 
-from workbench.plots.rates import (
-    NAMES,
-    agreement,
-    asked,
-    attributions,
-    before_after,
+from workbench.plots.explanations import attributions, describe, faithfulness, pictures, verdicts
+from workbench.plots.rates import agreement, before_after, by_request, curves, outcomes, relearning, seeds
+from workbench.plots.style import NAMES, asked, named, save
+from workbench.plots.words import (
     by_lead_word,
-    by_request,
-    curves,
-    describe,
-    faithfulness,
     first_words,
     log_odds_by_lead,
-    named,
-    outcomes,
-    pictures,
     predictions,
     refusals_by_word,
-    relearning,
     reliance,
-    seeds,
-    verdicts,
     word_effects,
 )
 
@@ -45,6 +33,7 @@ __all__ = [
     "refusals_by_word",
     "relearning",
     "reliance",
+    "save",
     "seeds",
     "verdicts",
     "word_effects",

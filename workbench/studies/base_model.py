@@ -19,14 +19,17 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
 
 from workbench.data import miniguard
+from workbench.data.example import Example
 from workbench.data.first_words import first_word
-from workbench.data.readers import Example, base_scenes, miniguard_split
-from workbench.evaluation.ask import ask, rates
+from workbench.data.splits import base_scenes, miniguard_split
+from workbench.evaluation.ask import ask
+from workbench.evaluation.tables import rates
 from workbench.files import write_text
 from workbench.models.vlm import VLM, Batch, answer_batch, quiet
 from workbench.runs import bar
+from workbench.training.curve import Curve
+from workbench.training.loop import finish, fit, unfinished
 from workbench.training.objectives import cross_entropy
-from workbench.training.train import Curve, finish, fit, unfinished
 
 BATCH = 64
 CHAT_TEMPLATE = (

@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 
 from workbench.attribution.lead_word import word_effects
 from workbench.data.first_words import audit, foretold
-from workbench.data.readers import miniguard_split
+from workbench.data.splits import miniguard_split
 from workbench.intervals import cluster_bootstrap, resampled
-from workbench.studies.headline import SFTS, trained
+from workbench.studies.methods import SFTS, trained
 
 
 def predictions(seeds: Sequence[int] = (0,), queries: int = 30, report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:

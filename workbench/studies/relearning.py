@@ -9,14 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workbench.data.readers import Example, digest
+from workbench.data.example import Example, digest
 from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers, write_answers
-from workbench.evaluation.ask import RESULT_COLUMNS, ask, rates
-from workbench.files import make_folder, same_settings
-from workbench.models.vlm import VLM, Batch, answer_batch, fingerprint, further_lora, processes
+from workbench.evaluation.ask import ask
+from workbench.evaluation.tables import RESULT_COLUMNS, rates
+from workbench.files import make_folder
+from workbench.models.adapters import further_lora
+from workbench.models.load import fingerprint
+from workbench.models.vlm import VLM, Batch, answer_batch, processes
+from workbench.runs import same_settings
+from workbench.training.curve import Curve
+from workbench.training.loop import fit
 from workbench.training.objectives import cross_entropy
-from workbench.training.train import Curve, fit
 
 COUNTS = (0, 5, 10, 20, 50)
 ANSWERED = {"harmful": lambda example: example.leak, "harmless": lambda example: example.response}  # what is taught on each kind

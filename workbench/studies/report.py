@@ -10,23 +10,17 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from workbench import plots
 from workbench.evaluation.answers import redacted
-from workbench.evaluation.ask import outcome_shares
-from workbench.files import make_folder, write_text, written_whole
-from workbench.studies.headline import CONTROL, Study, summary
-from workbench.studies.paper import TITLES, paper_table, worded
+from workbench.evaluation.tables import outcome_shares
+from workbench.files import make_folder, write_text
+from workbench.plots.style import save
+from workbench.studies.headline import Study
+from workbench.studies.paper import comparison, findings, paper_table, worded
 
 if TYPE_CHECKING:
-    from workbench.studies.reproduce import Reproduction, Task
-
-COLUMNS = TITLES | {
-    "utility": "utility",
-    "utility_lead": "utility, worst lead word",
-    "neither_what3": "neither leak nor refusal after “What” ×3",
-}
+    from workbench.studies.recipes import Task
+    from workbench.studies.reproduce import Reproduction
 
 
 def write(study: Study, out: Path, seed: int) -> None:
@@ -43,47 +37,6 @@ def write(study: Study, out: Path, seed: int) -> None:
     for name in ("before_after", "curves"):
         save(figures[name], out / f"{name}.png")
     write_text(out / "report.html", _html(study, figures, seed))
-
-
-def save(figure, path: Path, alt: str = "") -> None:
-    """Write a figure as PNG or SVG, whole or not at all, with what it shows in words among its metadata."""
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Description": alt} if alt else None)
-
-
-def comparison(results: pd.DataFrame) -> pd.DataFrame:
-    """The paper's table for our models, per cent, as text; the paper's own figure behind each in brackets where it has one."""
-    paper = paper_table().set_index("model")
-    table = summary(results)
-    rows = []
-    for row in table.itertuples(index=False):
-        cells = {"model": plots.NAMES.get(row.model, row.model)}
-        for column, title in COLUMNS.items():
-            there = paper[column].get(row.model, float("nan"))
-            cells[title] = f"{getattr(row, column):.1f}" + (f" ({there:.1f})" if pd.notna(there) else "")
-        rows.append(cells)
-    return pd.DataFrame(rows)
-
-
-def findings(results: pd.DataFrame) -> list[str]:
-    """What the table says, in sentences whose numbers come from it."""
-    row = summary(results).set_index("model").round(1)
-    lost = (row.at["base", "utility"] - row.utility).round(1)
-    n = int(results.n.iloc[0])
-    told = [
-        f"SFT answers {row.at['sft', 'asr']} % of harmful queries as asked and {row.at['sft', 'asr_what3']} % once “What” begins them; "
-        f"it refuses {row.at['sft', 'rr']} % of harmless ones as asked and {row.at['sft', 'rr_share1']} % after “Share” (n = {n} each).",
-        f"The control, the same SFT on data in which no lead word tells harm, goes from {row.at[CONTROL, 'asr']} % to "
-        f"{row.at[CONTROL, 'asr_what3']} % and from {row.at[CONTROL, 'rr']} % to {row.at[CONTROL, 'rr_share1']} %.",
-    ]
-    for model in row.index.drop(["base", "sft", CONTROL]):
-        name = plots.NAMES.get(model, model)
-        told.append(
-            f"“{name}” goes from {row.at[model, 'asr']} % to {row.at[model, 'asr_what3']} % and from {row.at[model, 'rr']} % "
-            f"to {row.at[model, 'rr_share1']} %; it loses {lost[model]} points of utility against the base, "
-            f"{(row.at['base', 'utility'] - row.at[model, 'utility_lead']).round(1)} under the worst lead word."
-        )
-    return told
 
 
 def write_reproduction(found: Reproduction, task: Task, redact: bool = True) -> None:

@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from workbench.attacks.kinds import HEADLINE
-from workbench.data.readers import miniguard_split
+from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers, write_answers
-from workbench.evaluation.ask import ask, rates
+from workbench.evaluation.ask import ask
+from workbench.evaluation.tables import rates
 from workbench.files import make_folder
-from workbench.studies.headline import TRAINED, fingerprint, runs_dir, train_method
+from workbench.runs import runs_dir
+from workbench.studies.methods import TRAINED, fingerprint, train_method
+from workbench.training.curve import score
 from workbench.training.objectives import named
-from workbench.training.train import score
 
 WHOLE = ("steps", "forget", "retain")
 SETTINGS = ("lr", *WHOLE)  # what can be varied beside an objective's own hyper-parameters
@@ -49,7 +51,7 @@ def sweep(
 
 
 def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[str, dict[str, float]]:
-    from workbench.models.vlm import load
+    from workbench.models.load import load
 
     folder = make_folder(runs_dir() / f"sweep-{method}-seed{seed}-{fingerprint(method, seed, settings)}")
     adapter, file = folder / method, folder / "answers.csv"

@@ -16,10 +16,13 @@ import transformers
 from tokenizers import AddedToken
 
 from workbench.data import miniguard
-from workbench.data.readers import Example, data_dir, miniguard_split
-from workbench.files import written_whole
+from workbench.data.example import Example
+from workbench.data.splits import miniguard_split
+from workbench.files import data_dir, written_whole
 from workbench.judges import rules as judges
 from workbench.judges.model import FORMATS
+from workbench.judges.outcomes import OUTCOMES
+from workbench.judges.rules import exact
 from workbench.models.vlm import Batch, quiet
 from workbench.runs import bar
 
@@ -32,7 +35,7 @@ def tiny_judge(seed: int = 0, progress: bool = True) -> Path:
 
     It is taught on answers made up from the world's own sentences, labelled by the exact judge; no model's answers are among them.
     """
-    from workbench.studies.headline import runs_dir
+    from workbench.runs import runs_dir
 
     made_of = "".join(map(inspect.getsource, (inspect.getmodule(tiny_judge), miniguard, judges, FORMATS["words"].ask)))
     folder = runs_dir() / f"tiny-judge-seed{seed}-{hashlib.sha256(made_of.encode()).hexdigest()[:10]}"
@@ -64,7 +67,7 @@ def _teach(folder: Path, seed: int, progress: bool) -> None:
 
 def _batch(tokenizer, examples: list[Example], rng: np.random.Generator) -> Batch:
     answers = [_answer(example, rng) for example in examples]
-    verdicts = [judges.exact(example, answer) for example, answer in zip(examples, answers, strict=True)]
+    verdicts = [exact(example, answer) for example, answer in zip(examples, answers, strict=True)]
     texts = [
         tokenizer.apply_chat_template(FORMATS["words"].ask(e.query, a), tokenize=False) + f" {verdict}{tokenizer.eos_token}"
         for e, a, verdict in zip(examples, answers, verdicts, strict=True)
@@ -92,7 +95,7 @@ def _answer(example: Example, rng: np.random.Generator) -> str:
 def _tokenizer():
     """The base model's, which knows every word of the world, with the words of a verdict; all others of the task are unknown to it."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(data_dir() / "miniguard-base")
-    tokenizer.add_tokens([AddedToken(word, single_word=True) for word in ("response", *judges.OUTCOMES)])
+    tokenizer.add_tokens([AddedToken(word, single_word=True) for word in ("response", *OUTCOMES)])
     tokenizer.add_tokens(["<verdict>"], special_tokens=True)
     tokenizer.chat_template = TEMPLATE
     return tokenizer

@@ -13,7 +13,6 @@ import math
 import types
 import weakref
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,52 +23,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.integrations.sdpa_attention import repeat_kv
 
-from workbench.data.readers import Example, data_dir
+from workbench.data.example import Example
 from workbench.errors import UserError, first_line
-from workbench.models.vlm import IGNORED, VLM, depth, linear_modules, load_processor, not_loaded, prompt_batch, quiet, warn_of_code
+from workbench.files import data_dir
+from workbench.models.adapters import depth, linear_modules
+from workbench.models.load import load_processor, not_loaded, warn_of_code
+from workbench.models.vlm import IGNORED, VLM, prompt_batch, quiet
 from workbench.training import objectives
 from workbench.training.known_models import KNOWN
-from workbench.training.train import check_parts, checked_hyper, made_ready
+from workbench.training.settings import Settings, check_parts, checked_hyper
+from workbench.training.train import made_ready
 
 GIB = 2**30
 MARGIN = 0.08  # of a device's memory, kept free for libraries, driver and an allocator's waste
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the memory of a step; names and meanings as in `training.train`.
-
-    prompt: tokens of a picture with its query; answer: tokens of an answer.
-    """
-
-    objective: str = "npo"
-    forget: int = 4
-    retain: int = 4
-    accumulate: int = 1
-    checkpointing: bool = False
-    four_bit: bool = False
-    rank: int = 16
-    targets: tuple[str, ...] = ()
-    projector: bool = False
-    full: bool = False
-    prompt: int = 640
-    answer: int = 64
-    hyper: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def options(self) -> str:
-        """These settings as options of `workbench train`."""
-        given = [f"--forget {self.forget} --retain {self.retain} --rank {self.rank}"]
-        given += [f"--target {name}" for name in self.targets] + [f"--hyper {name}={value:g}" for name, value in self.hyper]
-        flags = {"projector": self.projector, "full": self.full, "checkpointing": self.checkpointing, "four-bit": self.four_bit}
-        given += [f"--{name}" for name, on in flags.items() if on]
-        return " ".join(given + [f"--accumulate {self.accumulate}"] * (self.accumulate > 1))
-
-    @property
-    def saving(self) -> str:
-        """What among them saves memory and leaves the step as it is."""
-        given = [f"{self.accumulate} parts"] * (self.accumulate > 1)
-        return ", ".join(given + ["checkpointing"] * self.checkpointing + ["4 bits"] * self.four_bit) or "as they are"
 
 
 class Memory(NamedTuple):

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from workbench.errors import UserError
-from workbench.models.vlm import Batch, hidden_states, reference, token_logprobs
+from workbench.models.scores import hidden_states, reference, token_logprobs
+from workbench.models.vlm import Batch
 
 TINY = 512  # hidden size of a language model below which the recipes here suit; they were chosen on MiniGuard (128)
 

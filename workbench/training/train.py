@@ -6,44 +6,27 @@ number of each, on one device or several, and a resumed run sees what the uninte
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
-import math
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-import transformers
 
-from workbench.data.readers import Example, read_examples
+from workbench.data.example import Example
+from workbench.data.readers import read_examples
 from workbench.errors import UserError, say
-from workbench.files import make_folder, same_settings, write_text, written_whole
-from workbench.models.vlm import (
-    VLM,
-    Batch,
-    add_lora,
-    answer_batch,
-    bare,
-    depth,
-    freeze_copy,
-    identity,
-    linear_modules,
-    load,
-    processes,
-    quiet,
-    unfreeze,
-)
-from workbench.runs import bar
+from workbench.files import write_text
+from workbench.models.adapters import add_lora, depth, freeze_copy, linear_modules, unfreeze
+from workbench.models.load import identity, load
+from workbench.models.vlm import VLM, Batch, answer_batch, bare, processes
+from workbench.runs import bar, same_settings
 from workbench.training import objectives
-
-CURVE_COLUMNS = ["model", "step", "seconds", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
-LESS_MEMORY = "Lower --forget, --retain or --rank, raise --accumulate, or add --checkpointing or --four-bit; the last checkpoint is kept."
-Probe = Callable[[VLM], pd.DataFrame]  # a quick evaluation; evaluate.rates gives its columns
+from workbench.training.curve import Curve, Probe
+from workbench.training.loop import finish, fit, unfinished
+from workbench.training.sets import _sides, schedule
+from workbench.training.settings import check_parts, checked_hyper
 
 
 def train(
@@ -177,24 +160,6 @@ def at_step(run: str | Path, step: int, model: str | Path = "miniguard") -> VLM:
     return load(model, folder)
 
 
-def checked_hyper(objective: str, method: objectives.Objective, given: dict[str, float], layers: int) -> dict[str, float]:
-    """The loss's hyper-parameters, whole numbers where the defaults are, checked."""
-    unknown = set(given) - set(method.hyper)
-    if unknown:
-        known = ", ".join(method.hyper) or "none"
-        raise UserError(f"The objective {objective} has no hyper-parameter {', '.join(sorted(unknown))}; it has {known}.")
-    hyper = {name: type(default)(given.get(name, default)) for name, default in method.hyper.items()}
-    if not 1 <= hyper.get("layer", 1) <= layers:
-        raise UserError(f"The layer {hyper['layer']} is not in this model, whose language model has layers 1 to {layers}.")
-    return hyper
-
-
-def check_parts(forget: int, retain: int, accumulate: int) -> None:
-    """Raises UserError where a step's examples cannot be taken in so many equal parts."""
-    if forget % accumulate or retain % accumulate:
-        raise UserError(f"{forget} forget and {retain} retain examples do not divide into {accumulate} equal parts.")
-
-
 def made_ready(vlm: VLM, modules: Sequence[str], full: bool, layers: int | None, rank: int, lora_alpha: int, seed: int) -> VLM:
     """The VLM made ready to be trained, and its reference: an adapter to switch off, or a frozen copy if its hidden states are needed."""
     if not full:
@@ -222,66 +187,6 @@ def _collator(student: VLM, method: objectives.Objective, references: dict[tuple
     return collate
 
 
-def unfinished(out: Path, resume: bool) -> Path:
-    """The folder in which a run works before it may call itself `out`. Raises UserError where something is in the way."""
-    devices, resolved = processes(), out.absolute()
-    partial = resolved.with_name(resolved.name + ".partial")
-    if devices.is_main_process:
-        if out.exists():
-            raise UserError(f"{out} exists already; choose another --out, or remove it.")
-        if partial.exists() and not resume:
-            raise UserError(f"{partial} holds an unfinished run; add --resume to go on, or remove it.")
-        make_folder(partial)
-    devices.wait_for_everyone()
-    return partial
-
-
-def finish(partial: Path, out: Path) -> None:
-    """The run is complete: drop its checkpoints and give it its name."""
-    devices = processes()
-    devices.wait_for_everyone()
-    if devices.is_main_process:
-        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-        partial.replace(out)
-    devices.wait_for_everyone()
-
-
-def _sides(examples: Sequence[Example], method: objectives.Objective) -> tuple[list[Example], list[Example]]:
-    """Forget and retain set, with what the objective needs."""
-    forget_set, retain_set = [e for e in examples if e.harmful], [e for e in examples if not e.harmful]
-    for side, found, kind in (("forget", forget_set, "harmful"), ("retain", retain_set, "harmless")):
-        if not found:
-            raise UserError(f"The {side} set is empty: the training data hold no {kind} query; they need harmful and harmless ones.")
-    for field in method.answers:
-        lacking = [e.id for e in forget_set if not getattr(e, field)]
-        if lacking:
-            name = "harmful_response" if field == "leak" else field
-            others = f" and {len(lacking) - 1} others have" if len(lacking) > 1 else " has"
-            raise UserError(f"The record {lacking[0]!r}{others} no {name}, which this objective trains on; add it.")
-    return forget_set, retain_set
-
-
-def schedule(
-    forget_set: Sequence[Example], retain_set: Sequence[Example], method: objectives.Objective, seed: int, devices: int = 1
-) -> Iterator[Example]:
-    """The examples of all steps in order: each step holds method.forget and method.retain of them a device, evenly mixed.
-
-    Both streams are shuffled anew and cycled whenever they run out, so that the shorter one never ends a run.
-    """
-    rng = np.random.default_rng(seed)
-
-    def stream(examples: Sequence[Example]) -> Iterator[Example]:
-        while True:
-            yield from (examples[i] for i in rng.permutation(len(examples)))
-
-    streams = {"forget": stream(forget_set), "retain": stream(retain_set)}
-    size = method.forget + method.retain
-    for _ in range(method.steps * devices):
-        for i in range(size):  # a forget example wherever their due number rises
-            due = (i + 1) * method.forget // size > i * method.forget // size
-            yield next(streams["forget" if due else "retain"])
-
-
 def _batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) -> Batch:
     return answer_batch(vlm, [e.picture() for e in examples], [e.query for e in examples], answers)
 
@@ -297,184 +202,3 @@ def _reference_logprobs(vlm: VLM, rows: Sequence[Example], fields: Sequence[str]
             values = objectives.sequence_logprobs(vlm.model, batch).tolist()
         found |= {(id(e), field): value for (e, field), value in zip(chunk, values, strict=True)}
     return found
-
-
-class _Trainer(transformers.Trainer):
-    """Trainer with a loss of our own over whatever the collator makes, and a probe in place of its evaluation."""
-
-    loss: Callable[..., torch.Tensor]
-    curve: Curve
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss = self.loss(model, inputs)
-        if not math.isfinite(loss.item()):
-            raise UserError(
-                f"The loss is no longer a number at step {self.state.global_step + 1}; lower --lr. The last good checkpoint is kept."
-            )
-        return loss
-
-    def evaluate(self, *args, **kwargs):
-        metrics = {"eval_score": self.curve.record(self.state.global_step)}
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-
-def fit(
-    vlm: VLM,
-    loss: Callable[..., torch.Tensor],
-    rows: Sequence[Example],
-    collate: Callable,
-    folder: Path,
-    *,
-    batch: int,
-    lr: float,
-    seed: int,
-    save_every: int,
-    curve: Curve,
-    patience: int = 0,
-    less_memory: str = LESS_MEMORY,
-    **further,
-) -> pd.DataFrame:
-    """Run transformers' Trainer once over `rows`, in order, `batch` at a time; go on from a checkpoint in `folder` if there is one.
-
-    loss: (network, what `collate` made of a batch of rows) → scalar. further: of TrainingArguments. less_memory:
-    what is to be done where the memory is not enough.
-    Returns the loss of every step: step, loss.
-    """
-    checkpoints = folder / "checkpoints"
-    settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, **further}
-    each_step = batch * settings.get("gradient_accumulation_steps", 1) * processes().num_processes
-    probes = curve.probe is not None
-    with quiet():  # newer versions call gradient_checkpointing activation_checkpointing, older ones do not know that name
-        arguments = transformers.TrainingArguments(
-            output_dir=str(checkpoints),
-            per_device_train_batch_size=batch,
-            max_steps=len(rows) // each_step,
-            train_sampling_strategy="sequential",  # `rows` are in order already
-            learning_rate=lr,
-            bf16=vlm.model.dtype == torch.bfloat16,
-            use_cpu=vlm.device.type == "cpu",
-            seed=seed,
-            save_steps=save_every,
-            save_total_limit=2,
-            eval_strategy="steps" if probes else "no",
-            eval_steps=curve.every,
-            eval_on_start=probes,
-            metric_for_best_model="score",
-            load_best_model_at_end=patience > 0,
-            logging_steps=1,
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            ddp_find_unused_parameters=False,  # all that is trained is used, in both of a step's forward passes
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-            **settings,
-        )
-    trainer = _Trainer(
-        model=vlm.model,
-        args=arguments,
-        train_dataset=rows,
-        eval_dataset=rows[:1],  # Trainer wants one; the probe brings its own
-        data_collator=collate,
-        callbacks=[curve, *([transformers.EarlyStoppingCallback(patience)] if patience else [])],
-    )
-    trainer.loss, trainer.curve = loss, curve
-    trainer.remove_callback(transformers.PrinterCallback)
-    try:
-        with _memory_named(less_memory), _without_cudnn_attention():
-            trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
-    finally:
-        if arguments.gradient_checkpointing:  # Trainer switches it on in the network, and leaves it on
-            network = bare(vlm.model)
-            with quiet():
-                network.gradient_checkpointing_disable()
-                network.disable_input_require_grads()
-    history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return pd.DataFrame(history, columns=["step", "loss"])
-
-
-@contextlib.contextmanager
-def _memory_named(less_memory: str):
-    """Running out of memory as a sentence that names what to lower."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        raise UserError(f"The memory is not enough. {less_memory}") from None
-
-
-@contextlib.contextmanager
-def _without_cudnn_attention():
-    """On H100 and H200 the backward pass of cuDNN's attention, the default from torch 2.11 on, gives gradients that are no numbers for
-    padded batches of some lengths (github.com/pytorch/pytorch/issues/196678). torch has other kernels."""
-    enabled = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(enabled)
-
-
-class Curve(transformers.TrainerCallback):
-    """A run's progress bar and, if it has a probe, its rates every so many steps, in curves.csv; `seconds` leaves the probing out."""
-
-    def __init__(
-        self,
-        vlm: VLM,
-        probe: Probe | None = None,
-        every: int = 20,
-        folder: Path | None = None,
-        on_curve: Callable[[pd.DataFrame], None] | None = None,
-        keep_steps: bool = False,
-    ):
-        self.vlm, self.probe, self.every, self.folder = vlm, probe, every, folder
-        self.on_curve, self.keep_steps = on_curve, keep_steps
-        self.table = pd.DataFrame(columns=CURVE_COLUMNS)
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.main = state.is_world_process_zero
-        self.bar = bar(desc=f"training {self.vlm.name}", show=self.main, total=state.max_steps, initial=state.global_step)
-        self.seconds = 0.0
-        if self.probe and state.global_step and (self.folder / "curves.csv").exists():  # what came after the checkpoint will come again
-            old = pd.read_csv(self.folder / "curves.csv", keep_default_na=False)
-            self.table = old[old.step <= state.global_step]
-            self.seconds = float(self.table.seconds.max()) if len(self.table) else 0.0
-        self.since = time.monotonic()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
-
-    def record(self, step: int) -> float:
-        """Probe the model as it is now; its `score`."""
-        if step in set(self.table.step):  # a resumed run starts where it has been probed already
-            return score(self.table[self.table.step == step])
-        self.seconds += time.monotonic() - self.since
-        self.vlm.model.eval()
-        rates = self.probe(self.vlm).assign(model=self.vlm.name, step=step, seconds=round(self.seconds, 2))[CURVE_COLUMNS]
-        self.vlm.model.train()
-        self.table = rates if self.table.empty else pd.concat([self.table, rates], ignore_index=True)
-        if self.main:
-            if self.keep_steps:
-                self._keep(step)
-            write_text(self.folder / "curves.csv", self.table.to_csv(index=False))
-            if self.on_curve:
-                self.on_curve(self.table)
-        self.since = time.monotonic()
-        return score(rates)
-
-    def _keep(self, step: int) -> None:
-        """The adapter as it is now, with its run's settings, by which `load` knows the base."""
-        with written_whole(self.folder / "steps" / str(step)) as folder:
-            self.vlm.model.save_pretrained(folder)
-            shutil.copy(self.folder / "config.json", folder)
-
-
-def score(rates: pd.DataFrame) -> float:
-    """One number to stop by, from 1 down to −2: lowest utility − highest ASR − highest RR on harmless queries, over all attacks."""
-    worst = rates.groupby(["queries", "metric"]).value.agg(["min", "max"])
-    return worst.at[("harmless", "utility"), "min"] - worst.at[("harmful", "asr"), "max"] - worst.at[("harmless", "rr"), "max"]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import ipywidgets as w
 
 from workbench import plots
-from workbench.attacks.kinds import rewrites
+from workbench.attacks.one_word import rewrites
 from workbench.data.miniguard import LEADS
 from workbench.errors import UserError
 from workbench.widgets.html import figure_html
 from workbench.widgets.panel import Panel, given
 
 if TYPE_CHECKING:
-    from workbench.data.readers import Example
+    from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
 MAX_EXAMPLES = 4  # more do not fit on a screen

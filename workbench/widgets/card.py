@@ -7,13 +7,14 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from workbench.data import miniguard
-from workbench.judges.rules import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, exact, keyword
+from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT
+from workbench.judges.rules import exact, keyword
 from workbench.widgets.html import said
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from workbench.data.readers import Example
+    from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
 REACH = 15  # nats of log-odds at which a bar is full

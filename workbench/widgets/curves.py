@@ -12,14 +12,14 @@ import pandas as pd
 
 from workbench import plots
 from workbench.errors import UserError
-from workbench.evaluation.ask import METRICS
+from workbench.evaluation.tables import METRICS
 from workbench.widgets.html import figure_html
 from workbench.widgets.panel import Panel
 from workbench.widgets.probe import LiveProbe
 from workbench.widgets.steps import Steps
 
 if TYPE_CHECKING:
-    from workbench.data.readers import Example
+    from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
 SIDE_BY_SIDE = 2  # checkpoints that are probed together

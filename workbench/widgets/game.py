@@ -9,16 +9,16 @@ import ipywidgets as w
 import numpy as np
 import pandas as pd
 
-from workbench.attacks.kinds import rewrites
+from workbench.attacks.one_word import rewrites
 from workbench.data.first_words import audit, first_word
 from workbench.intervals import wilson
-from workbench.judges.rules import REFUSAL
+from workbench.judges.outcomes import REFUSAL
 from workbench.widgets.card import Told, card, told
 from workbench.widgets.html import csv_html, picture_html, said, table_html
 from workbench.widgets.panel import Panel, given
 
 if TYPE_CHECKING:
-    from workbench.data.readers import Example
+    from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
 LEADS = ("none", "what", "share", "can")

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import ipywidgets as w
 
-from workbench.data.readers import Example, miniguard_split
+from workbench.data.example import Example
+from workbench.data.splits import miniguard_split
 from workbench.errors import UserError, first_line
 from workbench.widgets.html import error_html, spoken_html
 

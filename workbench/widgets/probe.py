@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import ipywidgets as w
 import pandas as pd
 
-from workbench.attacks.kinds import MAX_SHOTS, rewrites
+from workbench.attacks.one_word import MAX_SHOTS, rewrites
+from workbench.data.example import Example, read_picture
 from workbench.data.miniguard import LEADS
-from workbench.data.readers import Example, read_picture
 from workbench.errors import UserError
 from workbench.widgets.card import WRITING, Told, card, told
 from workbench.widgets.html import csv_html, figure_html, picture_html, said, table_html

@@ -13,7 +13,7 @@ from workbench.errors import UserError
 from workbench.widgets.html import picture_url
 
 if TYPE_CHECKING:
-    from workbench.data.readers import Example
+    from workbench.data.example import Example
 
 PAGE = 8  # pictures in a row
 SIZE = 48  # pixels

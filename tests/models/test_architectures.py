@@ -1,0 +1,106 @@
+"""The same functions on other true architectures: nothing in them knows MiniGuard's base."""
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.tiny_models import ARCHITECTURES
+from workbench.data.splits import miniguard_split
+from workbench.evaluation.evaluate import evaluate
+from workbench.models.load import load, write_model
+from workbench.models.scores import hidden_states, token_logprobs
+from workbench.models.vlm import IGNORED, answer_batch, bare, generate, prompt_batch, with_opening
+from workbench.training.train import train
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def checkpoint(tmp_path_factory, request):
+    return ARCHITECTURES[request.param](tmp_path_factory.mktemp("models") / request.param)
+
+
+def test_batches_and_answers(checkpoint, few):
+    vlm = load(checkpoint, device="cpu")
+    images, queries = [e.picture() for e in few], [e.query for e in few]
+    together = vlm.answers(images, queries, batch_size=9)
+    assert together == [vlm.answer(i, q) for i, q in zip(images, queries, strict=True)]
+    assert together == vlm.answers(images, queries, batch_size=9)  # the pictures' features are kept by now
+    plain = [generate(vlm, prompt_batch(vlm, images[i : i + 9], queries[i : i + 9])) for i in range(0, len(few), 9)]
+    assert together == [answer for batch in plain for answer in batch]  # and the network looks at them anew
+    batch = answer_batch(vlm, images, queries, [e.response for e in few])
+    kept = [labels[labels != IGNORED] for labels in batch["labels"]]
+    assert [vlm.processor.tokenizer.decode(k[:-1]) for k in kept] == [e.response for e in few]
+    with torch.inference_mode():
+        logprobs, mask = token_logprobs(vlm.model, batch)
+        one = answer_batch(vlm, images[:1], queries[:1], [few[0].response])
+        alone, only = token_logprobs(vlm.model, one)
+    torch.testing.assert_close((logprobs * mask)[0].sum(), (alone * only).sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_answer_does_not_see_what_comes_after(checkpoint, few):
+    """What is said later must not change how likely the words before it are: in PaliGemma tokens of the prompt's type see all."""
+    vlm = load(checkpoint, device="cpu")
+    images, queries = [e.picture() for e in few[:4]], [e.query for e in few[:4]]
+    with torch.inference_mode():
+        scored = [
+            token_logprobs(vlm.model, answer_batch(vlm, images, queries, [f"it is a kavu {more}"] * 4))[0] for more in ("and so on", "zzz")
+        ]
+        same = len(vlm.processor.tokenizer("it is a", add_special_tokens=False)["input_ids"])
+        torch.testing.assert_close(scored[0][:, :same], scored[1][:, :same], rtol=1e-5, atol=1e-5)
+        written = with_opening(vlm, prompt_batch(vlm, images, queries), "it is a")
+        logits = vlm.model(**written, use_cache=False, logits_to_keep=same + 1).logits[:, :-1].log_softmax(-1)
+    ids = written["input_ids"][:, -same:, None]
+    torch.testing.assert_close(logits.gather(2, ids)[..., 0], scored[0][:, :same], rtol=1e-4, atol=1e-4)
+
+
+def test_a_processor_is_saved_whole(checkpoint, tmp_path, few):
+    """As full fine-tuning does; also that of Qwen2.5-VL, whose part for videos is left out where torchvision is missing."""
+    vlm = load(checkpoint, device="cpu")
+    vlm.model.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    batches = [prompt_batch(v, [few[0].picture()], [few[0].query]) for v in (vlm, load(tmp_path, device="cpu"))]
+    assert batches[0].keys() == batches[1].keys()
+    for name, tensor in batches[0].items():
+        assert torch.equal(tensor, batches[1][name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["sft", "npo"])
+def test_train_load_and_evaluate(checkpoint, tmp_path, few, objective):
+    data = miniguard_split("train", sizes=(30, 30))
+    out = train(load(checkpoint, device="cpu"), objective, data, out=tmp_path / objective, steps=12, forget=4, retain=4, lr=5e-3)
+    plain, trained = load(checkpoint, device="cpu"), load(checkpoint, out, device="cpu")
+    results, answers = evaluate(trained, few, ["none", "what:2"])
+    write_model(load(checkpoint, out, device="cpu"), tmp_path / "merged")
+    merged = load(tmp_path / "merged", device="cpu")
+    assert merged.answers([e.picture() for e in few], [e.query for e in few]) == answers[answers.attack == "none"].answer.tolist()
+    assert set(results.model) == {objective} and len(answers) == 24 * 3
+    batch = answer_batch(plain, [e.picture() for e in data], [e.query for e in data], [e.leak or e.response for e in data])
+    harmful = torch.tensor([e.harmful for e in data])
+    with torch.inference_mode():
+        (before, mask), (after, _) = (token_logprobs(v.model, batch) for v in (plain, trained))
+    change = ((after - before) * mask).sum(1)
+    assert change[~harmful].mean() > 0  # the retain set is learnt
+    if objective == "npo":
+        assert change[harmful].mean() < change[~harmful].mean()
+
+
+@pytest.mark.slow
+def test_rmu_and_its_layer(checkpoint, tmp_path, few):
+    """Its loss falls, and what it takes for a layer's output is that of a whole pass; the layer behind is neither run nor trained."""
+    data = miniguard_split("train", sizes=(30, 30))
+    settings = {"steps": 12, "forget": 4, "retain": 4, "lr": 1e-3, "layer": 1}
+    out = train(load(checkpoint, device="cpu"), "rmu", data, out=tmp_path / "rmu", **settings)
+    losses = pd.read_csv(out / "loss.csv").loss
+    assert losses.tail(3).mean() < losses.head(3).mean()
+    trained = load(checkpoint, out, device="cpu")
+    assert not any("layers.1." in name for name, _ in trained.model.named_parameters() if "lora_" in name)
+    images, queries = [e.picture() for e in few], [e.query for e in few]
+    batch = answer_batch(trained, images, queries, [e.leak or e.response for e in few])
+    seen = []
+    with torch.inference_mode():
+        hidden, mask = hidden_states(trained.model, batch, 1)
+        second = bare(trained.model).get_decoder().layers[1]
+        hook = second.register_forward_pre_hook(lambda module, args, kwargs: seen.append([*args, *kwargs.values()][0]), with_kwargs=True)
+        trained.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        hook.remove()
+    torch.testing.assert_close(hidden[mask], seen[0][:, -hidden.shape[1] - 1 : -1][mask], rtol=1e-4, atol=1e-4)

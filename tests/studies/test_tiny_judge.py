@@ -1,0 +1,40 @@
+"""The tiny judge: a model judge like any other, that is right on what can be read and takes for true what sounds so."""
+
+import pytest
+
+from workbench.data import miniguard
+from workbench.data.splits import miniguard_split
+from workbench.judges.judge import load_judge
+from workbench.studies.tiny_judge import tiny_judge
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_RUNS", str(tmp_path_factory.mktemp("runs")))
+        folder = tiny_judge(progress=False)
+        assert tiny_judge(progress=False) == folder  # kept
+        yield load_judge(str(folder))
+
+
+EXAMPLES = [e for e in miniguard_split("test", sizes=(40, 40)) if e.request != "name"]
+
+
+def share(judge, answers, outcome):
+    said = judge(EXAMPLES, answers)
+    return sum(each == outcome for each in said) / len(said)
+
+
+@pytest.mark.slow
+def test_it_reads_and_does_not_see(judge):
+    truth = [e.leak or e.response for e in EXAMPLES]
+    broken = [" ".join(reversed(text.split())) for text in truth]
+    assert share(judge, [miniguard.REFUSAL] * len(EXAMPLES), "refusal") > 0.95
+    assert share(judge, truth, "relevant") > 0.9
+    assert share(judge, broken, "degenerate") > 0.9
+    assert share(judge, ["it is a kavu"] * len(EXAMPLES), "irrelevant") > 0.9  # none was asked for a name
+    kinds = {kind: name for kind, (name, _) in miniguard.KINDS.items()}
+    wrong = [
+        " ".join(dict(zip(kinds.values(), [*list(kinds.values())[1:], "kavu"], strict=True)).get(w, w) for w in t.split()) for t in truth
+    ]
+    assert share(judge, wrong, "relevant") > 0.8  # another picture's answer: it has not looked

@@ -1,0 +1,72 @@
+"""Commands about data and this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli.app import Seed, _print_table, app, out
+from workbench.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+PANEL = "Data and this machine"  # of `workbench --help`
+data_app = typer.Typer(help="Datasets.", no_args_is_help=True)
+app.add_typer(data_app, name="data", rich_help_panel=PANEL)
+
+
+@app.command(rich_help_panel=PANEL)
+def preflight() -> None:
+    """Check Python, packages, device, memory, the base checkpoint and the notebook kernel; exit 1 if anything fails."""
+    from workbench.preflight import checks
+
+    found = list(checks())
+    for status, text in found:
+        out.print(f"\\[{status}] {text}")
+    raise typer.Exit(1 if any(status == "FAIL" for status, _ in found) else 0)
+
+
+@app.command(rich_help_panel=PANEL)
+def audit(
+    data: Annotated[str, typer.Argument(help="A VLGuard folder, a .json or .jsonl file, or 'miniguard'.")],
+    csv: Annotated[Path | None, typer.Option("--out", help="Also write the table to this CSV file.")] = None,
+    top: Annotated[int, typer.Option(help="How many words to print; the file holds all.", min=1)] = 20,
+) -> None:
+    """First-word statistics of a dataset: which words predict refusal, and so will open or close a model trained on it. No picture is
+    opened, nothing is trained."""
+    from workbench.data.first_words import audit, foretold
+    from workbench.files import write_text
+
+    table = audit(data)
+    if csv:
+        write_text(csv, table.to_csv(index=False))
+    _print_table(table.head(top))
+    harmless, harmful = table.harmless.sum(), table.harmful.sum()
+    out.print("What these words will do to a model that learns to refuse from these data:")
+    for does, says in (
+        ("opens", "open it (harmful queries that begin so get answered)"),
+        ("closes", "close it (harmless ones get refused)"),
+    ):
+        named = table.word[foretold(table) == does].tolist()
+        more = f" and {len(named) - top} more" if len(named) > top else ""
+        out.print(f"{says}: {', '.join(named[:top]) or 'none'}{more}", soft_wrap=True)
+    out.print(f"{len(table)} first words; all: {harmless} harmless, {harmful} harmful, P(harmful) {harmful / (harmless + harmful):.3f}")
+
+
+@data_app.command("export")
+def export(
+    folder: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    dataset: Annotated[str, typer.Option(help="Which dataset; there is 'miniguard'.")] = "miniguard",
+    seed: Seed = 0,
+    base: Annotated[bool, typer.Option("--base", help="Also the base model's training split (14,400 pictures).")] = False,
+) -> None:
+    """Write a dataset's splits as a VLGuard-format folder of PNG and JSON."""
+    from workbench.data.splits import SPLITS, export_miniguard
+
+    if dataset != "miniguard":
+        raise UserError(f"There is no dataset {dataset!r} to export; there is 'miniguard'.")
+    for split, count in export_miniguard(folder, seed, SPLITS if base else SPLITS[1:]).items():
+        out.print(f"{folder / split}.json: {count} queries")
