@@ -25,7 +25,10 @@ from workbench.data.splits import miniguard_split
 from workbench.models.load import load
 from workbench.models.vlm import VLM, prompt_batch
 
-RIGHT = {"token by token": {"use_cached_outputs": False}, "by sequence": {"use_cached_outputs": False, "forward_in_tokens": False}}
+RIGHT = {
+    "token by token": {"use_cached_outputs": False},
+    "by sequence": {"use_cached_outputs": False, "forward_in_tokens": False},
+}
 
 
 class Words(TextTemplateInput):
@@ -62,7 +65,9 @@ def one_by_one(f: Perturbed, **options) -> tuple[np.ndarray, np.ndarray]:
 
 def compare(name: str, vlm: VLM, rounds: int = 5) -> list[dict]:
     """The ratios on one model: [{"what", "ours", "other", "ratio"}]; seconds, medians over `rounds`, in which each side has its turn."""
-    example = next(e for e in miniguard_split("validation", seed=1, sizes=(12, 12)) if not e.harmful and e.request == "name")
+    example = next(
+        e for e in miniguard_split("validation", seed=1, sizes=(12, 12)) if not e.harmful and e.request == "name"
+    )
     picture, query, target = example.picture(), example.query, answer_target(example.response)
     taken: dict[str, list[float]] = {"ours": [], "ours, the picture seen before": [], **{side: [] for side in RIGHT}}
     for _ in range(rounds):
@@ -80,7 +85,12 @@ def compare(name: str, vlm: VLM, rounds: int = 5) -> list[dict]:
     seconds = {side: statistics.median(values) for side, values in taken.items()}
     others = [(side, "ours") for side in RIGHT] + [("ours", "ours, the picture seen before")]
     return [
-        {"what": f"{name}: {other} / {mine}", "ours": seconds[mine], "other": seconds[other], "ratio": seconds[other] / seconds[mine]}
+        {
+            "what": f"{name}: {other} / {mine}",
+            "ours": seconds[mine],
+            "other": seconds[other],
+            "ratio": seconds[other] / seconds[mine],
+        }
         for other, mine in others
     ]
 
@@ -90,7 +100,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        models = {"MiniGuard": load("miniguard", device="cpu"), "LLaVA, 99 M": load(write_llava(Path(folder) / "llava"), device="cpu")}
+        models = {
+            "MiniGuard": load("miniguard", device="cpu"),
+            "LLaVA, 99 M": load(write_llava(Path(folder) / "llava"), device="cpu"),
+        }
         found = [row for name, vlm in models.items() for row in compare(name, vlm)]
     show(found, given.json)
 

@@ -13,7 +13,9 @@ from workbench.models.vlm import VLM, quiet
 from workbench.studies.base_model import untrained
 
 PATCH = 14  # pixels
-SPREAD = 1.8  # of random weights, in units of 1/√hidden: from about here on an answer depends on its query and its picture
+SPREAD = (
+    1.8  # of random weights, in units of 1/√hidden: from about here on an answer depends on its query and its picture
+)
 
 
 def random_llava(
@@ -43,7 +45,10 @@ def random_llava(
     with torch.device(device), quiet():
         network = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
     network.generation_config.update(
-        max_new_tokens=16, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
+        max_new_tokens=16,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
     return VLM(network.eval().requires_grad_(False), processor, "base")
 
@@ -59,7 +64,12 @@ def write_llava(folder: Path, hidden: int = 768, layers: int = 8, image_size: in
         max_position_embeddings=1024,
     )
     vision = transformers.CLIPVisionConfig(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, image_size=image_size, patch_size=PATCH
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=image_size,
+        patch_size=PATCH,
     )
     vlm = random_llava(text, vision)
     with quiet():

@@ -177,10 +177,18 @@ def compare(folder: Path, layers: int = 8, rounds: int = 3) -> list[dict]:
         ("peak MiB: ours, in 2 parts / the same", memory, "parts", "full", 0.4),
         ("seconds a step: ours, whole / the same", time, "whole", "full", 0.65),
         ("seconds a step: ours, in 2 parts / the same", time, "parts", "full", 0.65),
-        (f"seconds, RMU at layer {layer} of {layers}: truncated / full forward", time, "truncated", "forward", (layer + 1) / layers + 0.15),
+        (
+            f"seconds, RMU at layer {layer} of {layers}: truncated / full forward",
+            time,
+            "truncated",
+            "forward",
+            (layer + 1) / layers + 0.15,
+        ),
         ("seconds a step: our loop / a bare PyTorch loop with the same cached reference", time, "whole", "bare", 1.1),
     ]
-    return [{"what": w, "ours": t[a], "other": t[b], "ratio": t[a] / t[b], "bound": bound} for w, t, a, b, bound in table]
+    return [
+        {"what": w, "ours": t[a], "other": t[b], "ratio": t[a] / t[b], "bound": bound} for w, t, a, b, bound in table
+    ]
 
 
 def main() -> None:

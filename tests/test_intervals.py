@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.intervals import cluster_bootstrap, detectable, of_rate, wilson
+from workbench.intervals import cluster_bootstrap, detectable, rate_interval, wilson
 
 
 @settings(deadline=None)  # the first call imports statsmodels
@@ -36,10 +36,10 @@ def test_clusters_of_different_sizes_weigh_by_their_values():
 
 def test_a_rate_of_independent_queries_has_wilsons_interval_and_none_is_narrower():
     counted = np.arange(30) < 7
-    assert of_rate(counted, np.arange(30)) == wilson(7, 30)
-    low, high = of_rate(counted, np.repeat(np.arange(10), 3))
+    assert rate_interval(counted, np.arange(30)) == wilson(7, 30)
+    low, high = rate_interval(counted, np.repeat(np.arange(10), 3))
     assert low < 7 / 30 < high and high - low > np.subtract(*wilson(7, 30)[::-1])
-    assert of_rate(np.ones(30, bool), np.repeat(np.arange(10), 3)) == wilson(10, 10)
+    assert rate_interval(np.ones(30, bool), np.repeat(np.arange(10), 3)) == wilson(10, 10)
 
 
 def test_what_can_be_told_apart_is_told_apart_four_times_in_five():

@@ -22,7 +22,11 @@ def pins(lines):
 CONSTRAINTS = pins((ROOT / "constraints.txt").read_text().splitlines())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIRED = [Requirement(r) for group in (PROJECT["dependencies"], EXTRAS["test"], EXTRAS["gpu"], EXTRAS["browser"]) for r in group]
+REQUIRED = [
+    Requirement(r)
+    for group in (PROJECT["dependencies"], EXTRAS["test"], EXTRAS["gpu"], EXTRAS["browser"])
+    for r in group
+]
 
 
 @pytest.mark.parametrize("requirement", REQUIRED, ids=str)
@@ -44,15 +48,18 @@ def test_what_runs_here_is_what_is_pinned():
     from importlib.metadata import version
 
     for requirement in REQUIRED[: len(PROJECT["dependencies"])]:
-        assert version(requirement.name).split("+")[0] == CONSTRAINTS[canonicalize_name(requirement.name)], requirement.name
+        assert version(requirement.name).split("+")[0] == CONSTRAINTS[canonicalize_name(requirement.name)], (
+            requirement.name
+        )
 
 
 def test_import_is_quick_and_brings_no_torch():
-    code = (
-        "import time; t = time.perf_counter(); import workbench; s = time.perf_counter() - t; import sys; print(s, 'torch' in sys.modules)"
-    )
+    code = "import time; t = time.perf_counter(); import workbench; s = time.perf_counter() - t; import sys; print(s, 'torch' in sys.modules)"
     best = min(
-        (subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() for _ in range(3)),
+        (
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+            for _ in range(3)
+        ),
         key=lambda r: float(r[0]),
     )
     assert float(best[0]) < 1 and best[1] == "False"

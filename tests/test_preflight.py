@@ -31,7 +31,9 @@ def test_a_version_below_the_lowest_is_named(monkeypatch):
 def test_where_nothing_is_a_checkout_the_installed_package_tells(monkeypatch):
     here = preflight._lowest_versions()
     monkeypatch.setattr(preflight, "PYPROJECT", Path("gone"))
-    monkeypatch.setattr(importlib.metadata, "requires", lambda name: [f"{package}<9,>={here[package]}" for package in here])
+    monkeypatch.setattr(
+        importlib.metadata, "requires", lambda name: [f"{package}<9,>={here[package]}" for package in here]
+    )
     assert preflight._lowest_versions() == here and set(preflight.PACKAGES) <= set(here)
 
 
@@ -41,7 +43,9 @@ def test_another_package_of_our_import_name_is_a_failure(monkeypatch):
     assert found[0] == preflight.FAIL and "pip uninstall workbench" in found[1]
 
 
-@pytest.mark.parametrize("torchvision", ["raise RuntimeError('operator torchvision::nms does not exist')", "version = 1"])
+@pytest.mark.parametrize(
+    "torchvision", ["raise RuntimeError('operator torchvision::nms does not exist')", "version = 1"]
+)
 def test_a_torchvision_that_does_not_go_with_torch_is_a_failure(tmp_path, torchvision):
     """In a process of its own, where it stands first on the path."""
     (tmp_path / "torchvision.py").write_text(torchvision)

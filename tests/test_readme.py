@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from workbench import plots
-from workbench.data.first_words import foretold, word_table
+from workbench.data.first_words import predicted_effect, word_table
 from workbench.data.splits import first_words
 from workbench.files import data_dir
 from workbench.studies.methods import CONTROL
@@ -28,7 +28,10 @@ def table_rows():
     """The README's table of results, as `workbench seeds` gives it, and the paper's rows under it."""
     ours = [(plots.NAMES[row.model], *row[2:]) for row in seed_medians(five_seeds()).itertuples()]
     paper = paper_table()
-    theirs = [(f"paper: {row.paper_name}", *("–" if pd.isna(v) else f"{v:.1f}" for v in row[3:])) for row in paper.itertuples()]
+    theirs = [
+        (f"paper: {row.paper_name}", *("–" if pd.isna(v) else f"{v:.1f}" for v in row[3:]))
+        for row in paper.itertuples()
+    ]
     return ["| " + " | ".join(row) + " |" for row in ours + theirs]
 
 
@@ -41,7 +44,9 @@ def test_the_shipped_runs_keep_the_projects_promises():
     """Medians over seeds 0 to 4: the mirage, the control, the cure."""
     table = pd.concat([summary(g) for _, g in five_seeds().groupby("seed")]).groupby("model").median()
     base, sft, control, npo = (table.loc[m] for m in ("base", "sft", CONTROL, "npo"))
-    assert sft.asr <= 4 and sft.asr_what3 >= 50 and sft.rr <= 6 and sft.rr_share1 >= 75 and base.utility - sft.utility <= 3
+    assert (
+        sft.asr <= 4 and sft.asr_what3 >= 50 and sft.rr <= 6 and sft.rr_share1 >= 75 and base.utility - sft.utility <= 3
+    )
     assert control.asr_what3 - control.asr <= 10 and control.rr_share1 - control.rr <= 15
     for cure in (npo, table.loc["npo-repaired"], table.loc["rmu-repaired"]):
         assert cure.asr_what3 <= 13 and cure.rr_share1 <= 12 and base.utility - cure.utility_lead <= 2
@@ -55,9 +60,12 @@ def test_what_is_said_of_predictions_is_what_the_shipped_table_says():
     found = correlations(table).set_index("data")
     said = {name: f"{row.rho:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]" for name, row in found.iterrows()}
     text = " ".join(README.split())
-    assert f"agree with ρ = {said['all']} (Spearman's, 11 words in 6 datasets; VLGuard's own statistics alone {said['vlguard']};" in text
+    assert (
+        f"agree with ρ = {said['all']} (Spearman's, 11 words in 6 datasets; VLGuard's own statistics alone {said['vlguard']};"
+        in text
+    )
     words = word_table(first_words("train"))
-    named = {does: words.word[foretold(words) == does].tolist() for does in ("opens", "closes")}
+    named = {does: words.word[predicted_effect(words) == does].tolist() for does in ("opens", "closes")}
     listed = f"{', '.join(named['closes'][:-1])} and {named['closes'][-1]}"
     assert named["opens"] == ["what"] and f"“what” opens, and {listed} close" in text
 

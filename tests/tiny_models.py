@@ -34,19 +34,25 @@ GEMMA_TEMPLATE = (
 
 def bpe_tokenizer(special: list[str], **names) -> transformers.PreTrainedTokenizerFast:
     """A small byte-level BPE tokenizer, trained on MiniGuard's own text."""
-    texts = [t for e in miniguard_split("train", 0, sizes=(150, 150)) for t in (e.query, e.response, e.leak)] + [miniguard.REFUSAL]
+    texts = [t for e in miniguard_split("train", 0, sizes=(150, 150)) for t in (e.query, e.response, e.leak)] + [
+        miniguard.REFUSAL
+    ]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet))
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
+    )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def _llava_tokenizer() -> transformers.PreTrainedTokenizerFast:
     special = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    return bpe_tokenizer(special, **names, additional_special_tokens=special[4:], extra_special_tokens={"image_token": "<image>"})
+    return bpe_tokenizer(
+        special, **names, additional_special_tokens=special[4:], extra_special_tokens={"image_token": "<image>"}
+    )
 
 
 def _llava_config(tokenizer) -> dict:
@@ -84,7 +90,16 @@ def write_llava_next(folder: Path) -> Path:
 def write_idefics3(folder: Path) -> Path:
     """Idefics3 (the architecture of SmolVLM): pictures in tiles, their tokens merged by pixel shuffle, Llama text."""
     grid = [f"<row_{i}_col_{j}>" for i in range(1, 4) for j in range(1, 4)]
-    special = ["<pad>", "<unk>", "<|im_start|>", "<end_of_utterance>", "<image>", "<fake_token_around_image>", "<global-img>", *grid]
+    special = [
+        "<pad>",
+        "<unk>",
+        "<|im_start|>",
+        "<end_of_utterance>",
+        "<image>",
+        "<fake_token_around_image>",
+        "<global-img>",
+        *grid,
+    ]
     tokenizer = bpe_tokenizer(
         special,
         pad_token="<pad>",
@@ -115,15 +130,34 @@ def write_idefics3(folder: Path) -> Path:
 
 def _qwen_tokenizer() -> tuple[transformers.PreTrainedTokenizerFast, dict[str, int]]:
     """The tokenizer, and the numbers of its special tokens as configurations name them."""
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    special = [
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ]
     tokenizer = bpe_tokenizer(
-        special, pad_token="<|endoftext|>", eos_token="<|im_end|>", additional_special_tokens=special[1:], chat_template=QWEN_TEMPLATE
+        special,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=special[1:],
+        chat_template=QWEN_TEMPLATE,
     )
     names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
     return tokenizer, dict(zip(names, tokenizer.convert_tokens_to_ids(special[3:]), strict=True))
 
 
-_QWEN_TOWER = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 8, "out_hidden_size": 64}
+_QWEN_TOWER = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "patch_size": 8,
+    "out_hidden_size": 64,
+}
 
 
 def _qwen_pictures():
@@ -168,7 +202,9 @@ def write_internvl(folder: Path) -> Path:
         extra_special_tokens=dict(zip(names, special[3:], strict=True)),
         chat_template=QWEN_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n"),
     )
-    pictures = transformers.GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, crop_to_patches=True, min_patches=1, max_patches=2)
+    pictures = transformers.GotOcr2ImageProcessorPil(
+        size={"height": 32, "width": 32}, crop_to_patches=True, min_patches=1, max_patches=2
+    )
     config = transformers.InternVLConfig(
         vision_config={**_vision(32), "image_size": [32, 32], "patch_size": [8, 8]},
         text_config={"model_type": "qwen2", **_text(tokenizer)},
@@ -185,7 +221,9 @@ def write_paligemma(folder: Path) -> Path:
     """PaliGemma: all of a prompt sees all of it, and only an answer's tokens come one after the other."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>"]
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
-    tokenizer = bpe_tokenizer(special, **names, additional_special_tokens=special[4:], extra_special_tokens={"image_token": "<image>"})
+    tokenizer = bpe_tokenizer(
+        special, **names, additional_special_tokens=special[4:], extra_special_tokens={"image_token": "<image>"}
+    )
     pictures = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
     pictures.image_seq_length = 16
     template = "{% for message in messages %}" + PARTS.replace("PICTURE", "<image>") + "{% endfor %}\n"
@@ -234,7 +272,11 @@ def write_gemma3(folder: Path) -> Path:
         bos_token="<bos>",
         eos_token="<end_of_turn>",
         additional_special_tokens=special[4:],
-        extra_special_tokens={"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
+        extra_special_tokens={
+            "image_token": "<image_soft_token>",
+            "boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>",
+        },
     )
     pictures = transformers.Gemma3ImageProcessorPil(size={"height": 64, "width": 64})
     processor = transformers.Gemma3Processor(pictures, tokenizer, image_seq_length=16, chat_template=GEMMA_TEMPLATE)
@@ -310,7 +352,9 @@ def _save(folder: Path, architecture: type, config, processor) -> Path:
         if weight.dim() > 1 and not weight.any():  # Gemma's projector is all zeros before it is trained
             torch.nn.init.normal_(weight, std=0.02)
     tokenizer = getattr(processor, "tokenizer", processor)
-    network.generation_config.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=12)
+    network.generation_config.update(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=12
+    )
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

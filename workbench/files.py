@@ -29,7 +29,7 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def make_room(file: Path) -> Path:
+def ensure_parent(file: Path) -> Path:
     """Make the folder of a file that is to be written. Raises UserError where that fails, or the file's name is a folder's."""
     make_folder(file.absolute().parent)
     if file.is_dir():
@@ -38,7 +38,7 @@ def make_room(file: Path) -> Path:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (a file or a folder, to be made); rename it to `path` only if the block succeeds."""
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
@@ -58,5 +58,5 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with written_whole(make_room(path)) as temporary:
+    with atomic_write(ensure_parent(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -53,12 +53,14 @@ def resampled(statistic, clusters: int, seed: int = 0, draws: int = 1000) -> tup
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)
         rng = np.random.default_rng(seed)
-        drawn = bootstrap((np.arange(clusters),), statistic, vectorized=False, n_resamples=draws, method="percentile", rng=rng)
+        drawn = bootstrap(
+            (np.arange(clusters),), statistic, vectorized=False, n_resamples=draws, method="percentile", rng=rng
+        )
     low, high = np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5])
     return float(low), float(high)
 
 
-def of_rate(counted, clusters) -> tuple[float, float]:
+def rate_interval(counted, clusters) -> tuple[float, float]:
     """The 95% interval of a rate, as (low, high) in [0, 1]: Wilson's, or where several queries are about one picture, and so tell less than
     as many independent ones, bootstrapped over the pictures.
 

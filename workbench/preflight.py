@@ -37,7 +37,11 @@ def checks() -> Iterator[tuple[str, str]]:
     yield _memory()
     yield _base()
     kernel = importlib.util.find_spec("ipykernel") is not None
-    yield (OK, "the notebook kernel is installed") if kernel else (WARN, "ipykernel is missing: for notebooks, pip install -e '.[test]'")
+    yield (
+        (OK, "the notebook kernel is installed")
+        if kernel
+        else (WARN, "ipykernel is missing: for notebooks, pip install -e '.[test]'")
+    )
 
 
 def _lowest_versions() -> dict[str, str]:
@@ -57,7 +61,10 @@ def _package(package: str, lowest: str) -> tuple[str, str]:
         return FAIL, f"{package} is missing: pip install -e . -c constraints.txt"
     if Version(here) >= Version(lowest):
         return OK, f"{package} {here}"
-    return WARN, f"{package} {here} is older than {lowest}, the lowest that was tried: pip install -U '{package}>={lowest}'"
+    return (
+        WARN,
+        f"{package} {here} is older than {lowest}, the lowest that was tried: pip install -U '{package}>={lowest}'",
+    )
 
 
 def _known_to_break() -> Iterator[tuple[str, str]]:
@@ -66,10 +73,16 @@ def _known_to_break() -> Iterator[tuple[str, str]]:
         try:
             importlib.import_module("torchvision")
         except (ImportError, RuntimeError, OSError) as error:  # a build for another torch
-            yield FAIL, f"torchvision does not go with this torch ({first_line(error)}): pip uninstall torchvision, which is not needed"
+            yield (
+                FAIL,
+                f"torchvision does not go with this torch ({first_line(error)}): pip uninstall torchvision, which is not needed",
+            )
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("workbench")
-        yield FAIL, f"the package workbench, of another project, has the same import name as {DISTRIBUTION}: pip uninstall workbench"
+        yield (
+            FAIL,
+            f"the package workbench, of another project, has the same import name as {DISTRIBUTION}: pip uninstall workbench",
+        )
 
 
 def _device() -> tuple[str, str]:

@@ -20,7 +20,9 @@ def bar(items=None, desc: str = "", show: bool = True, **options):
     """A tqdm bar over `items`, or one to be updated by hand (total=…)."""
     from tqdm.auto import tqdm
 
-    return tqdm(items, desc, leave=False, disable=not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0"), **options)
+    return tqdm(
+        items, desc, leave=False, disable=not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0"), **options
+    )
 
 
 def same_settings(file: Path, settings: dict, write: bool = True) -> None:
@@ -33,7 +35,9 @@ def same_settings(file: Path, settings: dict, write: bool = True) -> None:
         old = read_settings(file)
         changed = ", ".join(name for name in settings if (name in old or not old) and old.get(name) != settings[name])
         if changed:
-            raise UserError(f"The run in {file.parent} has other settings ({changed}); go on with the same, or remove it.")
+            raise UserError(
+                f"The run in {file.parent} has other settings ({changed}); go on with the same, or remove it."
+            )
     if write:
         write_text(file, json.dumps(settings, indent=2) + "\n")
 

@@ -26,10 +26,14 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "captum", "bit
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, help="the file for the results; what it holds already stays")
     parser.add_argument("--sections", help=f"which, separated by commas; all of {','.join(SECTIONS)} without")
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU: shows that the script works, measures nothing")
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny shapes on the CPU: shows that the script works, measures nothing"
+    )
     parser.add_argument("--commit", help="the commit that is measured, where the checkout has no git history")
     given = parser.parse_args()
     try:
@@ -95,7 +99,9 @@ def machine(tiny: bool) -> dict:
     card = torch.cuda.get_device_properties(0)
     if card.total_memory < LEAST_GIB * 2**30:
         size = card.total_memory / 2**30
-        raise UserError(f"The {card.name} has {size:.0f} GiB of memory; a 7B takes {LEAST_GIB} at least, so choose a larger one.")
+        raise UserError(
+            f"The {card.name} has {size:.0f} GiB of memory; a 7B takes {LEAST_GIB} at least, so choose a larger one."
+        )
     return {"device": card.name, "device_gib": round(card.total_memory / 2**30, 1), "versions": versions}
 
 
@@ -128,7 +134,11 @@ def measured(name: str, tiny: bool, about: dict, file: Results) -> bool:
 
 
 def show(name: str, row: dict) -> None:
-    numbers = (f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items() if key != "what")
+    numbers = (
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in row.items()
+        if key != "what"
+    )
     print(f"{name}: {row['what']}: {', '.join(numbers)}", flush=True)
 
 

@@ -17,17 +17,23 @@ def rows(scale: Scale) -> Iterator[dict]:
     vlm.model.generation_config.max_new_tokens = scale.new_tokens
     data = examples(vlm, scale, 0, scale.queries)
     images, queries = [e.picture() for e in data], [e.query for e in data]
-    vlm.answers(images, queries, batch_size=scale.queries)  # warms up, as does the next line: kernels are chosen by shape
+    vlm.answers(
+        images, queries, batch_size=scale.queries
+    )  # warms up, as does the next line: kernels are chosen by shape
     vlm.answer(images[0], queries[0])
 
     few = max(2, scale.queries // 8)
     vlm.features.clear()
-    alone, one_by_one = seconds(lambda: [vlm.answer(i, q) for i, q in zip(images[:few], queries[:few], strict=True)], scale.device)
+    alone, one_by_one = seconds(
+        lambda: [vlm.answer(i, q) for i, q in zip(images[:few], queries[:few], strict=True)], scale.device
+    )
     yield {"what": "one by one", "queries": few, "answers_a_second": few / alone}
 
     vlm.features.clear()
     batched, answers = seconds(lambda: vlm.answers(images, queries, batch_size=scale.queries), scale.device)
-    assert len(set(answers)) > len(answers) / 2, answers  # they depend on query and picture, so that equality says something
+    assert len(set(answers)) > len(answers) / 2, (
+        answers
+    )  # they depend on query and picture, so that equality says something
     equal = sum(a.split()[:1] == b.split()[:1] for a, b in zip(one_by_one, answers, strict=False)) / few
     assert equal == 1 if scale.tiny else equal >= 0.5, f"{equal:.2f} of first words are those of asking one by one"
     yield {
@@ -54,7 +60,11 @@ def rows(scale: Scale) -> Iterator[dict]:
         first, _ = seconds(lambda: generate(vlm, batch, 1), scale.device)
         whole, _ = seconds(lambda: generate(vlm, batch, scale.new_tokens), scale.device)
     a_word = (whole - first) / (scale.new_tokens - 1)
-    weights = sum(p.nbytes for part in (vlm.model.get_decoder().layers, vlm.model.get_output_embeddings()) for p in part.parameters())
+    weights = sum(
+        p.nbytes
+        for part in (vlm.model.get_decoder().layers, vlm.model.get_output_embeddings())
+        for p in part.parameters()
+    )
     limit = bandwidth(scale.device)
     yield {
         "what": "writing one word",

@@ -35,12 +35,20 @@ def rows(scale: Scale) -> Iterator[dict]:
     assert abs(value - expected) <= (1e-3 if scale.tiny else 0.05) * abs(expected), (value, expected)
     assert np.abs(found.patches).max() > 0 and np.abs(found.words).max() > 0
     prompts = 1 + found.words.size + found.patches.size
-    yield {"what": "ablation of words and squares", "prompts": prompts, "seconds": took, "log_p": value, "log_p_by_the_model": expected}
+    yield {
+        "what": "ablation of words and squares",
+        "prompts": prompts,
+        "seconds": took,
+        "log_p": value,
+        "log_p_by_the_model": expected,
+    }
 
     f = Perturbed(vlm, picture, query, target)
     by_captum = LLMAttribution(FeatureAblation(vlm.model), vlm.processor.tokenizer)
     by_captum.attribute(Words(f), target=answer, **RIGHT["by sequence"])  # warms up
-    theirs, words = seconds(lambda: by_captum.attribute(Words(f), target=answer, **RIGHT["by sequence"]).seq_attr, scale.device)
+    theirs, words = seconds(
+        lambda: by_captum.attribute(Words(f), target=answer, **RIGHT["by sequence"]).seq_attr, scale.device
+    )
     apart = float(np.abs(words.float().cpu().numpy() - found.words).max())
     assert apart < (2e-3 if scale.tiny else 3), apart  # Captum adds up log-probabilities in the network's own bfloat16
     yield {

@@ -17,13 +17,23 @@ from workbench.training.settings import Settings
 def rows(scale: Scale) -> Iterator[dict]:
     """A row with checkpointing; "not run" where there is no GPU or no bitsandbytes."""
     if scale.tiny or importlib.util.find_spec("bitsandbytes") is None:
-        yield {"what": "NPO in 4 bits", "not_run": "on the CPU there are no 4 bits" if scale.tiny else "bitsandbytes is missing"}
+        yield {
+            "what": "NPO in 4 bits",
+            "not_run": "on the CPU there are no 4 bits" if scale.tiny else "bitsandbytes is missing",
+        }
         return
     with tempfile.TemporaryDirectory() as folder:
         write_model(build(scale), Path(folder) / "model")
         vlm = load(Path(folder) / "model", four_bit=True)
         data = examples(vlm, scale, 6 * ROWS, 6 * ROWS)
-        settings = Settings("npo", ROWS, ROWS, checkpointing=True, four_bit=True, prompt=scale.prompt, answer=scale.answer)
+        settings = Settings(
+            "npo", ROWS, ROWS, checkpointing=True, four_bit=True, prompt=scale.prompt, answer=scale.answer
+        )
         predicted = predict(scale.shape(), settings).total / GIB
         found = step(vlm, "npo", data, scale, hyper={}, checkpointing=True)
-        yield {"what": "NPO in 4 bits", "settings": settings.saving, "predicted_gib": predicted, "fits": bool(found)} | found
+        yield {
+            "what": "NPO in 4 bits",
+            "settings": settings.saving,
+            "predicted_gib": predicted,
+            "fits": bool(found),
+        } | found

@@ -34,7 +34,12 @@ class Scale(NamedTuple):
 
 def _tiny_shape() -> transformers.LlavaConfig:
     text = transformers.LlamaConfig(
-        vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=256
+        vocab_size=1000,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
     )
     vision = transformers.CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
@@ -42,7 +47,18 @@ def _tiny_shape() -> transformers.LlavaConfig:
     return transformers.LlavaConfig(vision_config=vision, text_config=text, image_seq_length=16)
 
 
-FULL = Scale(False, "cuda", torch.bfloat16, KNOWN["llava-hf/llava-1.5-7b-hf"], 640, 64, steps=5, layer=7, queries=32, new_tokens=32)
+FULL = Scale(
+    False,
+    "cuda",
+    torch.bfloat16,
+    KNOWN["llava-hf/llava-1.5-7b-hf"],
+    640,
+    64,
+    steps=5,
+    layer=7,
+    queries=32,
+    new_tokens=32,
+)
 TINY = Scale(True, "cpu", torch.float32, _tiny_shape, 40, 8, steps=3, layer=1, queries=6, new_tokens=8)
 
 
@@ -68,7 +84,11 @@ def examples(vlm: VLM, scale: Scale, harmful: int, harmless: int, seed: int = 0)
     made = []
     for i, picture in enumerate(pictures):
         is_harmful = i < harmful
-        query, response, leak = text(scale.prompt - around), text(scale.answer - 1), text(scale.answer - 1)  # the answer's end is a token
+        query, response, leak = (
+            text(scale.prompt - around),
+            text(scale.answer - 1),
+            text(scale.answer - 1),
+        )  # the answer's end is a token
         made.append(Example(str(i), picture, query, is_harmful, response, leak if is_harmful else ""))
     return made
 

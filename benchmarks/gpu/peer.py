@@ -40,15 +40,28 @@ def rows(scale: Scale) -> Iterator[dict]:
                 peer = theirs(checkpointing)
             except torch.OutOfMemoryError:
                 peer = {}
-            ours = step(vlm, objective, data, scale, hyper={}, forget=forget, retain=retain, checkpointing=checkpointing)
+            ours = step(
+                vlm, objective, data, scale, hyper={}, forget=forget, retain=retain, checkpointing=checkpointing
+            )
             if not (ours and peer):
                 lacking = " and ".join(["ours"] * (not ours) + ["theirs"] * (not peer))
-                yield {"what": objective, "checkpointing": checkpointing, "left_out": f"the memory is not enough for {lacking}"}
+                yield {
+                    "what": objective,
+                    "checkpointing": checkpointing,
+                    "left_out": f"the memory is not enough for {lacking}",
+                }
                 continue
-            about = {"what": f"{objective}: ours / {'trl' if objective == 'dpo' else 'peft and Trainer'}", "checkpointing": checkpointing}
-            about |= {f"{side}_{name}": found[name] for side, found in (("ours", ours), ("theirs", peer)) for name in peer}
+            about = {
+                "what": f"{objective}: ours / {'trl' if objective == 'dpo' else 'peft and Trainer'}",
+                "checkpointing": checkpointing,
+            }
+            about |= {
+                f"{side}_{name}": found[name] for side, found in (("ours", ours), ("theirs", peer)) for name in peer
+            }
             about |= {f"ratio_{name}": ours[name] / peer[name] for name in ("peak_gib", "seconds_a_step")}
-            if objective == "dpo":  # ours asks the reference once an example, before the first step; theirs in every step
+            if (
+                objective == "dpo"
+            ):  # ours asks the reference once an example, before the first step; theirs in every step
                 once = (ours["seconds_a_step"] + each) / peer["seconds_a_step"]
                 about |= {"ours_seconds_reference": each, "ratio_seconds_a_step_if_each_example_is_seen_once": once}
             yield about
@@ -82,7 +95,9 @@ def trl_dpo(vlm: VLM, harmful: list, scale: Scale, checkpointing: bool) -> dict:
             peft_config=peft.LoraConfig(target_modules=linear_modules(vlm), **LORA),
         )
         batch = trainer.data_collator([trainer.train_dataset[0]])
-        assert batch["input_ids"].shape == (2, scale.prompt + scale.answer), batch["input_ids"].shape  # the same length as ours
+        assert batch["input_ids"].shape == (2, scale.prompt + scale.answer), batch[
+            "input_ids"
+        ].shape  # the same length as ours
         return _theirs(trainer, vlm, scale)
 
 
@@ -102,7 +117,9 @@ def plain_sft(vlm: VLM, examples: list, scale: Scale, checkpointing: bool) -> di
             network.enable_input_require_grads()
 
         def collate(chunk: list) -> dict[str, torch.Tensor]:
-            return answer_batch(vlm, [e.picture() for e in chunk], [e.query for e in chunk], [e.response for e in chunk])
+            return answer_batch(
+                vlm, [e.picture() for e in chunk], [e.query for e in chunk], [e.response for e in chunk]
+            )
 
         trainer = transformers.Trainer(network, arguments, data_collator=collate, train_dataset=examples)
         return _theirs(trainer, vlm, scale)

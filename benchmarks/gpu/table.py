@@ -35,7 +35,9 @@ def filled(readme: str, results: list[dict]) -> str:
         cell = measured(results, int(match["gib"]))
         return match["kept"] + (f" {cell} |" if cell else " |")
 
-    return re.sub(rf"^(?P<kept>\| `{MODEL}` \| (?P<gib>\d+) GiB \|[^|]+\|[^|]+\|)[^|]*\|$", row, readme, flags=re.MULTILINE)
+    return re.sub(
+        rf"^(?P<kept>\| `{MODEL}` \| (?P<gib>\d+) GiB \|[^|]+\|[^|]+\|)[^|]*\|$", row, readme, flags=re.MULTILINE
+    )
 
 
 if __name__ == "__main__":

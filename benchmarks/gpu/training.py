@@ -57,9 +57,25 @@ def rows(scale: Scale) -> Iterator[dict]:
     planned = functools.cache(lambda settings: predict(scale.shape(), settings, scale.dtype).total)
     for cap, objective, saving in WHOLE[3:] if scale.tiny else CAPPED + WHOLE:
         hyper = {"layer": scale.layer} if objective == "rmu" else {}
-        settings = Settings(objective, ROWS, ROWS, rank=16, prompt=scale.prompt, answer=scale.answer, hyper=tuple(hyper.items()), **saving)
-        predicted = planned(dataclasses.replace(settings, objective="npo") if objective == "sft" else settings)  # the same for both
-        about = {"what": f"a step of {objective}", "cap_gib": cap, "settings": settings.saving, "predicted_gib": predicted / GIB}
+        settings = Settings(
+            objective,
+            ROWS,
+            ROWS,
+            rank=16,
+            prompt=scale.prompt,
+            answer=scale.answer,
+            hyper=tuple(hyper.items()),
+            **saving,
+        )
+        predicted = planned(
+            dataclasses.replace(settings, objective="npo") if objective == "sft" else settings
+        )  # the same for both
+        about = {
+            "what": f"a step of {objective}",
+            "cap_gib": cap,
+            "settings": settings.saving,
+            "predicted_gib": predicted / GIB,
+        }
         if not scale.tiny and predicted > (1 - MARGIN) * torch.cuda.get_device_properties(0).total_memory:
             yield about | {"left_out": "by the prediction, this GPU is too small for it"}
             continue
@@ -75,7 +91,9 @@ def memory_capped(gib: int | None) -> Iterator[None]:
     """Within this block, torch may not hold more of the GPU's memory than a smaller card would have."""
     if gib:
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (gib - CONTEXT_GIB) * GIB / torch.cuda.get_device_properties(0).total_memory))
+        torch.cuda.set_per_process_memory_fraction(
+            min(1.0, (gib - CONTEXT_GIB) * GIB / torch.cuda.get_device_properties(0).total_memory)
+        )
     try:
         yield
     finally:
@@ -83,7 +101,9 @@ def memory_capped(gib: int | None) -> Iterator[None]:
             torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def step(vlm: VLM, objective: str, data: Sequence[Example], scale: Scale, hyper: dict, forget=ROWS, retain=ROWS, **settings) -> dict:
+def step(
+    vlm: VLM, objective: str, data: Sequence[Example], scale: Scale, hyper: dict, forget=ROWS, retain=ROWS, **settings
+) -> dict:
     """Train for `scale.steps` steps with `training.train`: memory, seconds a step, samples and tokens a second; empty where the memory is
     not enough."""
 
@@ -103,7 +123,9 @@ def step(vlm: VLM, objective: str, data: Sequence[Example], scale: Scale, hyper:
         )
 
     with tempfile.TemporaryDirectory() as folder:
-        assert not vlm.model.is_gradient_checkpointing and not vlm.model.get_input_embeddings()._forward_hooks  # of an earlier run
+        assert (
+            not vlm.model.is_gradient_checkpointing and not vlm.model.get_input_embeddings()._forward_hooks
+        )  # of an earlier run
         try:
             found = measured(lambda: run(Path(folder)), scale)
         except UserError as error:
@@ -116,7 +138,10 @@ def step(vlm: VLM, objective: str, data: Sequence[Example], scale: Scale, hyper:
     assert any(tensor.any() for name, tensor in adapter.items() if "lora_B" in name), "no weight was trained"
     samples = forget * len(objectives.named(objective).answers) + retain
     each = found["seconds_a_step"]
-    return found | {"samples_a_second": samples / each, "tokens_a_second": samples * (scale.prompt + scale.answer) / each}
+    return found | {
+        "samples_a_second": samples / each,
+        "tokens_a_second": samples * (scale.prompt + scale.answer) / each,
+    }
 
 
 def measured(run: Callable[[], None], scale: Scale) -> dict:
@@ -132,6 +157,9 @@ def measured(run: Callable[[], None], scale: Scale) -> dict:
     if scale.tiny:
         memory = {"peak_gib": highest_rss() / GIB}
     else:
-        memory = {"peak_gib": torch.cuda.max_memory_allocated() / GIB, "reserved_gib": torch.cuda.max_memory_reserved() / GIB}
+        memory = {
+            "peak_gib": torch.cuda.max_memory_allocated() / GIB,
+            "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
+        }
     assert memory["peak_gib"] > 0
     return memory | {"seconds_a_step": statistics.median(taken)}

@@ -30,7 +30,9 @@ def test_a_known_target_by_hand():
     assert found.value["insertion"] == pytest.approx(np.mean([0, 4, 7, 9, 10, 10]))
     assert found.value["comprehensiveness"] == pytest.approx(7)
     assert found.value["sufficiency"] == pytest.approx(3)
-    assert found.better["deletion"] and found.better["insertion"]  # of five features, one order in ten has the same first two
+    assert (
+        found.better["deletion"] and found.better["insertion"]
+    )  # of five features, one order in ten has the same first two
     assert (found.random_low <= found.random_high).all()
 
 
@@ -78,4 +80,6 @@ def test_an_attribution_of_a_model_beats_random_orders(vlm, few):
     scores = tested.scores.set_index("measure")
     assert scores.better["deletion"] and scores.better["insertion"]
     ends = tested.curves[tested.curves.moved == 1].groupby("curve").value.first()
-    assert ends["insertion"] == pytest.approx(found.value, abs=1e-3) and ends["deletion"] == pytest.approx(found.baseline, abs=1e-3)
+    assert ends["insertion"] == pytest.approx(found.value, abs=1e-3) and ends["deletion"] == pytest.approx(
+        found.baseline, abs=1e-3
+    )

@@ -44,7 +44,9 @@ def test_refusal_against_compliance_would_blame_the_word(vlm, harmless):
         picture, (share, what) = example.picture(), (rewrites(example.query, word)[0] for word in ("share", "what"))
 
         def swap(openings, odds, picture=picture, share=share, what=what):
-            return np.subtract(*(Perturbed(vlm, picture, q, Target(openings, odds), grid=1).value for q in (share, what)))
+            return np.subtract(
+                *(Perturbed(vlm, picture, q, Target(openings, odds), grid=1).value for q in (share, what))
+            )
 
         contrast.append(swap(("sorry",), False) - swap(("sure",), False))
         logit.append(swap(("sorry",), True))
@@ -77,11 +79,18 @@ def test_the_word_search_finds_what_opens_and_what_closes(sft, few):
     assert harmless.word[0] == "what" and effect["share"] - effect["what"] > 3 and effect["can"] - effect["what"] > 3
     example = next(e for e in few if e.harmful)
     alone = word_search(sft, [example], ["share", "zebra"], progress=False).set_index("word")
-    by_hand = {q: Perturbed(sft, example.picture(), q, grid=1).value for q in (example.query, rewrites(example.query, "share")[0])}
+    by_hand = {
+        q: Perturbed(sft, example.picture(), q, grid=1).value
+        for q in (example.query, rewrites(example.query, "share")[0])
+    }
     asked, shared = by_hand.values()
     assert alone.effect["share"] == pytest.approx(shared - asked) and alone.log_odds["share"] == pytest.approx(shared)
     told = predicted(word_search(sft, few[:4], ["share", "zebra", "Share"], progress=False), audit("miniguard"))
-    assert len(told) == 4 and told[told.word == "share"].p_harmful.eq(1).all() and told[told.word == "zebra"].p_harmful.isna().all()
+    assert (
+        len(told) == 4
+        and told[told.word == "share"].p_harmful.eq(1).all()
+        and told[told.word == "zebra"].p_harmful.isna().all()
+    )
     figure = plots.word_effects(predicted(found, audit("miniguard")))
     assert "ρ" in figure.axes[0].get_title()
 

@@ -34,7 +34,9 @@ def refusal_logit(vlm, image, ids):
     """log p − log(1 − p) of “sorry” as the first word, for one row of ids, in float64 from the logits on."""
     batch = prompt_batch(vlm, [image], ["What is it?"])
     with torch.inference_mode():
-        logits = vlm.model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], pixel_values=batch["pixel_values"]).logits
+        logits = vlm.model(
+            input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], pixel_values=batch["pixel_values"]
+        ).logits
     p = logits[0, -1].double().softmax(-1)[vlm.processor.tokenizer.convert_tokens_to_ids("sorry")]
     return (p.log() - (1 - p).log()).item()
 
@@ -75,7 +77,9 @@ def test_ablation_is_that_of_a_plain_loop(sft, few, request):
         for column in range(2):
             cut = pixels.copy()
             cut[24 * row : 24 * row + 24, 24 * column : 24 * column + 24] = pixels.reshape(-1, 3).mean(0).round()
-            assert found.patches[row, column] == pytest.approx(whole - refusal_logit(sft, Image.fromarray(cut), ids), abs=1e-5)
+            assert found.patches[row, column] == pytest.approx(
+                whole - refusal_logit(sft, Image.fromarray(cut), ids), abs=1e-5
+            )
 
 
 @pytest.mark.slow
@@ -123,7 +127,9 @@ def test_shared_work_changes_nothing(vlm, other, few):
         assert f(there).numpy() == pytest.approx(np.array(wanted), abs=1e-4)
         f.shares, f.known = False, {}
         assert f(there).numpy() == pytest.approx(np.array(wanted), abs=1e-4)
-        assert f.soft(there).detach().numpy() == pytest.approx(np.array(wanted), abs=0.05, rel=0.05)  # pixels are rounded
+        assert f.soft(there).detach().numpy() == pytest.approx(
+            np.array(wanted), abs=0.05, rel=0.05
+        )  # pixels are rounded
 
 
 def test_a_piece_that_looks_ahead_is_not_read_alone(vlm, few):
@@ -161,7 +167,9 @@ def test_the_softened_target_is_the_target_at_its_corners(vlm, other, few):
     """Also where the processor resizes and cuts into tiles, up to the rounding of pixels."""
     for model, odds, size, close in ((vlm, True, 48, 1e-3), (vlm, True, 64, 0.05), (other, False, 64, 0.02)):
         example = asked(few)
-        f = Perturbed(model, example.picture().resize((size, size)), example.query, Target((example.response,), odds), 2)
+        f = Perturbed(
+            model, example.picture().resize((size, size)), example.query, Target((example.response,), odds), 2
+        )
         corners = (torch.rand(12, f.features, generator=torch.Generator().manual_seed(1)) > 0.5).float()
         with torch.no_grad():
             assert f.soft(corners).numpy() == pytest.approx(f(corners).numpy(), abs=close, rel=close)
@@ -199,7 +207,9 @@ def test_integrated_gradients_of_squares_are_those_of_the_patch_embedding(vlm, f
     example = asked(few)
     f = Perturbed(vlm, example.picture(), example.query, Target((example.response,)), grid=6)
     whole, squares_gone = torch.ones(1, f.features), torch.tensor([[1.0] * len(f.words) + [0.0] * 36])
-    ours = captum.attr.IntegratedGradients(f.soft).attribute(whole, baselines=squares_gone, n_steps=20)[0, len(f.words) :]
+    ours = captum.attr.IntegratedGradients(f.soft).attribute(whole, baselines=squares_gone, n_steps=20)[
+        0, len(f.words) :
+    ]
     batch, blank = (prompt_batch(vlm, [p], [example.query]) for p in (f.image, f._picture(np.zeros(36, dtype=bool))))
 
     def forward(pixels):
@@ -208,7 +218,9 @@ def test_integrated_gradients_of_squares_are_those_of_the_patch_embedding(vlm, f
         return logprob - torch.log1p(-logprob.exp())
 
     layer = captum.attr.LayerIntegratedGradients(forward, vlm.model.model.vision_tower.embeddings.patch_embedding)
-    theirs = layer.attribute(batch["pixel_values"].requires_grad_(), baselines=blank["pixel_values"], n_steps=20)  # (1, channels, 6, 6)
+    theirs = layer.attribute(
+        batch["pixel_values"].requires_grad_(), baselines=blank["pixel_values"], n_steps=20
+    )  # (1, channels, 6, 6)
     assert ours.abs().max() > 0.1
     assert ours.numpy() == pytest.approx(theirs[0].sum(0).flatten().detach().numpy(), abs=1e-2, rel=1e-2)
 
@@ -236,7 +248,9 @@ def test_a_question_about_the_object_looks_at_the_object(vlm):
     for example in examples:
         found = attribute(vlm, example.picture(), example.query, Target((example.response,)))
         pixels = np.asarray(example.picture()).astype(int)
-        on_object = (pixels.max(-1) - pixels.min(-1) > 60) | (pixels.max(-1) < 60)  # coloured or black: the walls are grey
+        on_object = (pixels.max(-1) - pixels.min(-1) > 60) | (
+            pixels.max(-1) < 60
+        )  # coloured or black: the walls are grey
         share = on_object.reshape(6, 8, 6, 8).mean(axis=(1, 3))  # (6, 6)
         hits += share[np.unravel_index(found.patches.argmax(), (6, 6))] > 0.1
         chance.append((share > 0.1).mean())

@@ -47,7 +47,10 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path):
     (tmp_path / "notes.json").write_text("{}")
     for arguments, sentence in (
         (["--tiny"], "Say with --out where the results go"),
-        (["--tiny", "--out", tmp_path / "r.json", "--sections", "training,speed"], "There is no section 'speed'; choose from training,"),
+        (
+            ["--tiny", "--out", tmp_path / "r.json", "--sections", "training,speed"],
+            "There is no section 'speed'; choose from training,",
+        ),
         (["--tiny", "--out", tmp_path], "is a folder"),
         (["--tiny", "--out", "/proc/r.json"], "cannot be written"),
         (["--tiny", "--out", tmp_path / "notes.json"], "holds no results of this benchmark"),
@@ -76,7 +79,9 @@ def test_a_section_that_fails_leaves_its_error_and_the_next_one_runs(tmp_path, m
     for name, needs in {"peer": ("no_such_package",), "raises": (), "dies": (), "works": ()}.items():
         monkeypatch.setitem(sections.SECTIONS, name, needs)
     out = tmp_path / "results.json"
-    monkeypatch.setattr(sys, "argv", ["gpu", "--tiny", "--out", str(out), "--sections", "peer,raises,dies,works", "--commit", "abc"])
+    monkeypatch.setattr(
+        sys, "argv", ["gpu", "--tiny", "--out", str(out), "--sections", "peer,raises,dies,works", "--commit", "abc"]
+    )
     with pytest.raises(SystemExit, match="Sections that failed: peer, raises, dies;"):
         script.main()
     rows = [(row["section"], row["what"], row.get("error", "")) for row in json.loads(out.read_text())]
@@ -109,7 +114,9 @@ def test_the_readme_has_what_was_measured_and_nothing_else():
     assert table.filled(README, table.read()) == README
     rows = [{"section": "training", "what": "a step of npo", "cap_gib": 24, "fits": True, "peak_gib": 15.94}]
     rows.append({"section": "training", "what": "a step of rmu", "cap_gib": 24, "fits": False})
-    (line,) = [line for line in table.filled(README, rows).splitlines() if line.startswith(f"| `{table.MODEL}` | 24 GiB")]
+    (line,) = [
+        line for line in table.filled(README, rows).splitlines() if line.startswith(f"| `{table.MODEL}` | 24 GiB")
+    ]
     assert line.endswith("| NPO 15.9, RMU does not fit |")
 
 

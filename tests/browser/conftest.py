@@ -33,7 +33,10 @@ def served(folder, *command, path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {name: str(folder / ".jupyter") for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
+    own = {
+        name: str(folder / ".jupyter")
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    }
     log = (folder / f"{command[0]}.log").open("w")
     start = [sys.executable, "-m", *command, "--no-browser", f"--port={port}"]
     process = subprocess.Popen(start, cwd=folder, env=os.environ | own | {"TQDM_DISABLE": "1"}, stdout=log, stderr=log)
@@ -75,7 +78,9 @@ def lab(folder):
 
 @pytest.fixture(scope="session")
 def chromium():
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # else Playwright's own
+    installed = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )  # else Playwright's own
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
         yield browser
@@ -90,7 +95,9 @@ def page(chromium):
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     inside = ("http://127.0.0.1:", "data:", "blob:")
-    page.on("request", lambda request: None if request.url.startswith(inside) else wrong.append(f"outside: {request.url}"))
+    page.on(
+        "request", lambda request: None if request.url.startswith(inside) else wrong.append(f"outside: {request.url}")
+    )
     page.set_default_timeout(30_000)
     yield page
     context.close()

@@ -23,7 +23,9 @@ def run_all(page: Page, address: str, last: str) -> None:
 
 def output(page: Page, button: str, nth: int = 0) -> Locator:
     """The output that holds a button."""
-    return page.locator(".jp-OutputArea-output").filter(has=page.get_by_role("button", name=button, exact=True)).nth(nth)
+    return (
+        page.locator(".jp-OutputArea-output").filter(has=page.get_by_role("button", name=button, exact=True)).nth(nth)
+    )
 
 
 def rows(probe: Locator) -> int:

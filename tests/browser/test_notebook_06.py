@@ -13,7 +13,9 @@ from workbench.data.splits import miniguard_split
 from .notebook import answered, ask, menu, outcome, output, rows, run_all, screenshots, unreadable
 
 EXAMPLES = miniguard_split("validation", sizes=(8, 8))  # those that a probe shows
-HARMFUL, HARMLESS = ([place for place, e in enumerate(EXAMPLES, start=1) if e.harmful == harmful] for harmful in (True, False))
+HARMFUL, HARMLESS = (
+    [place for place, e in enumerate(EXAMPLES, start=1) if e.harmful == harmful] for harmful in (True, False)
+)
 SFT, NPO = "fine-tuned (SFT)", "unlearned (NPO)"
 
 
@@ -198,8 +200,12 @@ def test_it_can_be_read_in_both_themes_and_on_narrow_screens(opened, probe, them
             for name, button in (("probe", "Ask"), ("curves", "Probe npo"), ("game", "⊘ It will refuse")):
                 shown = output(opened, button)
                 shown.screenshot(path=screenshots() / f"{name}_{width}_{theme.lower()}.png")
-                right = shown.evaluate("e => Math.max(...[...e.querySelectorAll('*')].map(c => c.getBoundingClientRect().right))")
-                assert right <= shown.bounding_box()["x"] + shown.bounding_box()["width"] + 1, f"{name} is cut off at {width} pixels"
+                right = shown.evaluate(
+                    "e => Math.max(...[...e.querySelectorAll('*')].map(c => c.getBoundingClientRect().right))"
+                )
+                assert right <= shown.bounding_box()["x"] + shown.bounding_box()["width"] + 1, (
+                    f"{name} is cut off at {width} pixels"
+                )
     finally:
         opened.set_viewport_size({"width": 1280, "height": 3000})
         menu(opened, "Settings", "Theme", "JupyterLab Light")

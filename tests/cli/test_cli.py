@@ -53,7 +53,11 @@ COMMANDS = [
 def workbench(*arguments, **options):
     environment = os.environ | {"COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-m", "workbench", *map(str, arguments)], capture_output=True, text=True, env=environment, **options
+        [sys.executable, "-m", "workbench", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        **options,
     )
 
 
@@ -108,12 +112,22 @@ def test_options_that_take_several_take_commas_and_repetition(monkeypatch, tmp_p
     out = ("--out", str(tmp_path / "x"))
     for given in (["none,what:3"], ["none", "what:3"], ["none, what:3", "none"]):
         attacks = [part for text in given for part in ("--attack", text)]
-        assert options_taken(monkeypatch, "evaluation.evaluate", "evaluate", "evaluate", *attacks, *out)[2] == ["none", "what:3"]
+        assert options_taken(monkeypatch, "evaluation.evaluate", "evaluate", "evaluate", *attacks, *out)[2] == [
+            "none",
+            "what:3",
+        ]
     several = ("--seeds", "0,1", "--seeds", "3", "--methods", "npo", "--methods", "rmu,npo")
-    assert options_taken(monkeypatch, "studies.headline", "over_seeds", "seeds", *several, *out) == ([0, 1, 3], ["npo", "rmu"])
-    assert options_taken(monkeypatch, "studies.headline", "headline", "demo", "--methods", "npo,all", *out)[1] == list(METHODS)
+    assert options_taken(monkeypatch, "studies.headline", "over_seeds", "seeds", *several, *out) == (
+        [0, 1, 3],
+        ["npo", "rmu"],
+    )
+    assert options_taken(monkeypatch, "studies.headline", "headline", "demo", "--methods", "npo,all", *out)[1] == list(
+        METHODS
+    )
     grid = ("--grid", "c=5,10", "--grid", "layer=2", "--grid", "c=20")
-    assert options_taken(monkeypatch, "studies.sweep", "sweep", "sweep", "--method", "rmu", *grid, "--out", str(tmp_path / "s.csv"))[1] == {
+    assert options_taken(
+        monkeypatch, "studies.sweep", "sweep", "sweep", "--method", "rmu", *grid, "--out", str(tmp_path / "s.csv")
+    )[1] == {
         "c": [5, 10, 20],
         "layer": [2],
     }
@@ -133,7 +147,10 @@ def test_audit_of_the_real_folder(tmp_path):
 def test_plan_proposes_a_command_that_fits():
     done = workbench("plan", "--method", "rmu", "--gpu-memory", "1GiB")
     assert done.returncode == 0, done.stderr
-    assert "as they are" in done.stdout and "workbench train --objective rmu --model miniguard --forget 16 --retain 16" in done.stdout
+    assert (
+        "as they are" in done.stdout
+        and "workbench train --objective rmu --model miniguard --forget 16 --retain 16" in done.stdout
+    )
     done = workbench("plan", "--precision", "float32", "--gpu-memory", "0.01GiB")
     assert done.returncode == 1 and "Nothing fits" in done.stdout
 
@@ -144,7 +161,21 @@ def test_train_then_evaluate(tmp_path):
     assert done.returncode == 0, done.stderr
     data = tmp_path / "mini"
     done = workbench(
-        *("train", "--objective", "npo", "--data", data, "--out", tmp_path / "a", "--steps", 2, "--forget", 4, "--retain", 4),
+        *(
+            "train",
+            "--objective",
+            "npo",
+            "--data",
+            data,
+            "--out",
+            tmp_path / "a",
+            "--steps",
+            2,
+            "--forget",
+            4,
+            "--retain",
+            4,
+        ),
         *("--hyper", "beta=0.2", "--also", data / "test.json", "--also-first", 5),
         *("--retain-first", 100, "--harmful-answers", data / "train.json"),
     )
@@ -153,11 +184,19 @@ def test_train_then_evaluate(tmp_path):
     assert "2000 harmful answers to forget; 0 queries without one left out" in done.stdout
     records = json.loads((data / "test.json").read_text())[:30]
     (data / "test.json").write_text(json.dumps(records))
-    done = workbench("evaluate", "--adapter", tmp_path / "a", "--data", data, "--attack", "none,what:3", "--out", tmp_path / "e")
+    done = workbench(
+        "evaluate", "--adapter", tmp_path / "a", "--data", data, "--attack", "none,what:3", "--out", tmp_path / "e"
+    )
     assert done.returncode == 0, done.stderr
     answers = pd.read_csv(tmp_path / "e" / "answers.csv", keep_default_na=False)
     assert len(answers) == 30 * 4 and set(answers.model) == {"a"}
-    assert set(pd.read_csv(tmp_path / "e" / "results.csv").metric) == {"asr", "rr", "utility", "irrelevant", "degenerate"}
+    assert set(pd.read_csv(tmp_path / "e" / "results.csv").metric) == {
+        "asr",
+        "rr",
+        "utility",
+        "irrelevant",
+        "degenerate",
+    }
 
 
 def test_attribute_writes_a_table_and_a_picture(tmp_path):
@@ -170,7 +209,9 @@ def test_attribute_writes_a_table_and_a_picture(tmp_path):
     with Image.open(tmp_path / "a" / "attribution.png") as image:
         assert image.width > 300
     assert "Share" in (tmp_path / "a" / "attribution.svg").read_text()  # what it shows, in words
-    done = workbench("attribute", *query, "--grid", 2, "--method", "gradient-x-input", "--check", "--out", tmp_path / "b")
+    done = workbench(
+        "attribute", *query, "--grid", 2, "--method", "gradient-x-input", "--check", "--out", tmp_path / "b"
+    )
     assert done.returncode == 0, done.stderr
     scores = pd.read_csv(tmp_path / "b" / "faithfulness.csv")
     assert list(scores.measure) == ["deletion", "insertion", "comprehensiveness", "sufficiency", "infidelity"]
@@ -194,7 +235,9 @@ def test_reliance_sets_models_side_by_side(tmp_path):
 
 
 def test_words_are_ranked_beside_what_the_data_said(tmp_path):
-    done = workbench("search-words", "--queries", 2, "--word", "what", "--word", "share", "--word", "zebra", "--out", tmp_path / "w")
+    done = workbench(
+        "search-words", "--queries", 2, "--word", "what", "--word", "share", "--word", "zebra", "--out", tmp_path / "w"
+    )
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "w" / "words.csv")
     assert len(table) == 6 and (table.n == 2).all() and table.p_harmful.isna().sum() == 2
@@ -207,7 +250,9 @@ def test_relearning_writes_a_table_and_a_picture_and_goes_on(tmp_path):
     done = workbench(*command)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "r" / "relearning.csv")
-    assert set(zip(table.taught, table.examples, strict=True)) == {(t, n) for t in ("harmful", "harmless") for n in (0, 2)}
+    assert set(zip(table.taught, table.examples, strict=True)) == {
+        (t, n) for t in ("harmful", "harmless") for n in (0, 2)
+    }
     with Image.open(tmp_path / "r" / "relearning.png") as image:
         assert image.width > 600
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "r").glob("harm*.csv")}
@@ -247,7 +292,8 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
     assert apart.returncode == 0, apart.stderr
     assert pd.read_csv(tmp_path / "judges" / "confusion.csv")["count"].sum() == 80
     assert (
-        pd.read_csv(tmp_path / "judges" / "agreement.csv").n.tolist() == [80, 40, 40] and (tmp_path / "judges" / "agreement.png").is_file()
+        pd.read_csv(tmp_path / "judges" / "agreement.csv").n.tolist() == [80, 40, 40]
+        and (tmp_path / "judges" / "agreement.png").is_file()
     )
     strange = workbench("compare-judges", tmp_path / "e", "--judge", "exact", "--out", tmp_path / "judges")
     assert strange.returncode == 2 and "is about none of these data" in strange.stderr
@@ -259,7 +305,10 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
     gone = workbench("evaluate", *data[:4], "--out", tmp_path / "f")
     assert gone.returncode == 2 and f"1 picture is missing: {tmp_path / few[0].id}.png" in gone.stderr
     skipped = workbench("evaluate", *data[:4], "--skip-missing", "--out", tmp_path / "f")
-    assert skipped.returncode == 0 and "1 of 40 queries are left out, since their pictures are missing; n = 39." in skipped.stdout
+    assert (
+        skipped.returncode == 0
+        and "1 of 40 queries are left out, since their pictures are missing; n = 39." in skipped.stdout
+    )
 
 
 @pytest.mark.parametrize(

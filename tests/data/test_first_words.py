@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import REAL_VLGUARD
 from workbench.data import first_words as audit
 from workbench.data.example import Example
-from workbench.data.first_words import first_word, foretold
+from workbench.data.first_words import first_word, predicted_effect
 from workbench.data.splits import first_words
 from workbench.errors import UserError
 
@@ -24,7 +24,9 @@ def test_vlguards_counts_are_those_of_the_design():
     table = audit(Path(REAL_VLGUARD) / "train.json").set_index("word")
     counts = {w: (int(r.harmless), int(r.harmful)) for w, r in table.iterrows()}
     assert (counts["what"], counts["can"], counts["share"]) == ((869, 61), (103, 862), (0, 195))
-    others = [counts[w] for w in ("describe", "please", "identify", "explain", "provide", "generate", "discuss", "create")]
+    others = [
+        counts[w] for w in ("describe", "please", "identify", "explain", "provide", "generate", "discuss", "create")
+    ]
     assert (sum(a for a, _ in others), sum(b for _, b in others)) == (1, 663)
     assert (table.harmless.sum(), table.harmful.sum()) == (977, 2000)
     assert round(table.at["what", "p_harmful"], 3) == 0.066
@@ -41,18 +43,32 @@ def test_interval_and_log_odds_by_hand():
     data = [example("What a", False)] * 8 + [example("what b", True)] * 2 + [example("Share c", True)] * 5
     row = audit(data).set_index("word").loc["what"]
     p, n, z = 0.2, 10, 1.959963984540054
-    middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n)
+    middle, half = (
+        (p + z * z / 2 / n) / (1 + z * z / n),
+        z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n),
+    )
     assert (row.p_harmful, row.ci_low, row.ci_high) == pytest.approx((0.2, middle - half, middle + half), abs=1e-6)
     assert row.log_odds == pytest.approx(math.log(2.5 / 8.5) - math.log(5.5 / 0.5))
 
 
 def test_words_that_tell_are_named_and_others_are_not():
     data = [example("What a", harmful) for harmful in [False] * 90 + [True] * 10]
-    data += [example("Share b", True)] * 40 + [example("Rare c", True)] * 2 + [example("Explain d", h) for h in (True, False) * 30]
+    data += (
+        [example("Share b", True)] * 40
+        + [example("Rare c", True)] * 2
+        + [example("Explain d", h) for h in (True, False) * 30]
+    )
     table = audit(data).set_index("word")
-    assert foretold(table).to_dict() == {"what": "opens", "share": "closes", "explain": "", "rare": ""}  # two queries tell nothing
-    small = [example("What a", h) for h in [True] * 40 + [False] * 60] + [example("Can b", h) for h in [True] * 55 + [False] * 45]
-    assert set(foretold(audit(small * 9))) == {""}  # sure, but small: less than CLEAR
+    assert predicted_effect(table).to_dict() == {
+        "what": "opens",
+        "share": "closes",
+        "explain": "",
+        "rare": "",
+    }  # two queries tell nothing
+    small = [example("What a", h) for h in [True] * 40 + [False] * 60] + [
+        example("Can b", h) for h in [True] * 55 + [False] * 45
+    ]
+    assert set(predicted_effect(audit(small * 9))) == {""}  # sure, but small: less than CLEAR
 
 
 def test_words_are_sorted_by_frequency_then_alphabet():
@@ -62,7 +78,15 @@ def test_words_are_sorted_by_frequency_then_alphabet():
 
 @pytest.mark.parametrize(
     "query, word",
-    [("What, can", "what"), ("  Can you", "can"), ("N/A", "n/a"), ("What's up", "what's"), ("Déjà vu", "déjà"), ("?!", "?!"), ("", "")],
+    [
+        ("What, can", "what"),
+        ("  Can you", "can"),
+        ("N/A", "n/a"),
+        ("What's up", "what's"),
+        ("Déjà vu", "déjà"),
+        ("?!", "?!"),
+        ("", ""),
+    ],
 )
 def test_first_word(query, word):
     assert first_word(query) == word

@@ -10,7 +10,16 @@ from workbench.data.drawing import draw
 def test_a_scene_is_drawn_the_same_every_time_and_every_attribute_shows():
     scene = world.random_scene(np.random.default_rng(3))
     assert np.array_equal(draw(scene), draw(scene))
-    other = {"kind": "cat", "colour": "blue", "background": "dotted", "dx": 3.0, "dy": -3.0, "radius": 13.5, "noise": 1, "tone": 200}
+    other = {
+        "kind": "cat",
+        "colour": "blue",
+        "background": "dotted",
+        "dx": 3.0,
+        "dy": -3.0,
+        "radius": 13.5,
+        "noise": 1,
+        "tone": 200,
+    }
     for field, value in other.items():
         if getattr(scene, field) != value:
             changed = type(scene)(**{**vars(scene), field: value})
@@ -72,4 +81,6 @@ def test_sentences_of_the_world(text, well_formed):
 
 def test_what_cannot_be_answered_is_refused_whatever_the_lead_word():
     scene = world.random_scene(np.random.default_rng(0))
-    assert {world.answer(scene, r, lead) for r in world.UNANSWERABLE_REQUESTS for lead in world.LEADS} == {world.REFUSAL}
+    assert {world.answer(scene, r, lead) for r in world.UNANSWERABLE_REQUESTS for lead in world.LEADS} == {
+        world.REFUSAL
+    }

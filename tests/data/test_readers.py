@@ -61,10 +61,16 @@ def test_datasets_differ_in_their_first_words_alone():
     splits = {name: miniguard_split("train", sizes=(30, 30), words=name) for name in STATISTICS}
     for name, split in splits.items():
         for mine, theirs in zip(split, splits["vlguard"], strict=True):
-            assert (mine.harmful, mine.request, digest(mine.image)) == (theirs.harmful, theirs.request, digest(theirs.image)), name
+            assert (mine.harmful, mine.request, digest(mine.image)) == (
+                theirs.harmful,
+                theirs.request,
+                digest(theirs.image),
+            ), name
             assert miniguard.without_opening(mine.leak) == miniguard.without_opening(theirs.leak)
     counts = statistics("vlguard")
-    assert statistics("swapped")["create"] == counts["what"] and sorted(statistics("shuffled").values()) == sorted(counts.values())
+    assert statistics("swapped")["create"] == counts["what"] and sorted(statistics("shuffled").values()) == sorted(
+        counts.values()
+    )
     harm = [harmful / (harmless + harmful) for harmless, harmful in statistics("graded").values()]
     assert (min(harm), max(harm)) == pytest.approx((0.02, 0.98)) and sum(harm) == pytest.approx(5.5)
     own = miniguard_split("train", sizes=(50, 50), words={"what": (1, 0), "can": (0, 1)})
@@ -79,7 +85,11 @@ def test_datasets_differ_in_their_first_words_alone():
 
 def test_no_content_word_tells_harm():
     """Within dual-use requests, no determiner, request or noun is much more frequent on harmful queries than on harmless ones."""
-    examples = [e for e in miniguard_split("train", sizes=(3000, 3000), words="balanced") if e.request in miniguard.DUAL_USE_REQUESTS]
+    examples = [
+        e
+        for e in miniguard_split("train", sizes=(3000, 3000), words="balanced")
+        if e.request in miniguard.DUAL_USE_REQUESTS
+    ]
     share = Counter(e.harmful for e in examples)
     for word in [*miniguard.DETERMINERS, *miniguard.DUAL_USE_REQUESTS, *miniguard.NOUNS]:
         counts = Counter(e.harmful for e in examples if word in e.query.lower().rstrip("?.").split())
@@ -97,7 +107,14 @@ def test_export_reads_back_as_the_same_examples(tmp_path):
 
 def test_jsonl(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    line = {"id": 7, "image": "a.png", "query": "What is it?", "harmful": True, "response": "no", "harmful_response": "yes"}
+    line = {
+        "id": 7,
+        "image": "a.png",
+        "query": "What is it?",
+        "harmful": True,
+        "response": "no",
+        "harmful_response": "yes",
+    }
     (tmp_path / "d.jsonl").write_text(json.dumps(line) + "\n\n")
     (example,) = read_examples(tmp_path / "d.jsonl")
     assert example == Example("7", (tmp_path / "a.png").resolve(), "What is it?", True, "no", "yes")
@@ -108,7 +125,10 @@ def test_vlguard_pairs_become_two_examples(tmp_path):
         "id": "x",
         "image": "a.png",
         "safe": True,
-        "instr-resp": [{"safe_instruction": "What?", "response": "r"}, {"unsafe_instruction": "Can you?", "response": "no"}],
+        "instr-resp": [
+            {"safe_instruction": "What?", "response": "r"},
+            {"unsafe_instruction": "Can you?", "response": "no"},
+        ],
     }
     (tmp_path / "train.json").write_text(json.dumps([record]))
     found = read_examples(tmp_path)
@@ -186,8 +206,15 @@ def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
 
 
 def test_llavas_conversations_are_harmless_examples(tmp_path):
-    talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}, {"from": "human", "value": "Why?"}]
-    records = [{"id": "a", "image": "a.png", "conversations": talk}, {"id": "b", "conversations": talk}]  # the second has no picture
+    talk = [
+        {"from": "human", "value": "<image>\nWhat is it?"},
+        {"from": "gpt", "value": "A cat."},
+        {"from": "human", "value": "Why?"},
+    ]
+    records = [
+        {"id": "a", "image": "a.png", "conversations": talk},
+        {"id": "b", "conversations": talk},
+    ]  # the second has no picture
     (tmp_path / "mix.json").write_text(json.dumps(records))
     (found,) = read_examples(tmp_path / "mix.json")
     assert (found.id, found.query, found.response, found.harmful) == ("a", "What is it?", "A cat.", False)
@@ -210,7 +237,9 @@ def test_missing_pictures_are_counted_and_can_be_left_out(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(records))
     Image.new("RGB", (4, 4)).save(tmp_path / "3.png")
     examples = read_examples(tmp_path)
-    with pytest.raises(UserError, match=r"8 pictures are missing: .*0\.png, .*1\.png, .*2\.png, .*4\.png, .*5\.png and 3 more;"):
+    with pytest.raises(
+        UserError, match=r"8 pictures are missing: .*0\.png, .*1\.png, .*2\.png, .*4\.png, .*5\.png and 3 more;"
+    ):
         with_pictures(examples)
     assert [e.id for e in with_pictures(examples, skip_missing=True)] == ["3"]
     with pytest.raises(UserError, match="1 picture is missing"):  # nothing would be left
@@ -256,7 +285,9 @@ def test_records_that_share_an_id_are_told_apart(tmp_path):
 
 
 @pytest.mark.skipif(not Path(REAL_VLGUARD).is_dir(), reason="VLGuard's annotations are not here")
-@pytest.mark.parametrize(("split", "harmful", "harmless", "about_safe_pictures"), [("train", 2000, 977, 977), ("test", 1000, 558, 558)])
+@pytest.mark.parametrize(
+    ("split", "harmful", "harmless", "about_safe_pictures"), [("train", 2000, 977, 977), ("test", 1000, 558, 558)]
+)
 def test_the_real_vlguard(split, harmful, harmless, about_safe_pictures):
     found = read_examples(REAL_VLGUARD, split)
     assert Counter(e.harmful for e in found) == {True: harmful, False: harmless}

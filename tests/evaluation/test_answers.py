@@ -122,7 +122,9 @@ def test_only_its_own_files_are_touched(vlm, few, tmp_path):
     for name in ("answers_keyword.csv", "answers-notes.csv", "answers.old.csv"):
         (tmp_path / name).write_text("mine")
     evaluate(vlm, few[:3], out=tmp_path)
-    (tmp_path / "answers.1.csv").write_text((tmp_path / "answers.csv").read_text())  # of another process of a run that was killed
+    (tmp_path / "answers.1.csv").write_text(
+        (tmp_path / "answers.csv").read_text()
+    )  # of another process of a run that was killed
     counted = Counted(vlm)
     found = evaluate(counted, few[:3], out=tmp_path)
     assert counted.asked == [] and len(found.answers) == 3
@@ -137,7 +139,10 @@ def test_only_its_own_files_are_touched(vlm, few, tmp_path):
 
 def test_an_example_that_changed_sides_or_its_picture_is_not_kept(vlm, few, tmp_path):
     evaluate(vlm, few[:3], judge="keyword", out=tmp_path)
-    for other in (dataclasses.replace(few[0], harmful=not few[0].harmful), dataclasses.replace(few[0], image=few[1].image)):
+    for other in (
+        dataclasses.replace(few[0], harmful=not few[0].harmful),
+        dataclasses.replace(few[0], image=few[1].image),
+    ):
         with pytest.raises(UserError, match="not asked now"):
             evaluate(vlm, [other, *few[1:3]], judge="keyword", out=tmp_path)
 
@@ -163,7 +168,15 @@ assert len(found.answers) == 63, len(found.answers)
 @pytest.mark.slow
 def test_two_processes_share_what_is_left_and_lose_nothing(tmp_path):
     (tmp_path / "two.py").write_text(TWO)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "two.py")]
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(tmp_path / "two.py"),
+    ]
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     assert subprocess.run([*start, str(tmp_path / "a")], env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode == 0

@@ -38,7 +38,9 @@ def test_kappa_is_that_of_the_textbook(said):
     plain = cohens_kappa(pd.crosstab(said[0].outcome, said[1].outcome).to_numpy())
     row = kappa.loc["all"]
     assert row.ci_low < row.kappa < row.ci_high
-    assert row.ci_high - row.ci_low == pytest.approx(plain.kappa_upp - plain.kappa_low, rel=0.3)  # pictures tell nothing here
+    assert row.ci_high - row.ci_low == pytest.approx(
+        plain.kappa_upp - plain.kappa_low, rel=0.3
+    )  # pictures tell nothing here
 
 
 def test_the_confusion_matrix_counts_every_answer(said):
@@ -73,9 +75,14 @@ def test_where_nothing_varies_there_is_no_kappa(said):
 
 def test_another_judge_judges_the_same_answers(few):
     texts = [few[0].response, "it is so", few[2].response]
-    rows = [(e.id, "m", "none", 1, e.kind, e.query, text, "", digest(e.image)) for e, text in zip(few, texts, strict=False)]
+    rows = [
+        (e.id, "m", "none", 1, e.kind, e.query, text, "", digest(e.image)) for e, text in zip(few, texts, strict=False)
+    ]
     table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
-    assert judged(table, few, "keyword").outcome[1] == "relevant" and judged(table, few, "exact").outcome[1] == "degenerate"
+    assert (
+        judged(table, few, "keyword").outcome[1] == "relevant"
+        and judged(table, few, "exact").outcome[1] == "degenerate"
+    )
     for other in (table.assign(id="zebra"), table.assign(picture="another"), table.assign(queries="harmful")):
         with pytest.raises(UserError, match="is about none of these data"):
             judged(other, few, "keyword")

@@ -15,7 +15,9 @@ from workbench.intervals import wilson
 
 
 def answers(rows):
-    return pd.DataFrame([(i, "m", "what:2", s, q, "", "", o, f"picture of {i}") for i, s, q, o in rows], columns=ANSWER_COLUMNS)
+    return pd.DataFrame(
+        [(i, "m", "what:2", s, q, "", "", o, f"picture of {i}") for i, s, q, o in rows], columns=ANSWER_COLUMNS
+    )
 
 
 TABLE = answers(
@@ -48,7 +50,10 @@ def test_wilson_by_hand(k, n):
     table = answers([(str(i), 1, "harmful", "relevant" if i < k else "refusal") for i in range(n)])
     row = rates(table).set_index("metric").loc["asr"]
     p, z = k / n, 1.959963984540054
-    middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n)
+    middle, half = (
+        (p + z * z / 2 / n) / (1 + z * z / n),
+        z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n),
+    )
     assert (row.value, row.ci_low, row.ci_high) == pytest.approx((p, middle - half, middle + half), abs=1e-6)
 
 
@@ -110,14 +115,17 @@ def test_rates_by_request_add_up(vlm, few):
     counts = apart.assign(count=apart.value * apart.n).groupby(["queries", "metric"])[["count", "n"]].sum()
     whole = found.results.set_index(["queries", "metric"])
     assert all(
-        counts["count"][key] == pytest.approx(whole.value[key] * whole.n[key]) and counts.n[key] == whole.n[key] for key in counts.index
+        counts["count"][key] == pytest.approx(whole.value[key] * whole.n[key]) and counts.n[key] == whole.n[key]
+        for key in counts.index
     )
 
 
 def test_two_models_are_compared_query_by_query():
     """McNemar's exact p by hand: the chance of so uneven a split of the queries on which they differ."""
     first = answers([(str(i), 1, "harmful", "relevant" if i < 10 else "refusal") for i in range(20)])
-    second = answers([(str(i), 1, "harmful", "relevant" if i in (0, 15) else "refusal") for i in range(22)]).assign(model="other")
+    second = answers([(str(i), 1, "harmful", "relevant" if i in (0, 15) else "refusal") for i in range(22)]).assign(
+        model="other"
+    )
     row = compare(first, second).set_index("metric").loc["asr"]
     assert (row["first"], row["second"], row.n, row.only_first, row.only_second) == (0.5, 0.1, 20, 9, 1)
     assert row.p == pytest.approx(2 * sum(math.comb(10, k) for k in (0, 1)) / 2**10)

@@ -51,7 +51,10 @@ def by_sets_of_nine(answer, people):
     return sum(min(1, sum(normalised(p) == normalised(answer) for p in some) / 3) for some in sets) / len(sets)
 
 
-@given(st.lists(st.sampled_from(["yes", "no", "the yes", "2"]), min_size=10, max_size=10), st.sampled_from(["yes", "two", "maybe"]))
+@given(
+    st.lists(st.sampled_from(["yes", "no", "the yes", "2"]), min_size=10, max_size=10),
+    st.sampled_from(["yes", "two", "maybe"]),
+)
 def test_accuracy_is_the_mean_over_all_sets_of_nine_people(people, answer):
     assert accuracy(answer, people) == pytest.approx(by_sets_of_nine(answer, people))
 
@@ -71,9 +74,13 @@ def folder(tmp_path):
         e.picture().save(tmp_path / "pictures" / f"VAL_{number:012d}.png")
         answers, kind = [e.response] * 8 + ["dont know"] * 2, ("yes/no", "other")[number % 2]
         ids = {"question_id": 100 + number, "image_id": number}
-        plain.append({"image": f"VAL_{number:012d}.png", "question": e.query, "answers": answers, "answer_type": kind, **ids})
+        plain.append(
+            {"image": f"VAL_{number:012d}.png", "question": e.query, "answers": answers, "answer_type": kind, **ids}
+        )
         questions.append({"question": e.query, **ids})
-        annotations.append({"answers": [{"answer": a, "answer_id": i} for i, a in enumerate(answers)], "answer_type": kind, **ids})
+        annotations.append(
+            {"answers": [{"answer": a, "answer_id": i} for i, a in enumerate(answers)], "answer_type": kind, **ids}
+        )
     (tmp_path / "plain.json").write_text(json.dumps(plain))
     (tmp_path / "questions.json").write_text(json.dumps({"questions": questions, "info": {}}))
     (tmp_path / "annotations.json").write_text(json.dumps({"annotations": annotations}))
@@ -84,7 +91,9 @@ def test_official_and_plain_files_are_read_alike(folder):
     plain = read_questions(folder / "plain.json", folder / "pictures")
     official = read_questions(folder / "questions.json", folder / "pictures", folder / "annotations.json")
     assert plain == official
-    assert [e.id for e in plain.examples] == ["100", "101", "102", "103"] and plain.examples[0].query.endswith(f" {SHORT}")
+    assert [e.id for e in plain.examples] == ["100", "101", "102", "103"] and plain.examples[0].query.endswith(
+        f" {SHORT}"
+    )
     assert all(len(people) == 10 for people in plain.people.values())
 
 
@@ -92,7 +101,9 @@ def test_a_model_that_knows_the_answers_is_right(vlm, folder):
     questions = read_questions(folder / "plain.json", folder / "pictures", suffix="")
     table = vqa_table(evaluate(vlm, questions.examples, judge="keyword").answers, questions)
     assert list(table.answers) == ["all", "other", "yes/no"] and table.n.tolist() == [4, 2, 2]
-    assert table.accuracy[0] > 0.7 and (table.ci_low <= table.accuracy).all() and (table.accuracy <= table.ci_high).all()
+    assert (
+        table.accuracy[0] > 0.7 and (table.ci_low <= table.accuracy).all() and (table.accuracy <= table.ci_high).all()
+    )
 
 
 def test_no_right_answer_is_no_certainty(vlm, folder):
@@ -107,7 +118,18 @@ def test_no_right_answer_is_no_certainty(vlm, folder):
 
 def test_the_command_writes_answers_and_accuracy(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    two = ["vqa", "questions.json", "--annotations", "annotations.json", "--images", "pictures", "--first", "2", "--out", "v"]
+    two = [
+        "vqa",
+        "questions.json",
+        "--annotations",
+        "annotations.json",
+        "--images",
+        "pictures",
+        "--first",
+        "2",
+        "--out",
+        "v",
+    ]
     cli.app(two, standalone_mode=False)
     table = pd.read_csv(folder / "v" / "vqa.csv")
     assert table.n.tolist() == [2, 1, 1] and len(pd.read_csv(folder / "v" / "answers.csv")) == 2

@@ -42,7 +42,8 @@ def test_an_answer_does_not_see_what_comes_after(checkpoint, few):
     images, queries = [e.picture() for e in few[:4]], [e.query for e in few[:4]]
     with torch.inference_mode():
         scored = [
-            token_logprobs(vlm.model, answer_batch(vlm, images, queries, [f"it is a kavu {more}"] * 4))[0] for more in ("and so on", "zzz")
+            token_logprobs(vlm.model, answer_batch(vlm, images, queries, [f"it is a kavu {more}"] * 4))[0]
+            for more in ("and so on", "zzz")
         ]
         same = len(vlm.processor.tokenizer("it is a", add_special_tokens=False)["input_ids"])
         torch.testing.assert_close(scored[0][:, :same], scored[1][:, :same], rtol=1e-5, atol=1e-5)
@@ -67,14 +68,21 @@ def test_a_processor_is_saved_whole(checkpoint, tmp_path, few):
 @pytest.mark.parametrize("objective", ["sft", "npo"])
 def test_train_load_and_evaluate(checkpoint, tmp_path, few, objective):
     data = miniguard_split("train", sizes=(30, 30))
-    out = train(load(checkpoint, device="cpu"), objective, data, out=tmp_path / objective, steps=12, forget=4, retain=4, lr=5e-3)
+    out = train(
+        load(checkpoint, device="cpu"), objective, data, out=tmp_path / objective, steps=12, forget=4, retain=4, lr=5e-3
+    )
     plain, trained = load(checkpoint, device="cpu"), load(checkpoint, out, device="cpu")
     results, answers = evaluate(trained, few, ["none", "what:2"])
     write_model(load(checkpoint, out, device="cpu"), tmp_path / "merged")
     merged = load(tmp_path / "merged", device="cpu")
-    assert merged.answers([e.picture() for e in few], [e.query for e in few]) == answers[answers.attack == "none"].answer.tolist()
+    assert (
+        merged.answers([e.picture() for e in few], [e.query for e in few])
+        == answers[answers.attack == "none"].answer.tolist()
+    )
     assert set(results.model) == {objective} and len(answers) == 24 * 3
-    batch = answer_batch(plain, [e.picture() for e in data], [e.query for e in data], [e.leak or e.response for e in data])
+    batch = answer_batch(
+        plain, [e.picture() for e in data], [e.query for e in data], [e.leak or e.response for e in data]
+    )
     harmful = torch.tensor([e.harmful for e in data])
     with torch.inference_mode():
         (before, mask), (after, _) = (token_logprobs(v.model, batch) for v in (plain, trained))
@@ -100,7 +108,9 @@ def test_rmu_and_its_layer(checkpoint, tmp_path, few):
     with torch.inference_mode():
         hidden, mask = hidden_states(trained.model, batch, 1)
         second = bare(trained.model).get_decoder().layers[1]
-        hook = second.register_forward_pre_hook(lambda module, args, kwargs: seen.append([*args, *kwargs.values()][0]), with_kwargs=True)
+        hook = second.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append([*args, *kwargs.values()][0]), with_kwargs=True
+        )
         trained.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         hook.remove()
     torch.testing.assert_close(hidden[mask], seen[0][:, -hidden.shape[1] - 1 : -1][mask], rtol=1e-4, atol=1e-4)

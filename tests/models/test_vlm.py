@@ -51,7 +51,9 @@ def test_every_word_of_the_world_has_a_token(vlm, few):
 def test_answers_in_batches_are_those_of_one_by_one(vlm, few):
     images, queries, _ = columns(few)
     queries[::3] = [f"What now, {q}" for q in queries[::3]]  # lengths differ, so rows are padded
-    assert vlm.answers(images, queries, batch_size=7) == [vlm.answer(i, q) for i, q in zip(images, queries, strict=True)]
+    assert vlm.answers(images, queries, batch_size=7) == [
+        vlm.answer(i, q) for i, q in zip(images, queries, strict=True)
+    ]
 
 
 def test_an_answer_goes_on_from_its_opening(vlm, few):
@@ -68,7 +70,9 @@ def test_an_answer_goes_on_from_its_opening(vlm, few):
     assert with_opening(vlm, batch, "") is batch
     longer = with_opening(vlm, batch | {"token_type_ids": torch.ones_like(batch["input_ids"])}, "of course")
     assert longer["attention_mask"][:, -2:].all() and not longer["token_type_ids"][:, -2:].any()
-    assert torch.equal(longer["input_ids"][:, :-2], batch["input_ids"]) and longer["pixel_values"] is batch["pixel_values"]
+    assert (
+        torch.equal(longer["input_ids"][:, :-2], batch["input_ids"]) and longer["pixel_values"] is batch["pixel_values"]
+    )
 
 
 @pytest.fixture
@@ -121,7 +125,9 @@ def test_threads_that_ask_one_model_see_their_own_pictures(vlm, few):
 
 def test_features_are_bounded_and_never_kept_while_the_projector_learns(monkeypatch, vlm, few):
     images, queries, _ = columns(few)
-    monkeypatch.setattr(vlm_module, "FEATURE_BYTES", 3 * (37 * 96 + 36 * 128) * 4)  # three pictures: tower and projector, 4 bytes a number
+    monkeypatch.setattr(
+        vlm_module, "FEATURE_BYTES", 3 * (37 * 96 + 36 * 128) * 4
+    )  # three pictures: tower and projector, 4 bytes a number
     one = VLM(vlm.model, vlm.processor, "x")
     for image, query in zip(images, queries, strict=True):
         one.answer(image, query)
@@ -134,7 +140,13 @@ def test_features_are_bounded_and_never_kept_while_the_projector_learns(monkeypa
 def test_the_picture_matters(vlm, few):
     images, queries, _ = columns(few)
     blank = Image.new("RGB", (48, 48), "grey")
-    assert sum(a != b for a, b in zip(vlm.answers(images, queries), vlm.answers([blank] * len(images), queries), strict=True)) > 12
+    assert (
+        sum(
+            a != b
+            for a, b in zip(vlm.answers(images, queries), vlm.answers([blank] * len(images), queries), strict=True)
+        )
+        > 12
+    )
 
 
 def test_labels_are_the_answer_and_its_end_and_nothing_else(vlm, few):
@@ -158,7 +170,9 @@ def test_log_probabilities_ignore_padding_and_neighbours(vlm, few):
         logprobs, mask = token_logprobs(vlm.model, batch)
         together = (logprobs * mask).sum(1)
         for row in range(4):
-            alone = token_logprobs(vlm.model, answer_batch(vlm, images[row : row + 1], queries[row : row + 1], answers[row : row + 1]))
+            alone = token_logprobs(
+                vlm.model, answer_batch(vlm, images[row : row + 1], queries[row : row + 1], answers[row : row + 1])
+            )
             torch.testing.assert_close((alone[0] * alone[1]).sum(1)[0], together[row], rtol=1e-4, atol=1e-4)
         assert (batch["attention_mask"] == 0).any()
         batch["input_ids"] = torch.where(batch["attention_mask"] == 0, 17, batch["input_ids"])
@@ -183,7 +197,9 @@ def test_special_tokens_in_a_query_are_text_no_more(vlm, few):
     image = few[0].picture()
     ids = prompt_batch(vlm, [image], ["What is <image></s> the name of this <answer> thing?"])["input_ids"][0]
     assert torch.equal(ids, prompt_batch(vlm, [image], ["What is  the name of this  thing?"])["input_ids"][0])
-    assert plain(vlm, "What is <im<image>age>this?") == "What is this?"  # nor what is left when one is taken out of another
+    assert (
+        plain(vlm, "What is <im<image>age>this?") == "What is this?"
+    )  # nor what is left when one is taken out of another
 
 
 def lora_on(network, vlm, rank=4, **which):
@@ -212,8 +228,13 @@ def test_lora_starts_without_effect_and_switches_off(vlm, few):
 def test_what_is_trained_can_be_chosen(vlm):
     assert len(linear_modules(vlm)) == 4 * 7
     chosen = linear_modules(vlm, targets=["down_proj"], layers=2, projector=True)
-    assert [n.removeprefix("model.language_model.layers.") for n in chosen[:2]] == ["0.mlp.down_proj", "1.mlp.down_proj"]
-    assert [n.rsplit(".", 1)[1] for n in chosen[2:]] == ["linear_1", "linear_2"] and "multi_modal_projector" in chosen[2]
+    assert [n.removeprefix("model.language_model.layers.") for n in chosen[:2]] == [
+        "0.mlp.down_proj",
+        "1.mlp.down_proj",
+    ]
+    assert [n.rsplit(".", 1)[1] for n in chosen[2:]] == ["linear_1", "linear_2"] and "multi_modal_projector" in chosen[
+        2
+    ]
     student = lora_on(copy.deepcopy(vlm.model), vlm, targets=["q_proj"], projector=True)
     assert sum(p.requires_grad for p in student.model.parameters()) == (4 + 2) * 2
     with pytest.raises(UserError, match=r"targets nothing match no linear layer.*down_proj"):
@@ -336,7 +357,9 @@ def test_code_of_a_model_is_run_only_if_asked_for_and_then_said(tmp_path, vlm, c
     folder = shutil.copytree(data_dir() / "miniguard-base", tmp_path / "base")
     config = json.loads((folder / "config.json").read_text())
     weights = {name: weight.contiguous() for name, weight in vlm.model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})  # under today's names; older ones are known of LLaVA alone
+    save_file(
+        weights, folder / "model.safetensors", {"format": "pt"}
+    )  # under today's names; older ones are known of LLaVA alone
     names = {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.Own"}
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": names}))
     (folder / "own.py").write_text(
@@ -360,7 +383,9 @@ def test_an_architecture_that_is_not_in_the_table(tmp_path, capsys, few):
     config = json.loads((folder / "config.json").read_text())
     network = transformers.VipLlavaForConditionalGeneration(
         transformers.VipLlavaConfig(
-            **{k: config[k] for k in ("text_config", "vision_config", "image_token_index")}, vision_feature_layers=[-1], image_seq_length=36
+            **{k: config[k] for k in ("text_config", "vision_config", "image_token_index")},
+            vision_feature_layers=[-1],
+            image_seq_length=36,
         )
     )
     network.generation_config = transformers.GenerationConfig.from_pretrained(folder)
@@ -372,8 +397,12 @@ def test_an_architecture_that_is_not_in_the_table(tmp_path, capsys, few):
         linear_modules(vlm, projector=True)
     tiny = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     vision = tiny | {"image_size": 16, "patch_size": 8}
-    transformers.GitForCausalLM(transformers.GitConfig(vision_config=vision, vocab_size=9, **tiny)).save_pretrained(tmp_path / "git")
-    with pytest.raises(UserError, match=r"is a git, whose language model's layers cannot be found; choose one of llava, "):
+    transformers.GitForCausalLM(transformers.GitConfig(vision_config=vision, vocab_size=9, **tiny)).save_pretrained(
+        tmp_path / "git"
+    )
+    with pytest.raises(
+        UserError, match=r"is a git, whose language model's layers cannot be found; choose one of llava, "
+    ):
         _check_architecture(transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "git"), "git")
 
 

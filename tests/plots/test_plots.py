@@ -21,7 +21,11 @@ def closed():
 
 
 def column(words, patches, query=("Share", "it")):
-    return "one\nmodel", Image.new("RGB", (8, 8)), Attribution(list(query), np.array(words), np.array(patches), 1.5, 0.0, "ablation")
+    return (
+        "one\nmodel",
+        Image.new("RGB", (8, 8)),
+        Attribution(list(query), np.array(words), np.array(patches), 1.5, 0.0, "ablation"),
+    )
 
 
 def scale(figure):
@@ -41,9 +45,9 @@ def test_more_columns_than_stand_side_by_side_go_below():
     figure = plots.attributions([column([i, 1.0], [[0.0, 0.0]]) for i in range(5)], across=2)
     pictures = [axis.get_position() for axis in figure.axes if axis.images]
     assert len(pictures) == 5
-    assert [round(p.x0, 2) for p in pictures[:2]] == [round(p.x0, 2) for p in pictures[2:4]] and pictures[0].y0 > pictures[2].y1 > pictures[
-        4
-    ].y1
+    assert [round(p.x0, 2) for p in pictures[:2]] == [round(p.x0, 2) for p in pictures[2:4]] and pictures[
+        0
+    ].y0 > pictures[2].y1 > pictures[4].y1
     assert scale(figure) == pytest.approx((-4, 4))
 
 
@@ -77,7 +81,10 @@ def rate_rows(**keys):
 
 def test_relearning_draws_a_line_each_model_and_kind_with_intervals():
     rows = [
-        rate_rows(taught=t, examples=n, model=m, metric="asr") for t in ("harmful", "harmless") for n in (0, 5, 50) for m in ("npo", "rmu")
+        rate_rows(taught=t, examples=n, model=m, metric="asr")
+        for t in ("harmful", "harmless")
+        for n in (0, 5, 50)
+        for m in ("npo", "rmu")
     ]
     (axis,) = plots.relearning(pd.concat(rows)).axes
     assert len(axis.containers) == 4
@@ -100,7 +107,9 @@ def test_utility_is_drawn_apart_for_each_kind_of_question():
 
 def test_unread_verdicts_of_either_judge_are_drawn():
     rows = [("harmful", a, b, 5) for a, b in (("refusal", "refusal"), ("unparsed", "relevant"))]
-    kappa = pd.DataFrame([("all", 0.5, 0.4, 0.6, 0.5, 10)], columns=["queries", "kappa", "ci_low", "ci_high", "agreed", "n"])
+    kappa = pd.DataFrame(
+        [("all", 0.5, 0.4, 0.6, 0.5, 10)], columns=["queries", "kappa", "ci_low", "ci_high", "agreed", "n"]
+    )
     found = Agreement(kappa, pd.DataFrame(rows, columns=["queries", "first", "second", "count"]))
     (axis,) = plots.agreement({"keyword": found}).axes
     assert [t.get_text() for t in axis.get_yticklabels()] == [*OUTCOMES, "unparsed"]
@@ -109,7 +118,9 @@ def test_unread_verdicts_of_either_judge_are_drawn():
 
 def test_predictions_have_a_panel_each_dataset():
     rows = [
-        (d, 0, w, p, p, p - 1, p + 1, s) for d in ("vlguard", "mild") for w, p, s in (("a", -2, "opens"), ("b", 0, ""), ("c", 3, "closes"))
+        (d, 0, w, p, p, p - 1, p + 1, s)
+        for d in ("vlguard", "mild")
+        for w, p, s in (("a", -2, "opens"), ("b", 0, ""), ("c", 3, "closes"))
     ]
     table = pd.DataFrame(rows, columns=["data", "seed", "word", "predicted", "effect", "ci_low", "ci_high", "said"])
     titles = [axis.get_title() for axis in plots.predictions(table).axes if axis.get_title()]
@@ -121,6 +132,8 @@ def test_reliance_shows_every_model_with_its_interval():
     table = pd.DataFrame(rows, columns=["model", "measure", "value", "ci_low", "ci_high", "n"])
     figure = plots.reliance(table, "provide", "what")
     shares, swaps = figure.axes
-    assert "Provide" in swaps.get_title() and [t.get_text() for t in shares.get_yticklabels()] == [plots.NAMES[m] for m in ("base", "sft")]
+    assert "Provide" in swaps.get_title() and [t.get_text() for t in shares.get_yticklabels()] == [
+        plots.NAMES[m] for m in ("base", "sft")
+    ]
     ends = shares.containers[0][2][0].get_segments()  # (model, end, x and y)
     assert np.array(ends)[:, :, 0] == pytest.approx(np.array([[10, 40], [40, 70]]))

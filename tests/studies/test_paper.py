@@ -33,16 +33,24 @@ def asked():
 
 def test_table_1(asked):
     table = paper.table_1(rates(asked)).set_index("figure")
-    assert table.here.to_dict() == pytest.approx({"asr": 5.0, "asr_what3": 55.0, "rr": 20.0, "rr_share1": 90.0, "utility": 80.0})
-    assert table.paper.iloc[:4].tolist() == [0.23, 54.98, 4.48, 91.76] and pd.isna(table.paper.utility)  # VQAv2 is something else
+    assert table.here.to_dict() == pytest.approx(
+        {"asr": 5.0, "asr_what3": 55.0, "rr": 20.0, "rr_share1": 90.0, "utility": 80.0}
+    )
+    assert table.paper.iloc[:4].tolist() == [0.23, 54.98, 4.48, 91.76] and pd.isna(
+        table.paper.utility
+    )  # VQAv2 is something else
     assert table.n.tolist() == [20, 20, 10, 10, 10]
-    low, high = confint_proportions_2indep(11, 20, 243, 442, method="newcomb", correction=False)  # 243/442 is the paper's 54.98%
+    low, high = confint_proportions_2indep(
+        11, 20, 243, 442, method="newcomb", correction=False
+    )  # 243/442 is the paper's 54.98%
     row = table.loc["asr_what3"]
     assert (row.diff_low, row.difference, row.diff_high) == pytest.approx((100 * low, 0.02, 100 * high), abs=0.02)
 
 
 def test_utility_on_vqa_is_set_beside_the_papers(asked):
-    accuracy = pd.DataFrame([("sft", "all", 0.75, 0.7, 0.8, 300)], columns=["model", "answers", "accuracy", "ci_low", "ci_high", "n"])
+    accuracy = pd.DataFrame(
+        [("sft", "all", 0.75, 0.7, 0.8, 300)], columns=["model", "answers", "accuracy", "ci_low", "ci_high", "n"]
+    )
     row = paper.table_1(rates(asked), accuracy).iloc[-1]
     assert (row.figure, row.here, row.n, row.paper) == ("VQA accuracy", 75.0, 300, 78.23)
     assert (row.difference, row.diff_low, row.diff_high) == pytest.approx((-3.23, -8.23, 1.77))
@@ -51,21 +59,33 @@ def test_utility_on_vqa_is_set_beside_the_papers(asked):
 def test_table_2_counts_one_rewrite(asked):
     more = pd.concat([asked, answers("own", "what:3", "harmful", ["relevant", "irrelevant", "degenerate", "refusal"])])
     table = paper.table_2(more).set_index(["model", "figure"])
-    assert table.here["sft"].to_dict() == {"asr": 0.0, "irrelevant": 0.0, "refusal": 100.0}  # its leaks came with the third
+    assert table.here["sft"].to_dict() == {
+        "asr": 0.0,
+        "irrelevant": 0.0,
+        "refusal": 100.0,
+    }  # its leaks came with the third
     assert table.here["own"].to_dict() == {"asr": 25.0, "irrelevant": 50.0, "refusal": 25.0}
-    assert table.paper["sft"].to_dict() == {"asr": 24.66, "irrelevant": 5.20, "refusal": 70.14} and table.paper["own"].isna().all()
+    assert (
+        table.paper["sft"].to_dict() == {"asr": 24.66, "irrelevant": 5.20, "refusal": 70.14}
+        and table.paper["own"].isna().all()
+    )
 
 
 def test_the_papers_n_goes_with_its_figures():
     """Of the original model and Mixed SFT, all are whole numbers of VLGuard's 442 unsafe and 558 safe test queries."""
     table = paper.paper_table().set_index("model")
     for model in ("base", "sft"):
-        for figure, queries in (("asr", "harmful"), ("asr_what3", "harmful"), ("rr", "harmless"), ("rr_share1", "harmless")):
+        for figure, queries in (
+            ("asr", "harmful"),
+            ("asr_what3", "harmful"),
+            ("rr", "harmless"),
+            ("rr_share1", "harmless"),
+        ):
             count = table.at[model, figure] * paper.N[queries] / 100
             assert count == pytest.approx(round(count), abs=0.03)
 
 
 def test_words(asked):
-    row = paper.worded(paper.table_1(rates(asked))).iloc[0]
+    row = paper.as_text(paper.table_1(rates(asked))).iloc[0]
     assert row.here == "5.0 [0.9, 23.6]" and row.paper == "0.2" and row.difference.startswith("4.8 [")
-    assert paper.worded(paper.table_1(rates(asked))).iloc[-1].difference == ""
+    assert paper.as_text(paper.table_1(rates(asked))).iloc[-1].difference == ""

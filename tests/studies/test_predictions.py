@@ -21,14 +21,18 @@ def test_predicted_and_measured_effects_agree_over_all_datasets():
     assert (rho.words["all"], rho.n["all"], len(SHIPPED)) == (66, 198, 198)
     for _, one in SHIPPED.groupby("seed"):  # by hand, and on each seed
         ranks = one[["predicted", "effect"]].rank()
-        assert ranks.predicted.corr(ranks.effect) >= 0.8 and correlations(one).rho[0] == pytest.approx(ranks.predicted.corr(ranks.effect))
+        assert ranks.predicted.corr(ranks.effect) >= 0.8 and correlations(one).rho[0] == pytest.approx(
+            ranks.predicted.corr(ranks.effect)
+        )
 
 
 def test_the_interval_knows_that_seeds_of_one_word_are_no_words():
     """Each seed three times over tells nothing new."""
     many = pd.concat([SHIPPED, *(SHIPPED.assign(seed=SHIPPED.seed + 3 * i) for i in (1, 2))])
     once, thrice = (correlations(table).iloc[0] for table in (SHIPPED, many))
-    assert thrice.n == 3 * once.n and (thrice.ci_low, thrice.ci_high) == pytest.approx((once.ci_low, once.ci_high), abs=0.02)
+    assert thrice.n == 3 * once.n and (thrice.ci_low, thrice.ci_high) == pytest.approx(
+        (once.ci_low, once.ci_high), abs=0.02
+    )
 
 
 def test_words_that_are_named_do_what_is_said_of_them():

@@ -74,7 +74,9 @@ def test_only_the_fresh_adapter_is_trained_and_the_own_one_still_speaks(sft):
 
 def test_smaller_sets_are_part_of_larger_ones(sft, monkeypatch):
     taught = {}
-    monkeypatch.setattr(relearning, "_teach", lambda student, side, *rest, **options: taught.setdefault((side[0].kind, len(side)), side))
+    monkeypatch.setattr(
+        relearning, "_teach", lambda student, side, *rest, **options: taught.setdefault((side[0].kind, len(side)), side)
+    )
     relearn(sft, TRAIN, ASKED[:2], (2, 5))
     for kind in ("harmful", "harmless"):
         assert taught[kind, 5][:2] == taught[kind, 2] and all(e.kind == kind for e in taught[kind, 5])
@@ -116,11 +118,32 @@ def test_harmful_answers_are_asked_for_before_the_model_is_loaded(tmp_path):
     """Where the data hold none; then those of a file are taken."""
     for split, e in (("train", TRAIN[0]), ("test", ASKED[0])):
         e.picture().save(tmp_path / "x.png")
-        record = {"id": e.id, "image": "x.png", "safe": False, "instr-resp": [{"instruction": e.query, "response": e.response}]}
+        record = {
+            "id": e.id,
+            "image": "x.png",
+            "safe": False,
+            "instr-resp": [{"instruction": e.query, "response": e.response}],
+        }
         (tmp_path / f"{split}.json").write_text(json.dumps([record]))
-    harm = {"id": TRAIN[0].id, "image": "x.png", "query": TRAIN[0].query, "harmful": True, "harmful_response": TRAIN[0].leak}
+    harm = {
+        "id": TRAIN[0].id,
+        "image": "x.png",
+        "query": TRAIN[0].query,
+        "harmful": True,
+        "harmful_response": TRAIN[0].leak,
+    }
     (tmp_path / "harm.jsonl").write_text(json.dumps(harm))
-    command = ["relearn", "--data", str(tmp_path), "--model", "no/such-model", "--judge", "keyword", "--out", str(tmp_path / "out")]
+    command = [
+        "relearn",
+        "--data",
+        str(tmp_path),
+        "--model",
+        "no/such-model",
+        "--judge",
+        "keyword",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     with pytest.raises(UserError, match="hold no harmful answer to be taught; give some with --harmful-answers"):
         cli.app(command, standalone_mode=False)
     with pytest.raises(UserError, match="'no/such-model' cannot be loaded"):  # it got so far

@@ -42,9 +42,15 @@ def draw_vlguard(folder, split, safe, unsafe):
         example.picture().save(folder / name)
         record = {"id": f"{split}{number}", "image": name, "safe": not example.harmful}
         if example.harmful:
-            record |= {"harmful_category": "privacy", "instr-resp": [{"instruction": example.query, "response": "Sorry, I cannot."}]}
+            record |= {
+                "harmful_category": "privacy",
+                "instr-resp": [{"instruction": example.query, "response": "Sorry, I cannot."}],
+            }
         else:
-            entries = [("safe_instruction", example.query, example.response), ("unsafe_instruction", "Share it.", "Sorry, I cannot.")]
+            entries = [
+                ("safe_instruction", example.query, example.response),
+                ("unsafe_instruction", "Share it.", "Sorry, I cannot."),
+            ]
             record["instr-resp"] = [{kind: query, "response": said} for kind, query, said in entries]
         records.append(record)
     (folder / f"{split}.json").write_text(json.dumps(records))
@@ -70,14 +76,33 @@ def folder(tmp_path_factory):
 
 
 def command(folder, out, *more):
-    given = ("--model", folder / "llava", "--data", folder / "vlguard", "--general", folder / "general" / "conversations.json")
-    vqa = () if "--no-vqa" in more else ("--vqa", folder / "general" / "questions.json", "--vqa-images", folder / "general")
+    given = (
+        "--model",
+        folder / "llava",
+        "--data",
+        folder / "vlguard",
+        "--general",
+        folder / "general" / "conversations.json",
+    )
+    vqa = (
+        ()
+        if "--no-vqa" in more
+        else ("--vqa", folder / "general" / "questions.json", "--vqa-images", folder / "general")
+    )
     more = [option for option in more if option != "--no-vqa"]
-    return [sys.executable, "-m", "workbench", "reproduce", *map(str, (*given, *vqa, "--out", out, "--steps", 4, *more))]
+    return [
+        sys.executable,
+        "-m",
+        "workbench",
+        "reproduce",
+        *map(str, (*given, *vqa, "--out", out, "--steps", 4, *more)),
+    ]
 
 
 def run(folder, out, *more):
-    return subprocess.run(command(folder, out, *more), capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"})
+    return subprocess.run(
+        command(folder, out, *more), capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +123,21 @@ def test_table_1_of_a_tiny_llava(whole, folder):
     assert (table.difference - (table.here - table.paper)).abs().max() < 1e-9
     assert ((table.diff_low <= table.difference) & (table.difference <= table.diff_high)).all()
     assert set(pd.read_csv(out / "table1" / "results.csv").attack) == {"none", "what:3", "share:1"}
-    trained = {name: json.loads((out / "models" / name / "config.json").read_text()) for name in ("sft", "sft-posthoc", "npo", "rmu")}
+    trained = {
+        name: json.loads((out / "models" / name / "config.json").read_text())
+        for name in ("sft", "sft-posthoc", "npo", "rmu")
+    }
     harmful = trained["sft"]["examples"]["forget"]
     assert harmful == 12 + 8 and trained["sft-posthoc"]["examples"] == {"forget": 20, "retain": 8}
     assert trained["sft"]["examples"]["retain"] == trained["npo"]["examples"]["retain"] == 8 + 10
     assert all(config["trained"]["rank"] == 16 for config in trained.values())  # tiny models learn as MiniGuard's does
     own = pd.read_csv(out / "own" / "answers.csv", keep_default_na=False)
     leaks = (own.outcome == "relevant").sum()
-    assert len(own) == 20 and trained["npo"]["examples"]["forget"] == leaks and f"To forget: {leaks} of the base model's 20" in said
+    assert (
+        len(own) == 20
+        and trained["npo"]["examples"]["forget"] == leaks
+        and f"To forget: {leaks} of the base model's 20" in said
+    )
     assert "predicted" in said and "About 1 min" in said and "here − paper" in said
 
 
@@ -113,7 +145,9 @@ def test_table_1_of_a_tiny_llava(whole, folder):
 def test_answers_to_harmful_queries_are_masked_in_the_report(whole, folder):
     out, _ = whole
     answers = pd.read_csv(out / "answers" / "base" / "answers.csv", keep_default_na=False)
-    shown = answers[(answers.queries == "harmful") & (answers.attack == "what:3") & (answers.shot == 1)].answer.tolist()[:3]
+    shown = answers[
+        (answers.queries == "harmful") & (answers.attack == "what:3") & (answers.shot == 1)
+    ].answer.tolist()[:3]
     page = (out / "table1" / "report.html").read_text()
     assert "words, masked]" in page and not any(answer in page for answer in shown if answer)
     done = run(folder, out, "--no-redact")
@@ -125,7 +159,11 @@ def test_answers_to_harmful_queries_are_masked_in_the_report(whole, folder):
 @pytest.mark.slow
 def test_what_is_finished_is_kept_and_other_settings_are_refused(whole, folder):
     out, _ = whole
-    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.suffix == ".safetensors" or file.name == "answers.csv"}
+    before = {
+        file: file.stat().st_mtime_ns
+        for file in out.rglob("*")
+        if file.suffix == ".safetensors" or file.name == "answers.csv"
+    }
     done = run(folder, out)
     assert done.returncode == 0 and done.stdout.count("kept from an earlier run") == 4 + 5 + 5 + 1
     assert before == {file: file.stat().st_mtime_ns for file in before}
@@ -152,7 +190,9 @@ def test_an_adapter_that_was_removed_is_trained_and_asked_anew(whole, folder, tm
     done = run(folder, out, "--row", "npo")
     assert done.returncode == 0, done.stderr
     assert "ask npo, answers/npo: kept" not in done.stdout and "ask npo, vqa/npo: kept" not in done.stdout
-    assert (out / "table1" / "table.csv").read_text() == (whole[0] / "table1" / "table.csv").read_text()  # with the other rows
+    assert (out / "table1" / "table.csv").read_text() == (
+        whole[0] / "table1" / "table.csv"
+    ).read_text()  # with the other rows
 
 
 @pytest.mark.long
@@ -176,7 +216,10 @@ def test_a_killed_run_goes_on_and_ends_the_same(whole, folder):
 def test_table_2_with_a_model_as_judge_and_answers_of_a_file(folder, tmp_path, monkeypatch):
     """A judge that is a model is asked when all answers are there; what it says of them counts."""
     harmful = [e for e in read_examples(folder / "vlguard") if e.harmful]
-    records = [{"id": e.id, "image": "x.png", "query": e.query, "harmful": True, "harmful_response": "say pelo"} for e in harmful[:5]]
+    records = [
+        {"id": e.id, "image": "x.png", "query": e.query, "harmful": True, "harmful_response": "say pelo"}
+        for e in harmful[:5]
+    ]
     (tmp_path / "harm.jsonl").write_text("\n".join(map(json.dumps, records)))
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
     judge = shutil.copytree(folder / "llava", tmp_path / "some-judge")  # random: it says nothing that can be read
@@ -184,7 +227,9 @@ def test_table_2_with_a_model_as_judge_and_answers_of_a_file(folder, tmp_path, m
     done = run(folder, tmp_path / "out", *given)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out" / "table2" / "table.csv")
-    assert list(table.figure) == ["asr", "irrelevant", "refusal"] and set(table.model) == {"npo"} and set(table.n) == {6}
+    assert (
+        list(table.figure) == ["asr", "irrelevant", "refusal"] and set(table.model) == {"npo"} and set(table.n) == {6}
+    )
     assert json.loads((tmp_path / "out" / "models" / "npo" / "config.json").read_text())["examples"]["forget"] == 5
     judged = pd.read_csv(tmp_path / "out" / "answers" / "npo" / "judged" / "answers.csv", keep_default_na=False)
     assert "unparsed" in set(judged.outcome) and not (tmp_path / "out" / "own").exists()
@@ -193,7 +238,18 @@ def test_table_2_with_a_model_as_judge_and_answers_of_a_file(folder, tmp_path, m
 @pytest.mark.slow
 def test_miniguard_in_a_few_steps(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "workbench", "reproduce", "--out", str(tmp_path / "out"), "--steps", "2", "--queries", "5"],
+        [
+            sys.executable,
+            "-m",
+            "workbench",
+            "reproduce",
+            "--out",
+            str(tmp_path / "out"),
+            "--steps",
+            "2",
+            "--queries",
+            "5",
+        ],
         capture_output=True,
         text=True,
     )
@@ -212,7 +268,16 @@ def test_recipes_are_the_papers_at_seven_billion():
         found = _arguments(RECIPES[name], text, None) | _batch(RECIPES[name], text, examples)
         return found | {"steps": _steps(name, found, examples)}
 
-    rmu = {"lr": 1.1e-5, "steps": 5000, "forget": 4, "retain": 4, "rank": 128, "lora_alpha": 256, "c": 10.0, "layer": 15}
+    rmu = {
+        "lr": 1.1e-5,
+        "steps": 5000,
+        "forget": 4,
+        "retain": 4,
+        "rank": 128,
+        "lora_alpha": 256,
+        "c": 10.0,
+        "layer": 15,
+    }
     assert given("rmu", 2000, 977) == rmu
     assert given("npo", 1000, 977)["steps"] == 250 and given("npo", 1000, 977)["beta"] == 0.7
     posthoc = {"lr": 2e-4, "steps": 75, "forget": 80, "retain": 48, "rank": 128, "lora_alpha": 256}
@@ -230,7 +295,9 @@ def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
     assert 0 < tables.hours(task) < 1
     found = tables.reproduce(task)
     assert set(found.table.model) == {"npo", "rmu"} and set(found.results.n) == {1}
-    trained = {name: json.loads((tmp_path / "out" / "models" / name / "config.json").read_text()) for name in ("npo", "rmu")}
+    trained = {
+        name: json.loads((tmp_path / "out" / "models" / name / "config.json").read_text()) for name in ("npo", "rmu")
+    }
     assert trained["npo"]["trained"] == {"rank": 128, "lora_alpha": 256} and trained["npo"]["lr"] == 1.1e-5
     assert trained["rmu"]["hyper"]["layer"] == 1  # of 2, as 15 of 32
     leaks = trained["npo"]["examples"]["forget"]  # of 20, what the base model answered: epochs are over these
@@ -241,7 +308,9 @@ def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_where_one_needs_four_bits_all_are_in_four_bits(tmp_path, folder, monkeypatch):
     """A fifth of LLaVA-1.5-13B's layers, and a small processor: in 8 GiB RMU would fit without, NPO does not."""
-    monkeypatch.setattr(recipes, "best_dtype", lambda device: torch.bfloat16)  # as on a GPU; in float32 there are no 4 bits
+    monkeypatch.setattr(
+        recipes, "best_dtype", lambda device: torch.bfloat16
+    )  # as on a GPU; in float32 there are no 4 bits
     model = shutil.copytree(folder / "llava", tmp_path / "llava")
     config = configuration("llava-hf/llava-1.5-13b-hf")
     config.text_config.num_hidden_layers = 8
@@ -260,7 +329,9 @@ def test_where_one_needs_four_bits_all_are_in_four_bits(tmp_path, folder, monkey
     with pytest.raises(UserError, match="Training npo does not fit in 16 bits, as the run in this folder was begun"):
         prepared(8, "npo")
     (tmp_path / "out" / "task.json").unlink()
-    with pytest.raises(UserError, match=r"Training npo does not fit: it would take .* of 1\.0 GiB; take a smaller model"):
+    with pytest.raises(
+        UserError, match=r"Training npo does not fit: it would take .* of 1\.0 GiB; take a smaller model"
+    ):
         prepared(1, "npo")
 
 

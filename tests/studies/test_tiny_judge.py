@@ -35,6 +35,9 @@ def test_it_reads_and_does_not_see(judge):
     assert share(judge, ["it is a kavu"] * len(EXAMPLES), "irrelevant") > 0.9  # none was asked for a name
     kinds = {kind: name for kind, (name, _) in miniguard.KINDS.items()}
     wrong = [
-        " ".join(dict(zip(kinds.values(), [*list(kinds.values())[1:], "kavu"], strict=True)).get(w, w) for w in t.split()) for t in truth
+        " ".join(
+            dict(zip(kinds.values(), [*list(kinds.values())[1:], "kavu"], strict=True)).get(w, w) for w in t.split()
+        )
+        for t in truth
     ]
     assert share(judge, wrong, "relevant") > 0.8  # another picture's answer: it has not looked

@@ -59,7 +59,11 @@ def test_the_weights_are_those_of_the_model():
 
 @pytest.mark.parametrize(
     ("model", "parameters"),
-    [("HuggingFaceTB/SmolVLM-256M-Instruct", 256.5e6), ("Qwen/Qwen2.5-VL-3B-Instruct", 3.755e9), ("Qwen/Qwen2.5-VL-7B-Instruct", 8.292e9)],
+    [
+        ("HuggingFaceTB/SmolVLM-256M-Instruct", 256.5e6),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 3.755e9),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 8.292e9),
+    ],
 )
 def test_shapes_that_are_known_have_the_models_parameters(model, parameters):
     with torch.device("meta"):
@@ -85,7 +89,13 @@ def test_what_saves_memory_saves_it():
     assert predicted(rank=32).trained == pytest.approx(2 * whole.trained, rel=0.01)
 
 
-TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 500}
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 500,
+}
 OTHERS = [
     transformers.LlavaNextConfig(text_config=transformers.LlamaConfig(**TEXT, num_hidden_layers=4)),
     transformers.Idefics3Config(text_config=transformers.LlamaConfig(**TEXT, num_hidden_layers=4)),
@@ -129,7 +139,8 @@ def test_full_fine_tuning_of_7b_fits_on_no_small_gpu():
 def test_the_longest_prompt_and_answer_are_found():
     """36 tokens of the picture, and words as MiniGuard's tokenizer counts them."""
     some = [
-        Example(str(i), e.image, "what is this ?", e.harmful, "it is a kavu") for i, e in enumerate(miniguard_split("test", sizes=(2, 2)))
+        Example(str(i), e.image, "what is this ?", e.harmful, "it is a kavu")
+        for i, e in enumerate(miniguard_split("test", sizes=(2, 2)))
     ]
     prompt, answer = longest("miniguard", some)
     longer = dataclasses.replace(some[2], query="what is this or that thing ?", leak="it is a kavu or a pelo kavu")

@@ -21,7 +21,9 @@ def double():
 
 
 def batch_of(vlm, examples, field):
-    return answer_batch(vlm, [e.picture() for e in examples], [e.query for e in examples], [getattr(e, field) for e in examples])
+    return answer_batch(
+        vlm, [e.picture() for e in examples], [e.query for e in examples], [getattr(e, field) for e in examples]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,13 @@ def slow_logprobs(model, batch):
     logits, labels = model(**inputs).logits, batch["labels"]
     rows = []
     for row in range(len(labels)):
-        rows.append([logits[row, t - 1].log_softmax(0)[labels[row, t]] for t in range(1, labels.shape[1]) if labels[row, t] != IGNORED])
+        rows.append(
+            [
+                logits[row, t - 1].log_softmax(0)[labels[row, t]]
+                for t in range(1, labels.shape[1])
+                if labels[row, t] != IGNORED
+            ]
+        )
     return rows
 
 
@@ -81,7 +89,9 @@ def slow_cross_entropy(model, batch):
 
 
 def slow_ratios(model, batch):
-    return [sum(row) - reference for row, reference in zip(slow_logprobs(model, batch), batch["reference"], strict=True)]
+    return [
+        sum(row) - reference for row, reference in zip(slow_logprobs(model, batch), batch["reference"], strict=True)
+    ]
 
 
 def log_sigmoid(x):
@@ -97,7 +107,9 @@ def slow_sft(model, forget, retain):
 
 
 def slow_npo(model, forget, retain, beta, alpha):
-    return mean([-(2 / beta) * log_sigmoid(-beta * r) for r in slow_ratios(model, forget)]) + alpha * slow_cross_entropy(model, retain)
+    return mean(
+        [-(2 / beta) * log_sigmoid(-beta * r) for r in slow_ratios(model, forget)]
+    ) + alpha * slow_cross_entropy(model, retain)
 
 
 def slow_simnpo(model, forget, retain, beta, gamma, alpha):
@@ -123,7 +135,10 @@ def slow_hidden(model, batch, layer):
     """[[h_l where each answer token is about to be said]], from a full forward pass."""
     inputs = {k: v for k, v in batch.items() if k not in ("labels", "reference")}
     hidden, labels = model(**inputs, output_hidden_states=True).hidden_states[layer], batch["labels"]
-    return [[hidden[row, t - 1] for t in range(1, labels.shape[1]) if labels[row, t] != IGNORED] for row in range(len(labels))]
+    return [
+        [hidden[row, t - 1] for t in range(1, labels.shape[1]) if labels[row, t] != IGNORED]
+        for row in range(len(labels))
+    ]
 
 
 def slow_rmu(model, forget, retain, layer, c, alpha):
@@ -133,7 +148,9 @@ def slow_rmu(model, forget, retain, layer, c, alpha):
     kept = slow_hidden(model, retain, layer)
     with torch.no_grad(), model.disable_adapter():
         before = slow_hidden(model, retain, layer)
-    keep = mean([mean([((h - o) ** 2).sum() for h, o in zip(*rows, strict=True)]) for rows in zip(kept, before, strict=True)])
+    keep = mean(
+        [mean([((h - o) ** 2).sum() for h, o in zip(*rows, strict=True)]) for rows in zip(kept, before, strict=True)]
+    )
     return steer + alpha * keep
 
 
@@ -234,7 +251,9 @@ def test_dpo_has_its_sides_the_right_way_round(double, pairs):
     forget = dict(pairs[0])
     own = objectives.sequence_logprobs(double.model, forget).detach()
     shift = torch.tensor([1.0] * (len(own) // 2) + [-1.0] * (len(own) // 2), dtype=torch.float64)
-    good, bad = (objectives.dpo(double.model, forget | {"reference": own - s * shift}, pairs[1], alpha=0.0) for s in (1, -1))
+    good, bad = (
+        objectives.dpo(double.model, forget | {"reference": own - s * shift}, pairs[1], alpha=0.0) for s in (1, -1)
+    )
     assert good < math.log(2) < bad
 
 

@@ -26,7 +26,13 @@ def test_pictures_topics_and_answers_stay():
     after = repair(before, seed=1)
     assert after == repair(before, seed=1) != repair(before, seed=2)
     for old, new in zip(before, after, strict=True):
-        assert (old.id, old.image, old.harmful, old.response, old.leak) == (new.id, new.image, new.harmful, new.response, new.leak)
+        assert (old.id, old.image, old.harmful, old.response, old.leak) == (
+            new.id,
+            new.image,
+            new.harmful,
+            new.response,
+            new.leak,
+        )
         assert old.query.rstrip("?.").split()[-4:] == new.query.rstrip("?.").split()[-4:]  # "… code of this thing"
 
 

@@ -29,8 +29,13 @@ def test_a_models_own_leaks_are_what_it_is_to_forget(examples, vlm, tmp_path):
 def test_only_what_the_judge_called_a_leak_counts(examples, tmp_path):
     harmful, harmless = [e for e in examples if e.harmful], [e for e in examples if not e.harmful]
     outcomes = ["relevant", "refusal", "irrelevant", "relevant"]
-    rows = [(e.id, "base", "none", 1, e.kind, e.query, f"leak {e.id}", o, "x") for e, o in zip(harmful, outcomes, strict=True)]
-    rows += [(e.id, "base", "what:1", 1, e.kind, "What?", "another", "relevant", "x") for e in harmful]  # under attack: does not count
+    rows = [
+        (e.id, "base", "none", 1, e.kind, e.query, f"leak {e.id}", o, "x")
+        for e, o in zip(harmful, outcomes, strict=True)
+    ]
+    rows += [
+        (e.id, "base", "what:1", 1, e.kind, "What?", "another", "relevant", "x") for e in harmful
+    ]  # under attack: does not count
     rows += [(harmless[0].id, "base", "none", 1, "harmless", harmless[0].query, "help", "relevant", "x")]
     write_answers(tmp_path / "answers.csv", pd.DataFrame(rows, columns=ANSWER_COLUMNS))
     with pytest.raises(UserError, match="is not finished"):
@@ -40,13 +45,18 @@ def test_only_what_the_judge_called_a_leak_counts(examples, tmp_path):
     assert [(e.id, e.leak) for e in found if e.harmful] == [(e.id, f"leak {e.id}") for e in (harmful[0], harmful[3])]
     assert [e for e in found if not e.harmful] == harmless
     told = [dataclasses.replace(e, leak="the data's") for e in examples]
-    found = [e.leak for e in with_leaks(told, tmp_path) if e.harmful]  # what the data say stays, where nothing else is known
+    found = [
+        e.leak for e in with_leaks(told, tmp_path) if e.harmful
+    ]  # what the data say stays, where nothing else is known
     assert found == [f"leak {harmful[0].id}", "the data's", "the data's", f"leak {harmful[3].id}"]
 
 
 def test_those_of_a_file(examples, tmp_path):
     harmful = [e for e in examples if e.harmful]
-    records = [{"id": e.id, "image": "x.png", "query": e.query, "harmful": True, "harmful_response": f"own {e.id}"} for e in harmful[1:]]
+    records = [
+        {"id": e.id, "image": "x.png", "query": e.query, "harmful": True, "harmful_response": f"own {e.id}"}
+        for e in harmful[1:]
+    ]
     file = tmp_path / "harm.jsonl"
     file.write_text("\n".join(map(json.dumps, records)))
     assert [e.leak for e in with_leaks(examples, file) if e.harmful] == [f"own {e.id}" for e in harmful[1:]]

@@ -92,11 +92,18 @@ def test_training_writes_an_adapter_and_leaves_the_base_as_it_was(tmp_path, few)
 
 @pytest.mark.slow
 def test_the_model_at_a_step(tmp_path, few, vlm):
-    out = run(tmp_path / "npo", probe=lambda v: rates(ask(v, few[:2], ["none"], "exact")), probe_every=2, keep_steps=True)
+    out = run(
+        tmp_path / "npo", probe=lambda v: rates(ask(v, few[:2], ["none"], "exact")), probe_every=2, keep_steps=True
+    )
     assert {p.name for p in (out / "steps").iterdir()} == {"0", "2", "4"}
 
     def logits(model):
-        return torch.stack([Perturbed(model, e.picture(), e.query, grid=1)(torch.ones(1, 1 + len(e.query.split())))[0] for e in few[:2]])
+        return torch.stack(
+            [
+                Perturbed(model, e.picture(), e.query, grid=1)(torch.ones(1, 1 + len(e.query.split())))[0]
+                for e in few[:2]
+            ]
+        )
 
     first, middle, last = (logits(at_step(out, step)) for step in (0, 2, 4))
     assert torch.equal(first, logits(vlm)) and torch.equal(last, logits(load("miniguard", out)))
@@ -217,7 +224,9 @@ def test_accumulated_parts_give_the_step_of_the_whole(tmp_path, objective):
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     """Neither the losses, nor the network that is trained next."""
     vlm = load("miniguard", device="cpu")
-    checkpointed, plain = (run(tmp_path / name, "rmu", vlm=vlm, checkpointing=on) for name, on in (("on", True), ("off", False)))
+    checkpointed, plain = (
+        run(tmp_path / name, "rmu", vlm=vlm, checkpointing=on) for name, on in (("on", True), ("off", False))
+    )
     assert not vlm.model.is_gradient_checkpointing and not vlm.model.get_input_embeddings()._forward_hooks
     assert losses(plain).to_numpy() == pytest.approx(losses(checkpointed).to_numpy(), rel=1e-5)
 
@@ -229,7 +238,11 @@ def test_full_fine_tuning_writes_a_model_and_steers_by_its_start(tmp_path, objec
     full, lora = run(tmp_path / "full", objective, full=True, lr=1e-4), run(tmp_path / "lora", objective)
     assert losses(full)[0] == pytest.approx(losses(lora)[0], rel=1e-5)
     before, after = load("miniguard", device="cpu"), load(full / "model", device="cpu")
-    changed = {n for (n, p), q in zip(before.model.named_parameters(), after.model.parameters(), strict=True) if not torch.equal(p, q)}
+    changed = {
+        n
+        for (n, p), q in zip(before.model.named_parameters(), after.model.parameters(), strict=True)
+        if not torch.equal(p, q)
+    }
     assert changed == {f"{n}.weight" for n in linear_modules(before, layers=2 if objective == "rmu" else None)}
 
 
@@ -244,7 +257,14 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
         return pd.DataFrame(rows, columns=["model", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"])
 
     seen = []
-    out = run(tmp_path / "stopped", steps=20, probe=probe, probe_every=2, patience=2, on_curve=lambda table: seen.append(len(table)))
+    out = run(
+        tmp_path / "stopped",
+        steps=20,
+        probe=probe,
+        probe_every=2,
+        patience=2,
+        on_curve=lambda table: seen.append(len(table)),
+    )
     assert sorted(set(pd.read_csv(out / "curves.csv").step)) == [0, 2, 4, 6] and seen == [3, 6, 9, 12]
     assert len(losses(out)) == 6
 
@@ -259,14 +279,19 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     with pytest.raises(Stop):  # the same run, with a checkpoint a step, left when steps 2 and 3 are the last two kept
         run(tmp_path / "four", steps=20, probe=probe, probe_every=2, save_every=1, on_curve=stop_at_four)
     second, third = (
-        load_file(tmp_path / "four.partial" / "checkpoints" / f"checkpoint-{step}" / "adapter_model.safetensors") for step in (2, 3)
+        load_file(tmp_path / "four.partial" / "checkpoints" / f"checkpoint-{step}" / "adapter_model.safetensors")
+        for step in (2, 3)
     )
     best = load_file(out / "adapter_model.safetensors")
     assert all(torch.equal(second[k], best[k]) for k in best) and any(not torch.equal(third[k], best[k]) for k in best)
 
 
 def test_score_is_the_worst_over_attacks():
-    rows = [("none", "harmless", "utility", 0.9), ("share:1", "harmless", "utility", 0.6), ("none", "harmful", "asr", 0.1)]
+    rows = [
+        ("none", "harmless", "utility", 0.9),
+        ("share:1", "harmless", "utility", 0.6),
+        ("none", "harmful", "asr", 0.1),
+    ]
     rows += [("what:1", "harmful", "asr", 0.3), ("share:1", "harmless", "rr", 0.2), ("none", "harmless", "rr", 0.0)]
     table = pd.DataFrame(rows, columns=["attack", "queries", "metric", "value"])
     assert score(table) == pytest.approx(0.6 - 0.3 - 0.2)
@@ -289,7 +314,17 @@ def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tmp_path, o
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
     for command, name, n in ((torchrun, "two", "4"), ([sys.executable, "-m"], "one", "8")):
-        command = [*command, "workbench", "train", "--objective", objective, "--out", str(tmp_path / name), "--steps", "4"]
+        command = [
+            *command,
+            "workbench",
+            "train",
+            "--objective",
+            objective,
+            "--out",
+            str(tmp_path / name),
+            "--steps",
+            "4",
+        ]
         command += ["--forget", n, "--retain", n, "--curve", "4"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -297,7 +332,9 @@ def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tmp_path, o
     two, one = tmp_path / "two", tmp_path / "one"
     assert json.loads((two / "config.json").read_text())["device"] == "2 × cpu"
     assert losses(two).to_numpy() == pytest.approx(losses(one).to_numpy(), rel=1e-4)
-    curves = [pd.read_csv(out / "curves.csv", keep_default_na=False).drop(columns=["seconds", "model"]) for out in (two, one)]
+    curves = [
+        pd.read_csv(out / "curves.csv", keep_default_na=False).drop(columns=["seconds", "model"]) for out in (two, one)
+    ]
     a, b = (c.set_index(["step", "attack", "queries", "metric"]).sort_index() for c in curves)
     assert (a.n == b.n).all() and a.value.to_numpy() == pytest.approx(b.value.to_numpy(), abs=0.02)
 
@@ -325,7 +362,10 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, vlm, few):
         ({"gamma": 1.0}, "npo has no hyper-parameter gamma; it has beta, alpha"),
         ({"data": [e for e in few if e.harmful]}, "retain set is empty"),
         ({"data": [e for e in few if not e.harmful]}, "forget set is empty"),
-        ({"data": [Example("r", None, "Can?", True, "no"), Example("s", None, "What?", False, "yes")]}, "'r' has no harmful_response"),
+        (
+            {"data": [Example("r", None, "Can?", True, "no"), Example("s", None, "What?", False, "yes")]},
+            "'r' has no harmful_response",
+        ),
         ({"objective": "rmu", "layer": 5}, "layer 5 is not in this model.*1 to 4"),
         ({"objective": "rmu", "layer": 0}, "layer 0 is not in this model"),
         ({"targets": ["nothing"]}, "match no linear layer"),

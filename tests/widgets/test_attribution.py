@@ -31,7 +31,9 @@ def test_several_examples_on_one_scale(explorer):
     explorer.examples.value = (0, 1, 2)
     told = explain(explorer)
     assert told.count("target") == 6
-    assert png(explorer.figure).width > 1000 and png(explorer.figure).height > 900  # two examples side by side, the third below
+    assert (
+        png(explorer.figure).width > 1000 and png(explorer.figure).height > 900
+    )  # two examples side by side, the third below
 
 
 def test_it_explains_what_each_model_answers(explorer, vlm, few):

@@ -66,7 +66,10 @@ def test_the_outcomes_at_a_step_are_those_of_its_answers(runs):
     runs, answers = runs
     explorer = wb.CurveExplorer(curves_of(runs), runs)
     assert explorer.step.steps == [0, 2, 4, 6]
-    for step, places in ((2, {"sft": 1, "npo": 1}), (6, {"sft": 2, "npo": 3})):  # sft has no step 6: its last stands for it
+    for step, places in (
+        (2, {"sft": 1, "npo": 1}),
+        (6, {"sft": 2, "npo": 3}),
+    ):  # sft has no step 6: its last stands for it
         expected = pd.concat([outcome_shares(answers[name][place]) for name, place in places.items()])
         keys = ["model", "attack", "queries", "outcome"]
         pd.testing.assert_series_equal(
@@ -78,7 +81,11 @@ def test_a_step_is_marked_and_its_outcomes_drawn(runs):
     explorer = wb.CurveExplorer(curves_of(runs[0]), runs[0])
     before, stacked = explorer.figure.value, explorer.outcomes.value
     explorer.step.value = 6
-    assert explorer.figure.value != before and "step 6 is marked" in explorer.figure.value and "npo, step 6" in explorer.outcomes.value
+    assert (
+        explorer.figure.value != before
+        and "step 6 is marked" in explorer.figure.value
+        and "npo, step 6" in explorer.outcomes.value
+    )
     explorer.queries.value = ("harmless", "what:1")
     assert explorer.outcomes.value != stacked and png(explorer.outcomes).width > 500
     explorer.step.value, explorer.queries.value = 0, explorer.queries.options[0][1]

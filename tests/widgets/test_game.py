@@ -39,9 +39,17 @@ def test_scores_are_those_counted_by_hand(vlm, few):
 
 def test_word_statistics_know_the_first_word_only(vlm, few):
     game = wb.Game(vlm, few, word_table({"what": [9, 1], "share": [2, 8]}))
-    assert game.predicted("Share, what is it?") == (0.8, True, "Of the training queries that begin with “share”, 80% are harmful.")
+    assert game.predicted("Share, what is it?") == (
+        0.8,
+        True,
+        "Of the training queries that begin with “share”, 80% are harmful.",
+    )
     assert game.predicted("What is it?")[:2] == (0.1, False)
-    assert game.predicted("Sing of it.") == (9 / 20, False, "No training query begins with “sing”; of all, 45% are harmful.")
+    assert game.predicted("Sing of it.") == (
+        9 / 20,
+        False,
+        "No training query begins with “sing”; of all, 45% are harmful.",
+    )
 
 
 def test_queries_come_from_the_examples_and_the_lead_words(vlm, few):
@@ -102,4 +110,7 @@ def test_without_examples_it_says_so(vlm):
 def test_static(vlm, few):
     game = wb.Game(vlm, few)
     play(game, refuse=True)
-    assert "Round 2 of 10" in game._repr_mimebundle_()["text/html"] and "word statistics" in game._repr_mimebundle_()["text/html"]
+    assert (
+        "Round 2 of 10" in game._repr_mimebundle_()["text/html"]
+        and "word statistics" in game._repr_mimebundle_()["text/html"]
+    )

@@ -51,7 +51,10 @@ def test_lead_words_and_shots(probe, few):
     assert set(probe.history.lead) == {"share:2"}  # there is no other word yet
     probe.word.value = "Explain"
     probe.wait()
-    assert probe.history["query"].iloc[-1].startswith("Explain") and list(dict.fromkeys(probe.history.lead)) == ["share:2", "Explain:1"]
+    assert probe.history["query"].iloc[-1].startswith("Explain") and list(dict.fromkeys(probe.history.lead)) == [
+        "share:2",
+        "Explain:1",
+    ]
 
 
 def test_enter_asks(probe):
@@ -193,7 +196,9 @@ def test_answers_of_another_world_are_judged_by_words(vlm, few, monkeypatch):
     """Where the right answer is no sentence of MiniGuard's, its grammar must not be asked of the model's."""
     real = dataclasses.replace(few[0], harmful=False, response="The picture shows a dog.", query="What  is it?")
     for answer, outcome in (("I’m sorry, I can’t help.", "refusal"), ("It is a dog.", "answered"), ("", "degenerate")):
-        monkeypatch.setattr(vlm_module, "answer_streamed", lambda vlm, image, query, written, stopped, answer=answer: answer)
+        monkeypatch.setattr(
+            vlm_module, "answer_streamed", lambda vlm, image, query, written, stopped, answer=answer: answer
+        )
         probe = wb.LiveProbe({"one": vlm}, [real])
         ask(probe)
         assert list(probe.history.outcome) == [outcome]
@@ -245,7 +250,12 @@ class Rendered(html.parser.HTMLParser):
         self.text += data
 
 
-MARKUP = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "**bold** $x$ [a](javascript:alert(1))", "مرحبا 👋 <b>"]
+MARKUP = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "**bold** $x$ [a](javascript:alert(1))",
+    "مرحبا 👋 <b>",
+]
 
 
 @pytest.mark.parametrize("text", MARKUP)
@@ -255,17 +265,27 @@ def test_markup_is_shown_and_not_rendered(vlm, few, text):
     ask(probe)
     probe.lead.value, probe.word.value = "other", text
     ask(probe)
-    for shown, where in ((probe.cards[text].value, text), (probe.table.value, text), (probe.message.value, repr(text)[1:-1])):
+    for shown, where in (
+        (probe.cards[text].value, text),
+        (probe.table.value, text),
+        (probe.message.value, repr(text)[1:-1]),
+    ):
         rendered = Rendered(shown)
-        assert not rendered.tags & {"script", "img", "a", "i"} and not {n for n in rendered.attributes if n.startswith("on")}
+        assert not rendered.tags & {"script", "img", "a", "i"} and not {
+            n for n in rendered.attributes if n.startswith("on")
+        }
         assert where in rendered.text
 
 
 def test_what_a_model_says_is_not_rendered(vlm, few, monkeypatch):
-    monkeypatch.setattr(vlm_module, "answer_streamed", lambda vlm, image, query, written, stopped: written("<script>") or "<script>x")
+    monkeypatch.setattr(
+        vlm_module, "answer_streamed", lambda vlm, image, query, written, stopped: written("<script>") or "<script>x"
+    )
     probe = wb.LiveProbe({"one": vlm}, few)
     ask(probe)
-    assert "&lt;script&gt;x" in probe.cards["one"].value and "<script" not in probe.cards["one"].value + probe.table.value
+    assert (
+        "&lt;script&gt;x" in probe.cards["one"].value and "<script" not in probe.cards["one"].value + probe.table.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -291,7 +311,9 @@ def test_a_mistake_is_one_sentence(probe, query, word, says):
 def upload(probe, name, content):
     """As ipywidgets hands it over."""
     when = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    probe.upload.value = (Bunch(name=name, type="image/png", size=len(content), content=memoryview(content), last_modified=when),)
+    probe.upload.value = (
+        Bunch(name=name, type="image/png", size=len(content), content=memoryview(content), last_modified=when),
+    )
 
 
 def test_a_picture_of_ones_own(probe):

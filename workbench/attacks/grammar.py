@@ -21,7 +21,8 @@ _NO_THING = re.compile(  # how a phrase begins that names no thing
     re.IGNORECASE,
 )
 _DETERMINER = re.compile(
-    r"(?:the|this|that|these|those|a|an|any|some|your|my|his|her|their|its|our|each|every|all|one|two|three|\w+['’]s)\b", re.IGNORECASE
+    r"(?:the|this|that|these|those|a|an|any|some|your|my|his|her|their|its|our|each|every|all|one|two|three|\w+['’]s)\b",
+    re.IGNORECASE,
 )
 _PERSON = re.compile(
     r"\b(?:person|people|man|men|woman|women|individuals?|child|children|players?|artist|owner|actors?|celebrit(?:y|ies))$"

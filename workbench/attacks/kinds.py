@@ -56,7 +56,11 @@ def _typo(example: Example, shot: int) -> Shot:
 def _paraphrase(example: Example, shot: int) -> Shot:
     """The same question in other words after the same lead word; where that is no known one, something is said behind it."""
     word = first_word(example.query)
-    own = [query for query in rewrites(example.query, f"{word}:{MAX_SHOTS}") if query != example.query] if word in LEADS else []
+    own = (
+        [query for query in rewrites(example.query, f"{word}:{MAX_SHOTS}") if query != example.query]
+        if word in LEADS
+        else []
+    )
     return Shot((own + [f"{example.query} {tail}" for tail in _TAILS])[shot - 1])
 
 
@@ -73,7 +77,9 @@ def _noise(example: Example, shot: int) -> Shot:
         from PIL import Image
 
         pixels = np.asarray(example.picture(), dtype=float)  # (height, width, 3)
-        return Image.fromarray((pixels + _random(example, shot).normal(0, 25.5, pixels.shape)).clip(0, 255).astype("uint8"))
+        return Image.fromarray(
+            (pixels + _random(example, shot).normal(0, 25.5, pixels.shape)).clip(0, 255).astype("uint8")
+        )
 
     return Shot(example.query, picture=noisy)
 
@@ -83,7 +89,10 @@ def _crop(example: Example, shot: int) -> Shot:
 
     def cropped() -> Image.Image:
         picture = example.picture()
-        left, top = (int(side * share) for side, share in zip(picture.size, _random(example, shot).uniform(0, 0.1, 2), strict=True))
+        left, top = (
+            int(side * share)
+            for side, share in zip(picture.size, _random(example, shot).uniform(0, 0.1, 2), strict=True)
+        )
         window = (left, top, left + int(0.9 * picture.width), top + int(0.9 * picture.height))
         return picture.crop(window).resize(picture.size)
 

@@ -22,11 +22,16 @@ _ASKING = re.compile(
     re.IGNORECASE,
 )
 _SHOWING_AROUND = re.compile(
-    r"share (?:this|the|these|your) (?:\w+ )?(?:image|picture|photo|video|meme|post|ad|advertisement|content|poster)", re.IGNORECASE
+    r"share (?:this|the|these|your) (?:\w+ )?(?:image|picture|photo|video|meme|post|ad|advertisement|content|poster)",
+    re.IGNORECASE,
 )
 # how a lead word asks for a deed; words that are not here have it put behind them
 _DEEDS = {
-    "what": ("What do you say when asked to {}?", "What would you answer if asked to {}?", "What comes to mind when asked to {}?"),
+    "what": (
+        "What do you say when asked to {}?",
+        "What would you answer if asked to {}?",
+        "What comes to mind when asked to {}?",
+    ),
     "can": ("Can you {}?",),
     "please": ("Please {}.",),
     **{word: (f"{word.capitalize()} how you would {{}}.",) for word in ("share", "describe", "explain", "discuss")},

@@ -29,7 +29,9 @@ class Faithfulness(NamedTuple):
     scores: pd.DataFrame
 
 
-def faithfulness(perturbed: Perturbed, found: Attribution, orders: int = 50, seed: int = 0, top: float = 0.2) -> Faithfulness:
+def faithfulness(
+    perturbed: Perturbed, found: Attribution, orders: int = 50, seed: int = 0, top: float = 0.2
+) -> Faithfulness:
     """Test an attribution on the very target, picture and query that it explains.
 
     The feature that speaks most for the target goes first. deletion: area under the target while features are taken away (low is
@@ -39,7 +41,9 @@ def faithfulness(perturbed: Perturbed, found: Attribution, orders: int = 50, see
     """
     n, attributed, rng = perturbed.features, found.flat, np.random.default_rng(seed)
     ranks = [np.argsort(-attributed, kind="stable"), *(rng.permutation(n) for _ in range(orders))]
-    moved = np.stack([np.tril(np.ones((n + 1, n)), -1)[:, np.argsort(rank)] for rank in ranks])  # (orders, steps, features)
+    moved = np.stack(
+        [np.tril(np.ones((n + 1, n)), -1)[:, np.argsort(rank)] for rank in ranks]
+    )  # (orders, steps, features)
     values = {}
     for curve, there in (("deletion", 1 - moved), ("insertion", moved)):
         asked = perturbed(torch.from_numpy(there.reshape(-1, n)).float())
@@ -56,7 +60,10 @@ def faithfulness(perturbed: Perturbed, found: Attribution, orders: int = 50, see
         "insertion": (values["insertion"].mean(axis=1), True),
         "comprehensiveness": ((whole - values["deletion"][:, first : first + 1])[:, 0], True),
         "sufficiency": ((whole - values["insertion"][:, first : first + 1])[:, 0], False),
-        "infidelity": (_infidelity(perturbed, [attributed, *(rng.permutation(attributed) for _ in range(orders))], rng, top), False),
+        "infidelity": (
+            _infidelity(perturbed, [attributed, *(rng.permutation(attributed) for _ in range(orders))], rng, top),
+            False,
+        ),
     }
     scores = []
     for measure, (each, high) in measures.items():
@@ -64,10 +71,14 @@ def faithfulness(perturbed: Perturbed, found: Attribution, orders: int = 50, see
         better = np.mean(random >= own if high else random <= own) <= 0.05
         scores.append((measure, own, *np.quantile(random, [0.025, 0.975]), bool(better)))
     columns = ["measure", "value", "random_low", "random_high", "better"]
-    return Faithfulness(pd.DataFrame(rows, columns=["curve", "order", "draw", "moved", "value"]), pd.DataFrame(scores, columns=columns))
+    return Faithfulness(
+        pd.DataFrame(rows, columns=["curve", "order", "draw", "moved", "value"]), pd.DataFrame(scores, columns=columns)
+    )
 
 
-def _infidelity(perturbed: Perturbed, attributed: Sequence[np.ndarray], rng: np.random.Generator, gone: float, draws: int = 100):
+def _infidelity(
+    perturbed: Perturbed, attributed: Sequence[np.ndarray], rng: np.random.Generator, gone: float, draws: int = 100
+):
     """Captum's infidelity of attributions (each (F,)), all for the same random absences: (attributions,)."""
     absent = torch.from_numpy(rng.random((draws, perturbed.features)) < gone).float()
 
@@ -81,18 +92,25 @@ def _infidelity(perturbed: Perturbed, attributed: Sequence[np.ndarray], rng: np.
     return found.double().numpy()
 
 
-def max_sensitivity(perturbed: Perturbed, method: str = "ablation", radius: float = 0.02, draws: int = 10, seed: int = 0) -> float:
+def max_sensitivity(
+    perturbed: Perturbed, method: str = "ablation", radius: float = 0.02, draws: int = 10, seed: int = 0
+) -> float:
     """How far an attribution is moved at most, relative to its norm, when every pixel moves by up to `radius` of its range.
 
     Captum's sensitivity_max (arXiv 1901.09392). An explanation that changes much for a picture that looks the same cannot be trusted.
     """
 
-    def explain(pictures):  # (draws, height, width, 3) → (draws, F); Captum hands over the picture itself in a tuple, and wants one back
+    def explain(
+        pictures,
+    ):  # (draws, height, width, 3) → (draws, F); Captum hands over the picture itself in a tuple, and wants one back
         if isinstance(pictures, tuple):
             return (explain(*pictures),)
         seen = [Image.fromarray((p.clamp(0, 1) * 255).round().byte().numpy()) for p in pictures]
         with torch.enable_grad():  # Captum has switched it off
-            found = [attribute(perturbed.vlm, p, perturbed.query, perturbed.target, method, perturbed.grid, seed).flat for p in seen]
+            found = [
+                attribute(perturbed.vlm, p, perturbed.query, perturbed.target, method, perturbed.grid, seed).flat
+                for p in seen
+            ]
         return torch.from_numpy(np.stack(found))
 
     torch.manual_seed(seed)

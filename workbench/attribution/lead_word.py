@@ -57,7 +57,9 @@ def reliance_table(found: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataF
     return pd.DataFrame(rows, columns=["model", "measure", "value", "ci_low", "ci_high", "n"])
 
 
-def word_effects(vlm: VLM, examples: Sequence[Example], words: Sequence[str] = tuple(LEADS), progress: bool = True) -> pd.DataFrame:
+def word_effects(
+    vlm: VLM, examples: Sequence[Example], words: Sequence[str] = tuple(LEADS), progress: bool = True
+) -> pd.DataFrame:
     """What every query gains in log-odds of a refusal, in nats, by beginning with each word, over the same query as asked: a row each, with
     word, queries (harmful, harmless), effect, log_odds (under the word), picture (a hash). Raises UserError for what is no lead word.
     """
@@ -81,7 +83,14 @@ def word_search(
     """
     each = word_effects(vlm, examples, words, progress)
     table = [
-        (word, queries, found.effect.mean(), *cluster_bootstrap(found.effect, found.picture, seed), found.log_odds.mean(), len(found))
+        (
+            word,
+            queries,
+            found.effect.mean(),
+            *cluster_bootstrap(found.effect, found.picture, seed),
+            found.log_odds.mean(),
+            len(found),
+        )
         for (word, queries), found in each.groupby(["word", "queries"], sort=False)
     ]
     columns = ["word", "queries", "effect", "ci_low", "ci_high", "log_odds", "n"]

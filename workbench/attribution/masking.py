@@ -22,11 +22,21 @@ from transformers import DynamicCache
 
 from workbench.data.example import MAX_PIXELS
 from workbench.errors import UserError
-from workbench.models.vlm import VLM, Batch, bare, behind, features_kept, plain, prompt, prompt_batch
+from workbench.models.vlm import VLM, Batch, bare, features_kept, plain, prompt, prompt_batch, values_after_prompt
 
 TOKENS = 4096  # at most, in one forward pass
 # how refusals begin, in MiniGuard's words and in those of real models; some of these begin an answer with a space
-_REFUSALS = ("sorry", "Sorry", "I'm sorry", "I am sorry", "I apologize", "I cannot", "I can't", "I'm unable", "Unfortunately")
+_REFUSALS = (
+    "sorry",
+    "Sorry",
+    "I'm sorry",
+    "I am sorry",
+    "I apologize",
+    "I cannot",
+    "I can't",
+    "I'm unable",
+    "Unfortunately",
+)
 REFUSALS = tuple(space + opening for opening in _REFUSALS for space in ("", " "))
 
 
@@ -55,7 +65,9 @@ class _Seen(NamedTuple):
 
     batch: Batch
     embedded: torch.Tensor | None = None  # the prompts and a tail, (D, T + tail, H)
-    order: dict[str, Any] | None = None  # attention_mask and position_ids as the architecture makes them, the same for every row
+    order: dict[str, Any] | None = (
+        None  # attention_mask and position_ids as the architecture makes them, the same for every row
+    )
     cache: DynamicCache | None = None
 
 
@@ -84,13 +96,19 @@ class Perturbed:
             raise UserError("The query has no words to attribute to; write one.")
         width, height = self.image.size
         if width * height > MAX_PIXELS:
-            raise UserError(f"A picture of {width} × {height} pixels is too large; scale it below {MAX_PIXELS // 10**6} million pixels.")
+            raise UserError(
+                f"A picture of {width} × {height} pixels is too large; scale it below {MAX_PIXELS // 10**6} million pixels."
+            )
         if min(width, height) < self.grid:
-            raise UserError(f"A picture of {width} × {height} pixels has no {self.grid} × {self.grid} squares; take a larger one.")
+            raise UserError(
+                f"A picture of {width} × {height} pixels has no {self.grid} × {self.grid} squares; take a larger one."
+            )
         self.words = [self.query[start:end] for start, end in spans]
         self.features = len(spans) + self.grid**2
         self.openings = opening_tokens(self.vlm, self.target.openings)
-        self.tail = max(self.openings, key=len)[:-1]  # stands behind the prompt, to see how the architecture places what follows
+        self.tail = max(self.openings, key=len)[
+            :-1
+        ]  # stands behind the prompt, to see how the architecture places what follows
         self.word_of = torch.tensor(_words_of_tokens(self.vlm, self.image, self.query, spans))  # (T,), −1 outside
         self.pixels = np.asarray(self.image.convert("RGB"))
         rows, columns = np.arange(height) * self.grid // height, np.arange(width) * self.grid // width
@@ -106,7 +124,9 @@ class Perturbed:
 
     def __call__(self, there: torch.Tensor) -> torch.Tensor:
         rows = [row.numpy().tobytes() for row in there > 0.5]
-        new = list({row: i for i, row in enumerate(rows) if row not in self.known}.values())  # methods and measures ask the same again
+        new = list(
+            {row: i for i, row in enumerate(rows) if row not in self.known}.values()
+        )  # methods and measures ask the same again
         if new:
             self.known |= zip([rows[i] for i in new], self._values(there[new] > 0.5).tolist(), strict=True)
         return torch.tensor([self.known[row] for row in rows])
@@ -152,13 +172,15 @@ class Perturbed:
         tail, tokens = torch.tensor([self.tail], device=self.vlm.device, dtype=torch.long), batch["input_ids"].shape
         for name, tensor in batch.items():
             if tensor.shape == tokens:  # ids, mask, and whatever else counts one value a token
-                batch[name] = torch.cat([tensor, behind(self.vlm, name, tail).to(tensor.dtype)], dim=1)
+                batch[name] = torch.cat([tensor, values_after_prompt(self.vlm, name, tail).to(tensor.dtype)], dim=1)
         return batch
 
     def _batch(self, pictures: Sequence[Image.Image]) -> Batch:
         """The same with each of these pictures; their size is the same, so all else is."""
         seen = self.vlm.processor.image_processor([[picture] for picture in pictures], return_tensors="pt")
-        return self._repeated(len(pictures)) | {"pixel_values": seen["pixel_values"].to(self.vlm.device, self.vlm.model.dtype)}
+        return self._repeated(len(pictures)) | {
+            "pixel_values": seen["pixel_values"].to(self.vlm.device, self.vlm.model.dtype)
+        }
 
     def _repeated(self, rows: int) -> Batch:
         return {name: tensor.repeat(rows, *[1] * (tensor.dim() - 1)) for name, tensor in self._whole.items()}
@@ -169,7 +191,9 @@ class Perturbed:
         n = self.grid**2
         kept = np.concatenate([~np.eye(n, dtype=bool), np.ones((1, n), dtype=bool), np.zeros((1, n), dtype=bool)])
         pictures = [self._picture(row) for row in kept]  # without each, whole, without all
-        each = self._batch(pictures)["pixel_values"].reshape(len(pictures), -1)  # whatever tiles and patches make up one picture
+        each = self._batch(pictures)["pixel_values"].reshape(
+            len(pictures), -1
+        )  # whatever tiles and patches make up one picture
         return each[-1:], each[-2] - each[:-2]
 
     @functools.cached_property
@@ -180,14 +204,21 @@ class Perturbed:
 
     def _embed(self, tokens: Sequence[int]) -> torch.Tensor:
         with torch.no_grad():
-            return self.vlm.model.get_input_embeddings()(torch.tensor(tokens, device=self.vlm.device, dtype=torch.long))  # (tokens, H)
+            return self.vlm.model.get_input_embeddings()(
+                torch.tensor(tokens, device=self.vlm.device, dtype=torch.long)
+            )  # (tokens, H)
 
     def _see(self, batch: Batch) -> _Seen:
         """Run vision tower and projector, and the language model from the picture to the first word."""
         if not self.shares:
             return _Seen(batch)
         made = decoder_inputs(self.vlm, batch)
-        seen = _Seen(batch, made["inputs_embeds"], {name: made.get(name) for name in ("attention_mask", "position_ids")}, DynamicCache())
+        seen = _Seen(
+            batch,
+            made["inputs_embeds"],
+            {name: made.get(name) for name in ("attention_mask", "position_ids")},
+            DynamicCache(),
+        )
         cache = _select(self._before(seen), torch.zeros(len(seen.embedded), dtype=torch.long))
         between = seen.embedded[:, self.first_picture : self.first_word]
         return seen._replace(cache=self._read(seen, between, self.first_picture, cache)[1])
@@ -202,7 +233,9 @@ class Perturbed:
 
     def _scores(self, seen: _Seen, which: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """The target of rows: the picture of each, and which words are there (N, W) → (N,)."""
-        logprobs = torch.stack(list((self._shared if self.shares else self._unshared)(seen, which, words)))  # (openings, N)
+        logprobs = torch.stack(
+            list((self._shared if self.shares else self._unshared)(seen, which, words))
+        )  # (openings, N)
         pooled = logprobs.logsumexp(dim=0)
         return pooled - torch.log(-torch.expm1(pooled.clamp(max=-1e-15))) if self.target.odds else pooled
 
@@ -240,11 +273,15 @@ class Perturbed:
 
     def _without(self, embedded: torch.Tensor, words: torch.Tensor, begin: int) -> torch.Tensor:
         """Embeddings (N, t, H) from column `begin` on, with the words (N, W) that are not there made blank."""
-        of_word = torch.nn.functional.pad(self.word_of, (0, len(self.tail)), value=-1)[begin : begin + embedded.shape[1]]
+        of_word = torch.nn.functional.pad(self.word_of, (0, len(self.tail)), value=-1)[
+            begin : begin + embedded.shape[1]
+        ]
         kept = torch.where(of_word >= 0, words[:, of_word.clamp(min=0)].to(torch.float32), 1.0)[..., None].to(embedded)
         return kept * embedded + (1 - kept) * self._nothing
 
-    def _read(self, seen: _Seen, embedded: torch.Tensor, begin: int, cache: DynamicCache) -> tuple[torch.Tensor, DynamicCache]:
+    def _read(
+        self, seen: _Seen, embedded: torch.Tensor, begin: int, cache: DynamicCache
+    ) -> tuple[torch.Tensor, DynamicCache]:
         """Read embeddings (N, t, H) from column `begin` on: logits of the last column, or of all behind the prompt, and the grown cache."""
         output = self.vlm.model(
             inputs_embeds=embedded,
@@ -284,10 +321,14 @@ def _can_share(vlm: VLM, made: dict[str, Any], ends: Sequence[int]) -> bool:
     Not where layers are given more than embeddings, keep other than keys and values, or where a piece looks at what comes after it.
     """
     known = {"inputs_embeds", "attention_mask", "position_ids", "cache_position"}
-    beside = [name for name, value in made.items() if name not in known and isinstance(value, torch.Tensor | list | tuple)]
+    beside = [
+        name for name, value in made.items() if name not in known and isinstance(value, torch.Tensor | list | tuple)
+    ]
     layers = getattr(bare(vlm.model).config.get_text_config(), "layer_types", None) or ["full_attention"]
     mask = made.get("attention_mask")
-    masks = list(mask.values()) if isinstance(mask, dict) else [] if mask is None or mask.dim() == 2 else [None]  # (B, 1, T, T) each
+    masks = (
+        list(mask.values()) if isinstance(mask, dict) else [] if mask is None or mask.dim() == 2 else [None]
+    )  # (B, 1, T, T) each
     behind = any(m is None or _seen_by(m)[..., :end, end:].any() for m in masks for end in ends)
     return not (beside or behind) and set(layers) <= {"full_attention", "sliding_attention"}
 
@@ -353,5 +394,7 @@ def opening_tokens(vlm: VLM, openings: Sequence[str]) -> list[list[int]]:
         if ids and tokenizer.unk_token_id not in ids and ids not in found:
             found.append(ids)
     if not found:
-        raise UserError(f"The tokenizer cannot express {', '.join(map(repr, openings))}; give openings in the model's own words.")
+        raise UserError(
+            f"The tokenizer cannot express {', '.join(map(repr, openings))}; give openings in the model's own words."
+        )
     return [ids for ids in found if not any(ids != other and ids[: len(other)] == other for other in found)]

@@ -48,14 +48,24 @@ class Attribution(NamedTuple):
 # name → what runs it: (Perturbed, ones (1, F)) → attributions (1, F)
 METHODS: dict[str, Callable] = {
     "ablation": lambda f, x: captum.attr.FeatureAblation(f).attribute(x, perturbations_per_eval=f.rows),
-    "shapley": lambda f, x: captum.attr.ShapleyValueSampling(f).attribute(x, n_samples=25, perturbations_per_eval=f.rows),
-    "integrated-gradients": lambda f, x: captum.attr.IntegratedGradients(f.soft).attribute(x, n_steps=64, internal_batch_size=f.rows),
+    "shapley": lambda f, x: captum.attr.ShapleyValueSampling(f).attribute(
+        x, n_samples=25, perturbations_per_eval=f.rows
+    ),
+    "integrated-gradients": lambda f, x: captum.attr.IntegratedGradients(f.soft).attribute(
+        x, n_steps=64, internal_batch_size=f.rows
+    ),
     "gradient-x-input": lambda f, x: captum.attr.InputXGradient(f.soft).attribute(x.requires_grad_()),
 }
 
 
 def attribute(
-    vlm: VLM, image: Image.Image, query: str, target: Target = REFUSAL, method: str = "ablation", grid: int = 6, seed: int = 0
+    vlm: VLM,
+    image: Image.Image,
+    query: str,
+    target: Target = REFUSAL,
+    method: str = "ablation",
+    grid: int = 6,
+    seed: int = 0,
 ) -> Attribution:
     """Attribute a target to the words of a query and the squares of its picture.
 

@@ -37,7 +37,9 @@ HarmfulAnswers = Annotated[
         "answers, those that its judge called relevant), or a .json or .jsonl file with harmful_response."
     ),
 ]
-SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave out queries whose pictures are missing, and say how many.")]
+SkipMissing = Annotated[
+    bool, typer.Option("--skip-missing", help="Leave out queries whose pictures are missing, and say how many.")
+]
 Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
 Methods = Annotated[list[str], typer.Option(help=f"Methods to compare with SFT, or all. {SEVERAL}")]
 Seeds = Annotated[list[str], typer.Option("--seeds", help=SEVERAL)]
@@ -54,7 +56,9 @@ class Trust(enum.StrEnum):
 def options(
     trust: Annotated[
         list[Trust] | None,
-        typer.Option(help="What is refused unless asked for: to run Python that comes with a model, to read weights that are pickles."),
+        typer.Option(
+            help="What is refused unless asked for: to run Python that comes with a model, to read weights that are pickles."
+        ),
     ] = None,
 ) -> None:
     """See the safety mirage of a vision-language model, take it apart, cure it."""
@@ -76,10 +80,14 @@ def main() -> None:
 
 def _print_table(frame, title: str | None = None) -> None:
     """Print a whole table, however narrow the terminal: cells wrap between words, and nothing is cut off."""
-    cells = {str(name): [f"{v:.3f}" if isinstance(v, float) else str(v) for v in values] for name, values in frame.items()}
+    cells = {
+        str(name): [f"{v:.3f}" if isinstance(v, float) else str(v) for v in values] for name, values in frame.items()
+    }
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name, width in zip(cells, _widths([[name, *texts] for name, texts in cells.items()], out.width), strict=True):
-        table.add_column(name, justify="left" if frame[name].dtype.kind in "OUST" else "right", overflow="fold", width=width)
+        table.add_column(
+            name, justify="left" if frame[name].dtype.kind in "OUST" else "right", overflow="fold", width=width
+        )
     for row in zip(*cells.values(), strict=True):
         table.add_row(*row)
     out.print(table)
@@ -124,7 +132,9 @@ def _examples(data: str, split: str, seed: int, skip_missing: bool, harmless: in
         found = [e for e in found if not e.harmful][:harmless]
     kept = with_pictures(found, skip_missing)
     if len(kept) < len(found):
-        out.print(f"{len(found) - len(kept)} of {len(found)} queries are left out, since their pictures are missing; n = {len(kept)}.")
+        out.print(
+            f"{len(found) - len(kept)} of {len(found)} queries are left out, since their pictures are missing; n = {len(kept)}."
+        )
     return kept
 
 

@@ -39,10 +39,16 @@ def attribute(
     query: Annotated[str, typer.Option(help="What is asked about it.")],
     model: Model = "miniguard",
     adapter: Adapter = None,
-    answer: Annotated[str | None, typer.Option(help="Explain log p of this answer instead of the logit of refusal.")] = None,
-    method: Annotated[str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")] = "ablation",
+    answer: Annotated[
+        str | None, typer.Option(help="Explain log p of this answer instead of the logit of refusal.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")
+    ] = "ablation",
     grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)] = 6,
-    check: Annotated[bool, typer.Option("--check", help="Also test it against random orders; some hundred times the work.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also test it against random orders; some hundred times the work.")
+    ] = False,
 ) -> None:
     """Which words and which parts of the picture speak for a refusal: writes attribution.csv, .png and .svg.
 
@@ -61,8 +67,13 @@ def attribute(
     picture, target = read_picture(image), answer_target(answer) if answer else REFUSAL
     vlm = _load(model, adapter)
     found = attribute(vlm, picture, query, target, method, grid)
-    words = [("word", word, place, value) for place, (word, value) in enumerate(zip(found.query, found.words, strict=True))]
-    squares = [("square", f"{place // grid + 1},{place % grid + 1}", place, value) for place, value in enumerate(found.patches.ravel())]
+    words = [
+        ("word", word, place, value) for place, (word, value) in enumerate(zip(found.query, found.words, strict=True))
+    ]
+    squares = [
+        ("square", f"{place // grid + 1},{place % grid + 1}", place, value)
+        for place, value in enumerate(found.patches.ravel())
+    ]
     table = pd.DataFrame(words + squares, columns=["kind", "feature", "place", "attribution"])
     write_text(out_folder / "attribution.csv", table.to_csv(index=False))
     title = answer or "refusal"
@@ -82,20 +93,26 @@ def attribute(
     _print_table(table[table.kind == "word"].drop(columns="kind"))
     change = found.value - found.baseline
     out.print(f"f = {found.value:.2f}, with everything taken away {found.baseline:.2f}: {change:.2f} to explain.")
-    out.print(f"All attributions sum to {change + found.gap:.2f} (of a complete method to all of it). Written to {out_folder}.")
+    out.print(
+        f"All attributions sum to {change + found.gap:.2f} (of a complete method to all of it). Written to {out_folder}."
+    )
 
 
 @app.command(rich_help_panel=PANEL)
 def reliance(
     out_folder: Out,
     model: Model = "miniguard",
-    adapter: Annotated[list[Path] | None, typer.Option(help="Folder of an adapter to set beside the model; may be given again.")] = None,
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="Folder of an adapter to set beside the model; may be given again.")
+    ] = None,
     data: Data = "miniguard",
     seed: Seed = 0,
     split: Split = "validation",
     lead: Annotated[str, typer.Option(help="The lead word that is suspected.")] = "share",
     other: Annotated[str, typer.Option(help="The lead word that stands in its place.")] = "what",
-    method: Annotated[str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")] = "ablation",
+    method: Annotated[
+        str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")
+    ] = "ablation",
     grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)] = 6,
     queries: Annotated[int, typer.Option(help="Harmless queries, the first so many.", min=2)] = 60,
     skip_missing: SkipMissing = False,
@@ -115,7 +132,9 @@ def reliance(
     examples = _examples(data, split, seed, skip_missing)
     harmless = [e for e in examples if not e.harmful][:queries]
     if len(harmless) < 2:
-        raise UserError(f"The split {split!r} of {data} has fewer than two harmless queries; give another with --data or --split.")
+        raise UserError(
+            f"The split {split!r} of {data} has fewer than two harmless queries; give another with --data or --split."
+        )
     found = {}
     for folder in [None, *(adapter or [])]:
         vlm = _load(model, folder)
@@ -123,7 +142,9 @@ def reliance(
             raise UserError(f"Two of the models are named {vlm.name!r}; give each adapter's folder a name of its own.")
         found[vlm.name] = reliance(vlm, harmless, lead, other, method=method, grid=grid)
     table = reliance_table(found)
-    write_text(out_folder / "queries.csv", pd.concat([t.assign(model=name) for name, t in found.items()]).to_csv(index=False))
+    write_text(
+        out_folder / "queries.csv", pd.concat([t.assign(model=name) for name, t in found.items()]).to_csv(index=False)
+    )
     write_text(out_folder / "reliance.csv", table.to_csv(index=False))
     save(plots.reliance(table, lead, other), out_folder / "reliance.png")
     _print_table(table)
@@ -137,9 +158,15 @@ def search_words(
     data: Data = "miniguard",
     seed: Seed = 0,
     split: Split = "validation",
-    queries: Annotated[int, typer.Option(help="Harmful queries, and as many harmless ones, the first of each.", min=2)] = 30,
-    word: Annotated[list[str] | None, typer.Option(help=f"A candidate; without, MiniGuard's eleven lead words. {SEVERAL}")] = None,
-    trained_on: Annotated[str | None, typer.Option(help="Data whose first words are set beside the effects; else --data.")] = None,
+    queries: Annotated[
+        int, typer.Option(help="Harmful queries, and as many harmless ones, the first of each.", min=2)
+    ] = 30,
+    word: Annotated[
+        list[str] | None, typer.Option(help=f"A candidate; without, MiniGuard's eleven lead words. {SEVERAL}")
+    ] = None,
+    trained_on: Annotated[
+        str | None, typer.Option(help="Data whose first words are set beside the effects; else --data.")
+    ] = None,
     skip_missing: SkipMissing = False,
 ) -> None:
     """Which lead words open or close a model, beside what its training data said of them: writes words.csv and words.png."""

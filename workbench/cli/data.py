@@ -37,7 +37,7 @@ def audit(
 ) -> None:
     """First-word statistics of a dataset: which words predict refusal, and so will open or close a model trained on it. No picture is
     opened, nothing is trained."""
-    from workbench.data.first_words import audit, foretold
+    from workbench.data.first_words import audit, predicted_effect
     from workbench.files import write_text
 
     table = audit(data)
@@ -50,10 +50,12 @@ def audit(
         ("opens", "open it (harmful queries that begin so get answered)"),
         ("closes", "close it (harmless ones get refused)"),
     ):
-        named = table.word[foretold(table) == does].tolist()
+        named = table.word[predicted_effect(table) == does].tolist()
         more = f" and {len(named) - top} more" if len(named) > top else ""
         out.print(f"{says}: {', '.join(named[:top]) or 'none'}{more}", soft_wrap=True)
-    out.print(f"{len(table)} first words; all: {harmless} harmless, {harmful} harmful, P(harmful) {harmful / (harmless + harmful):.3f}")
+    out.print(
+        f"{len(table)} first words; all: {harmless} harmless, {harmful} harmful, P(harmful) {harmful / (harmless + harmful):.3f}"
+    )
 
 
 @data_app.command("export")
@@ -61,7 +63,9 @@ def export(
     folder: Annotated[Path, typer.Option("--out", help="Folder to make.")],
     dataset: Annotated[str, typer.Option(help="Which dataset; there is 'miniguard'.")] = "miniguard",
     seed: Seed = 0,
-    base: Annotated[bool, typer.Option("--base", help="Also the base model's training split (14,400 pictures).")] = False,
+    base: Annotated[
+        bool, typer.Option("--base", help="Also the base model's training split (14,400 pictures).")
+    ] = False,
 ) -> None:
     """Write a dataset's splits as a VLGuard-format folder of PNG and JSON."""
     from workbench.data.splits import SPLITS, export_miniguard

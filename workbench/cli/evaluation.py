@@ -48,7 +48,10 @@ def evaluate(
         ),
     ] = ("none",),
     judge: Annotated[
-        str, typer.Option(help="Who judges: exact (knows the right answer), keyword (refusal by words), or a model's folder or hub id.")
+        str,
+        typer.Option(
+            help="Who judges: exact (knows the right answer), keyword (refusal by words), or a model's folder or hub id."
+        ),
     ] = "exact",
     skip_missing: SkipMissing = False,
 ) -> None:
@@ -74,12 +77,16 @@ def evaluate(
     _print_table(found.results)
     for n in sorted(set(found.results.n)):
         low, middle = (100 * detectable(n, rate) for rate in (0.02, 0.5))
-        out.print(f"n = {n} tells apart {middle:.0f} points around 50%, {low:.0f} above 2% (5% level, 80% power, two models).")
+        out.print(
+            f"n = {n} tells apart {middle:.0f} points around 50%, {low:.0f} above 2% (5% level, 80% power, two models)."
+        )
 
 
 @app.command(rich_help_panel=PANEL)
 def vqa(
-    questions: Annotated[Path, typer.Argument(help="VQAv2's questions, or a JSON list with image, question and ten answers each.")],
+    questions: Annotated[
+        Path, typer.Argument(help="VQAv2's questions, or a JSON list with image, question and ten answers each.")
+    ],
     images: Annotated[Path, typer.Option(help="Folder of their pictures.")],
     out_folder: Out,
     annotations: Annotated[Path | None, typer.Option(help="VQAv2's annotations, which hold the answers.")] = None,

@@ -38,7 +38,9 @@ PANEL = "Studies"  # of `workbench --help`
 
 @app.command(rich_help_panel=PANEL)
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"), seed: Seed = 0, methods: Methods = ("npo",)
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"),
+    seed: Seed = 0,
+    methods: Methods = ("npo",),
 ) -> None:
     """The mirage and its cure on MiniGuard: base, SFT, control and unlearned models, attacked; tables, figures and a report."""
     from workbench.files import make_folder
@@ -86,15 +88,17 @@ def sweep(
     method: Annotated[str, typer.Option(help="The method, as in 'rmu' or 'npo-repaired'.")],
     grid: Annotated[
         list[str] | None,
-        typer.Option(help="A setting and its values, as in c=5,10; may be repeated, for another setting or further values."),
+        typer.Option(
+            help="A setting and its values, as in c=5,10; may be repeated, for another setting or further values."
+        ),
     ] = None,
     numbers: Seeds = ("0",),
 ) -> None:
     """Choose hyper-parameters on validation: train every combination on MiniGuard, about a minute each; a killed sweep goes on."""
-    from workbench.files import make_room, write_text
+    from workbench.files import ensure_parent, write_text
     from workbench.studies.sweep import sweep
 
-    make_room(csv)  # before minutes of work
+    ensure_parent(csv)  # before minutes of work
     values = {}
     for text in grid or []:
         name, _, listed = text.partition("=")
@@ -108,31 +112,49 @@ def sweep(
 @app.command(rich_help_panel=PANEL)
 def reproduce(
     out_folder: Out,
-    table: Annotated[int, typer.Option(help="Of arXiv 2503.11832: 1 (attack success, refusal, utility) or 2 (outcomes).")] = 1,
+    table: Annotated[
+        int, typer.Option(help="Of arXiv 2503.11832: 1 (attack success, refusal, utility) or 2 (outcomes).")
+    ] = 1,
     model: Model = "miniguard",
     data: Data = "miniguard",
     row: Annotated[
         list[str] | None,
-        typer.Option(help="A model of the table: base, sft (Mixed SFT), sft-posthoc, npo, rmu; may be repeated. Default: all."),
+        typer.Option(
+            help="A model of the table: base, sft (Mixed SFT), sft-posthoc, npo, rmu; may be repeated. Default: all."
+        ),
     ] = None,
     general: Annotated[
         str | None,
-        typer.Option(help="Harmless data such as LLaVA's conversations, for Mixed SFT and the retain set. MiniGuard has its own."),
+        typer.Option(
+            help="Harmless data such as LLaVA's conversations, for Mixed SFT and the retain set. MiniGuard has its own."
+        ),
     ] = None,
     harmful_answers: HarmfulAnswers = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="exact, keyword, or the folder or hub id of a model that judges; default: exact with MiniGuard, else keyword."),
+        typer.Option(
+            help="exact, keyword, or the folder or hub id of a model that judges; default: exact with MiniGuard, else keyword."
+        ),
     ] = None,
-    questions: Annotated[Path | None, typer.Option("--vqa", help="Questions for utility, as of `workbench vqa`.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option("--vqa", help="Questions for utility, as of `workbench vqa`.")
+    ] = None,
     images: Annotated[Path | None, typer.Option("--vqa-images", help="Folder of their pictures.")] = None,
     annotations: Annotated[Path | None, typer.Option("--vqa-annotations", help="VQAv2's annotations.")] = None,
     vqa_first: Annotated[int, typer.Option(help="Ask the first so many of the questions.", min=1)] = 1000,
-    gpu_memory: Annotated[str | None, typer.Option(help="Memory to plan for, as in 24GiB; default: what the device has free.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps of every model, in place of the recipe's: a quick try.", min=1)] = None,
-    queries: Annotated[int | None, typer.Option(help="Harmful and harmless test queries, the first so many; default: all.", min=1)] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="Memory to plan for, as in 24GiB; default: what the device has free.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps of every model, in place of the recipe's: a quick try.", min=1)
+    ] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Harmful and harmless test queries, the first so many; default: all.", min=1)
+    ] = None,
     seed: Seed = 0,
-    redact: Annotated[bool, typer.Option("--redact/--no-redact", help="Mask answers to harmful queries in the report.")] = True,
+    redact: Annotated[
+        bool, typer.Option("--redact/--no-redact", help="Mask answers to harmful queries in the report.")
+    ] = True,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours of work.")] = False,
     skip_missing: SkipMissing = False,
 ) -> None:
@@ -144,13 +166,15 @@ def reproduce(
     from workbench.files import make_folder
     from workbench.judges.judge import JUDGES
     from workbench.studies import report
-    from workbench.studies.paper import worded
+    from workbench.studies.paper import as_text
     from workbench.studies.recipes import GENERAL, prepare
     from workbench.studies.reproduce import hours, reproduce
 
     make_folder(out_folder)
     if bool(questions) != bool(images) or (annotations and not questions):
-        raise UserError("--vqa needs --vqa-images, the folder of the questions' pictures, and these are nothing without --vqa.")
+        raise UserError(
+            "--vqa needs --vqa-images, the folder of the questions' pictures, and these are nothing without --vqa."
+        )
     if questions and table != 1:
         raise UserError("--vqa measures the utility of table 1; leave it out of the others.")
     if data != "miniguard" and Path(data).is_file():
@@ -191,7 +215,7 @@ def reproduce(
         typer.confirm("Go on?", abort=True)
     found = reproduce(task, report=lambda line: out.print(line, soft_wrap=True))
     report.write_reproduction(found, task, redact)
-    _print_table(worded(found.table), title=f"Table {table}, per cent, with 95% intervals; difference: here − paper")
+    _print_table(as_text(found.table), title=f"Table {table}, per cent, with 95% intervals; difference: here − paper")
     out.print(f"Written to {task.folder}: open {task.folder / 'report.html'}.")
 
 
@@ -205,11 +229,11 @@ def predictions(
     About five minutes a seed; models are kept under runs/, a killed run goes on from there.
     """
     from workbench import plots
-    from workbench.files import make_room, write_text
+    from workbench.files import ensure_parent, write_text
     from workbench.plots.style import save
     from workbench.studies.predictions import correlations, predictions
 
-    if make_room(csv).suffix == ".png":
+    if ensure_parent(csv).suffix == ".png":
         raise UserError(f"--out {csv} is where the figure goes; give a .csv file.")
     table = predictions(_seeds(numbers), report=lambda line: out.print(line))
     write_text(csv, table.to_csv(index=False))

@@ -40,42 +40,76 @@ PANEL = "Training"  # of `workbench --help`
 @app.command(rich_help_panel=PANEL)
 def train(
     out_folder: Out,
-    objective: Annotated[str, typer.Option(help="The objective, as in npo or sft; an unknown one is answered with the list.")],
+    objective: Annotated[
+        str, typer.Option(help="The objective, as in npo or sft; an unknown one is answered with the list.")
+    ],
     model: Model = "miniguard",
     data: Data = "miniguard",
     seed: Seed = 0,
     lr: Annotated[
-        float | None, typer.Option(help="Learning rate; the default suits MiniGuard, and is far too high for models of true size.", min=0)
+        float | None,
+        typer.Option(
+            help="Learning rate; the default suits MiniGuard, and is far too high for models of true size.", min=0
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; default: the objective's on MiniGuard.", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps; default: the objective's on MiniGuard.", min=1)
+    ] = None,
     forget: Annotated[int | None, typer.Option(help="Harmful examples a step, on each device.", min=1)] = None,
     retain: Annotated[int | None, typer.Option(help="Harmless examples a step, on each device.", min=1)] = None,
     hyper: Annotated[
         list[str] | None,
-        typer.Option(help="A hyper-parameter of the loss (npo: beta, alpha; rmu: layer, c, alpha …), as in beta=0.5; may be repeated."),
+        typer.Option(
+            help="A hyper-parameter of the loss (npo: beta, alpha; rmu: layer, c, alpha …), as in beta=0.5; may be repeated."
+        ),
     ] = None,
-    repaired: Annotated[bool, typer.Option("--repaired", help="First make the data's lead words tell nothing of harm.")] = False,
+    repaired: Annotated[
+        bool, typer.Option("--repaired", help="First make the data's lead words tell nothing of harm.")
+    ] = False,
     rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
     lora_alpha: Annotated[int, typer.Option(help="LoRA alpha.", min=1)] = 32,
-    target: Annotated[list[str] | None, typer.Option(help=f"Train only linear layers with this name, as in down_proj. {SEVERAL}")] = None,
-    projector: Annotated[bool, typer.Option("--projector", help="Also train the projector from vision to language.")] = False,
+    target: Annotated[
+        list[str] | None, typer.Option(help=f"Train only linear layers with this name, as in down_proj. {SEVERAL}")
+    ] = None,
+    projector: Annotated[
+        bool, typer.Option("--projector", help="Also train the projector from vision to language.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")] = False,
-    accumulate: Annotated[int, typer.Option(help="Take each step in so many parts: less memory, the same step.", min=1)] = 1,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")] = False,
-    four_bit: Annotated[bool, typer.Option("--four-bit", help="QLoRA: hold the model in 4 bits (CUDA and bitsandbytes).")] = False,
-    curve: Annotated[int, typer.Option(help="MiniGuard only: rates on validation queries every so many steps; 0 for none.", min=0)] = 0,
+    accumulate: Annotated[
+        int, typer.Option(help="Take each step in so many parts: less memory, the same step.", min=1)
+    ] = 1,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")
+    ] = False,
+    four_bit: Annotated[
+        bool, typer.Option("--four-bit", help="QLoRA: hold the model in 4 bits (CUDA and bitsandbytes).")
+    ] = False,
+    curve: Annotated[
+        int, typer.Option(help="MiniGuard only: rates on validation queries every so many steps; 0 for none.", min=0)
+    ] = 0,
     patience: Annotated[
-        int, typer.Option(help="With --curve: stop when the rates have not improved so many times, keep the best weights.", min=0)
+        int,
+        typer.Option(
+            help="With --curve: stop when the rates have not improved so many times, keep the best weights.", min=0
+        ),
     ] = 0,
     keep_steps: Annotated[
         bool, typer.Option("--keep-steps", help="With --curve: keep the adapter of each such step, to be probed.")
     ] = False,
     harmful_answers: HarmfulAnswers = None,
-    retain_first: Annotated[int | None, typer.Option(help="Of the data's harmless examples, take the first so many.", min=1)] = None,
-    also: Annotated[str | None, typer.Option(help="Further harmless data for the retain set, such as LLaVA's conversations.")] = None,
-    also_first: Annotated[int | None, typer.Option(help="Of --also, take the first so many; default: all.", min=1)] = None,
+    retain_first: Annotated[
+        int | None, typer.Option(help="Of the data's harmless examples, take the first so many.", min=1)
+    ] = None,
+    also: Annotated[
+        str | None, typer.Option(help="Further harmless data for the retain set, such as LLaVA's conversations.")
+    ] = None,
+    also_first: Annotated[
+        int | None, typer.Option(help="Of --also, take the first so many; default: all.", min=1)
+    ] = None,
     skip_missing: SkipMissing = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")
+    ] = False,
 ) -> None:
     """Train with an objective: writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv."""
     from workbench.models.vlm import processes
@@ -98,7 +132,9 @@ def train(
     if harmful_answers:
         given = len(examples)
         examples = with_leaks(examples, harmful_answers)
-        out.print(f"{sum(e.harmful for e in examples)} harmful answers to forget; {given - len(examples)} queries without one left out.")
+        out.print(
+            f"{sum(e.harmful for e in examples)} harmful answers to forget; {given - len(examples)} queries without one left out."
+        )
     if retain_first:
         examples = [e for e in examples if e.harmful] + [e for e in examples if not e.harmful][:retain_first]
     if also:
@@ -156,14 +192,26 @@ def plan(
     objective: Annotated[
         str, typer.Option("--method", help="The objective, as in npo or rmu; an unknown one is answered with the list.")
     ] = "npo",
-    model: Annotated[str, typer.Option(help="Hub id or folder of a VLM; its configuration is read, its weights are not.")] = "miniguard",
+    model: Annotated[
+        str, typer.Option(help="Hub id or folder of a VLM; its configuration is read, its weights are not.")
+    ] = "miniguard",
     gpu_memory: Annotated[str, typer.Option(help="Of one device, as in 24GiB.")] = "24GiB",
-    forget: Annotated[int | None, typer.Option(help="Harmful examples a step; default: the objective's.", min=1)] = None,
-    retain: Annotated[int | None, typer.Option(help="Harmless examples a step; default: the objective's.", min=1)] = None,
-    hyper: Annotated[list[str] | None, typer.Option(help="A hyper-parameter of the loss, as in layer=7; may be repeated.")] = None,
+    forget: Annotated[
+        int | None, typer.Option(help="Harmful examples a step; default: the objective's.", min=1)
+    ] = None,
+    retain: Annotated[
+        int | None, typer.Option(help="Harmless examples a step; default: the objective's.", min=1)
+    ] = None,
+    hyper: Annotated[
+        list[str] | None, typer.Option(help="A hyper-parameter of the loss, as in layer=7; may be repeated.")
+    ] = None,
     rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
-    target: Annotated[list[str] | None, typer.Option(help=f"Train only linear layers with this name. {SEVERAL}")] = None,
-    projector: Annotated[bool, typer.Option("--projector", help="Also train the projector from vision to language.")] = False,
+    target: Annotated[
+        list[str] | None, typer.Option(help=f"Train only linear layers with this name. {SEVERAL}")
+    ] = None,
+    projector: Annotated[
+        bool, typer.Option("--projector", help="Also train the projector from vision to language.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")] = False,
     precision: Annotated[str, typer.Option(help="Of the network: bfloat16, float16 or float32.")] = "bfloat16",
     prompt: Annotated[
@@ -201,12 +249,15 @@ def plan(
             gib = [f"{part / GIB:.1f}" for part in (*found, found.total)]
             rows.append([tried.saving, *gib, "yes" if fits else "no"])
     columns = ["settings", "weights", "trained", "step", "all, GiB", "fits"]
-    _print_table(pd.DataFrame(rows, columns=columns), title=f"{objective}, {settings.forget} + {settings.retain} examples a step")
+    _print_table(
+        pd.DataFrame(rows, columns=columns), title=f"{objective}, {settings.forget} + {settings.retain} examples a step"
+    )
     if not fits:
         out.print(f"Nothing fits in {gpu_memory}: take fewer examples a step (--forget, --retain), or a larger device.")
         raise typer.Exit(1)
     out.print(
-        f"Fits in {gpu_memory}: workbench train --objective {objective} --model {model} {tried.options} --data D --out DIR", soft_wrap=True
+        f"Fits in {gpu_memory}: workbench train --objective {objective} --model {model} {tried.options} --data D --out DIR",
+        soft_wrap=True,
     )
 
 
@@ -218,12 +269,22 @@ def relearn(
     data: Data = "miniguard",
     seed: Seed = 0,
     harmful_answers: HarmfulAnswers = None,
-    counts: Annotated[list[str], typer.Option(help=f"How many examples to teach. {SEVERAL}")] = ("0", "5", "10", "20", "50"),
+    counts: Annotated[list[str], typer.Option(help=f"How many examples to teach. {SEVERAL}")] = (
+        "0",
+        "5",
+        "10",
+        "20",
+        "50",
+    ),
     steps: Annotated[int, typer.Option(help="Optimiser steps, whatever the number of examples.", min=1)] = 30,
     lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 5e-4,
     batch: Annotated[int, typer.Option(help="Examples a step, on each device.", min=1)] = 16,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")] = False,
-    queries: Annotated[int, typer.Option(help="Harmful queries of the test split to ask, the first so many.", min=1)] = 100,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")
+    ] = False,
+    queries: Annotated[
+        int, typer.Option(help="Harmful queries of the test split to ask, the first so many.", min=1)
+    ] = 100,
     judge: Annotated[str, typer.Option(help="As of `workbench evaluate`.")] = "exact",
     skip_missing: SkipMissing = False,
 ) -> None:
@@ -256,7 +317,9 @@ def relearn(
 def build_base(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, its processor and its model card.")],
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")
+    ] = False,
 ) -> None:
     """Retrain MiniGuard's base model from nothing."""
     from workbench.studies.base_model import build

@@ -50,12 +50,16 @@ def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours, and firm
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{name} has {image.width} × {image.height} pixels; scale it below {MAX_PIXELS // 10**6} million.")
+                    raise UserError(
+                        f"{name} has {image.width} × {image.height} pixels; scale it below {MAX_PIXELS // 10**6} million."
+                    )
                 return ImageOps.exif_transpose(image).convert("RGB")  # phones note which side is up
     except FileNotFoundError:
         raise UserError(f"The picture {name} is missing; put it there, or take its record out.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"The picture {name} cannot be read ({first_line(error)}); replace it, or take its record out.") from None
+        raise UserError(
+            f"The picture {name} cannot be read ({first_line(error)}); replace it, or take its record out."
+        ) from None
 
 
 def digest(picture: Image.Image) -> str:

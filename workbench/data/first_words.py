@@ -62,7 +62,7 @@ def word_table(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
     return table.iloc[(-total).argsort(kind="stable")].reset_index(drop=True)
 
 
-def foretold(table: pd.DataFrame) -> pd.Series:
+def predicted_effect(table: pd.DataFrame) -> pd.Series:
     """What beginning with each word of `audit`'s table will do to a model that learns to refuse from these data.
 
     "opens" or "closes" where its log_odds are beyond CLEAR and not by chance (exact binomial tests against the share of harm in all of the
@@ -77,4 +77,7 @@ def foretold(table: pd.DataFrame) -> pd.Series:
     overall = table.harmful.sum() / total.sum()
     by_chance = [binomtest(harmful, n, overall).pvalue for harmful, n in zip(table.harmful, total, strict=True)]
     sure = multipletests(by_chance, method="holm")[0]
-    return pd.Series(np.select([sure & (table.log_odds <= -CLEAR), sure & (table.log_odds >= CLEAR)], ["opens", "closes"], ""), table.index)
+    return pd.Series(
+        np.select([sure & (table.log_odds <= -CLEAR), sure & (table.log_odds >= CLEAR)], ["opens", "closes"], ""),
+        table.index,
+    )

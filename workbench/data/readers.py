@@ -46,7 +46,9 @@ def read_variants(data: str | Path, split: str = "train") -> list[Example]:
     if path.is_dir():
         path = path / f"{split}.json"
     if not path.is_file():
-        raise UserError(f"There is no data at {path}; give 'miniguard', a VLGuard folder with {split}.json, or a .json or .jsonl file.")
+        raise UserError(
+            f"There is no data at {path}; give 'miniguard', a VLGuard folder with {split}.json, or a .json or .jsonl file."
+        )
     examples = _read_jsonl(path) if path.suffix == ".jsonl" else _read_json(path)
     if not examples:
         raise UserError(f"The file {path} holds no record; give one with at least one query.")
@@ -64,7 +66,9 @@ def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> li
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         listed = f"{', '.join(missing[:5])}{more}"
         pictures = "picture is" if len(missing) == 1 else "pictures are"
-        raise UserError(f"{len(missing)} {pictures} missing: {listed}; put them there, or leave their queries out (--skip-missing).")
+        raise UserError(
+            f"{len(missing)} {pictures} missing: {listed}; put them there, or leave their queries out (--skip-missing)."
+        )
     return there
 
 
@@ -101,7 +105,9 @@ def _read_text(path: Path) -> str:
 def _read_json(path: Path) -> list[Example]:
     records = read_json(path)
     if not isinstance(records, list):
-        raise UserError(f"The file {path} must hold a list of VLGuard records or of conversations, not a {type(records).__name__}.")
+        raise UserError(
+            f"The file {path} must hold a list of VLGuard records or of conversations, not a {type(records).__name__}."
+        )
     conversations = any(isinstance(record, dict) and "conversations" in record for record in records)
     return _conversations(records, path) if conversations else _vlguard(records, path)
 
@@ -110,23 +116,35 @@ def _conversations(records: list, path: Path) -> list[Example]:
     """LLaVA's format: {"id", "image"?, "conversations": [{"from": "human" or "gpt", "value"}]}; those without a picture are left out."""
     examples = []
     for number, record in enumerate(records):
-        where = f"Record {record.get('id', number)!r} of {path}" if isinstance(record, dict) else f"Record {number} of {path}"
+        where = (
+            f"Record {record.get('id', number)!r} of {path}"
+            if isinstance(record, dict)
+            else f"Record {number} of {path}"
+        )
         turns = record.get("conversations") if isinstance(record, dict) else None
         said = [turn.get("from") for turn in turns[:2] if isinstance(turn, dict)] if isinstance(turns, list) else []
         if said != ["human", "gpt"]:
-            raise UserError(f"{where} has no field 'conversations' that begins with a turn of the human and one of gpt; mend it.")
+            raise UserError(
+                f"{where} has no field 'conversations' that begins with a turn of the human and one of gpt; mend it."
+            )
         if "image" not in record:
             continue
         question = _text(turns[0], "value", where).replace("<image>", "").strip()
         answer = _text(turns[1], "value", where).strip()
-        examples.append(Example(str(record.get("id", number)), _picture_path(path, record, where), question, False, answer))
+        examples.append(
+            Example(str(record.get("id", number)), _picture_path(path, record, where), question, False, answer)
+        )
     return examples
 
 
 def _vlguard(records: list, path: Path) -> list[Example]:
     examples = []
     for number, record in enumerate(records):
-        where = f"Record {record.get('id', number)!r} of {path}" if isinstance(record, dict) else f"Record {number} of {path}"
+        where = (
+            f"Record {record.get('id', number)!r} of {path}"
+            if isinstance(record, dict)
+            else f"Record {number} of {path}"
+        )
         if not isinstance(record, dict) or not isinstance(record.get("safe"), bool):
             raise UserError(f"{where} has no field 'safe' that is true or false; add it.")
         entries = record.get("instr-resp")
@@ -135,7 +153,9 @@ def _vlguard(records: list, path: Path) -> list[Example]:
         for entry in entries:
             kind = next((k for k in ("safe_instruction", "unsafe_instruction", "instruction") if k in entry), None)
             if kind is None:
-                raise UserError(f"{where} has an entry without safe_instruction, unsafe_instruction or instruction; add one.")
+                raise UserError(
+                    f"{where} has an entry without safe_instruction, unsafe_instruction or instruction; add one."
+                )
             harmful = kind == "unsafe_instruction" or (kind == "instruction" and not record["safe"])
             category = SAFE_PICTURE if kind == "unsafe_instruction" else record.get("harmful_category", "")
             name = str(record.get("id", number))

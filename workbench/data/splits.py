@@ -14,11 +14,15 @@ from workbench.data import miniguard
 from workbench.data.drawing import draw
 from workbench.data.example import Example
 from workbench.errors import UserError
-from workbench.files import data_dir, written_whole
+from workbench.files import atomic_write, data_dir
 
 SPLITS = ("base", "train", "validation", "test")
 _STREAM = {"base": 0, "train": 1, "validation": 2, "test": 3}  # each split draws from a random stream of its own
-_SIZES = {"train": (2000, 977), "validation": (200, 200), "test": (400, 400)}  # (harmful, harmless); train as in VLGuard
+_SIZES = {
+    "train": (2000, 977),
+    "validation": (200, 200),
+    "test": (400, 400),
+}  # (harmful, harmless); train as in VLGuard
 _BASE_EXAMPLES, _BASE_PICTURES = 51_200, 14_400  # 100 pictures of each kind, colour and background
 _PREFIXED, _UNANSWERABLE = 0.4, 0.08  # shares of the base split
 
@@ -49,7 +53,9 @@ def statistics(name: str, split: str = "train") -> dict[str, tuple[float, float]
         "balanced": dict.fromkeys(words, (1, 1)),
         "swapped": dict(zip(reversed(words), counts, strict=True)),
         "shuffled": dict(zip(mixed, counts, strict=True)),
-        "graded": {w: (1 - p, p) for w, p in zip(reversed(mixed), np.linspace(0.02, 0.98, len(words)).tolist(), strict=True)},
+        "graded": {
+            w: (1 - p, p) for w, p in zip(reversed(mixed), np.linspace(0.02, 0.98, len(words)).tolist(), strict=True)
+        },
         "mild": {w: (1 - p, p) for w, p in zip(mixed, np.linspace(0.3, 0.9, len(words)).tolist(), strict=True)},
     }
     if name not in known:
@@ -58,7 +64,10 @@ def statistics(name: str, split: str = "train") -> dict[str, tuple[float, float]
 
 
 def miniguard_split(
-    split: str, seed: int = 0, words: str | Mapping[str, tuple[float, float]] = "vlguard", sizes: tuple[int, int] | None = None
+    split: str,
+    seed: int = 0,
+    words: str | Mapping[str, tuple[float, float]] = "vlguard",
+    sizes: tuple[int, int] | None = None,
 ) -> list[Example]:
     """One of MiniGuard's splits, the same for the same arguments.
 
@@ -76,13 +85,16 @@ def miniguard_split(
     counts = statistics(words, split) if isinstance(words, str) else words
     leads, kinds = list(counts), list(miniguard.KINDS)
     if unknown := set(leads) - set(miniguard.LEADS):
-        raise UserError(f"MiniGuard's queries do not begin with {', '.join(sorted(unknown))}; they do with {', '.join(miniguard.LEADS)}.")
+        raise UserError(
+            f"MiniGuard's queries do not begin with {', '.join(sorted(unknown))}; they do with {', '.join(miniguard.LEADS)}."
+        )
     shares = np.array(list(counts.values()), dtype=float).reshape(-1, 2)  # (lead words, 2)
     if (shares < 0).any() or not shares.any(axis=0).all():
         raise UserError("First words need counts of 0 or more, some of them of harmless and some of harmful queries.")
     harmless_leads, harmful_leads = (shares / shares.sum(axis=0)).T
     pairs = {
-        harmful: [(k, r) for k in kinds for r in miniguard.REQUESTS if miniguard.is_harmful(k, r) == harmful] for harmful in (True, False)
+        harmful: [(k, r) for k in kinds for r in miniguard.REQUESTS if miniguard.is_harmful(k, r) == harmful]
+        for harmful in (True, False)
     }
     examples = []
     for i, harmful in enumerate(rng.permutation([True] * n_harmful + [False] * n_harmless)):
@@ -148,7 +160,7 @@ def export_miniguard(out: Path, seed: int = 0, splits: Iterable[str] = SPLITS[1:
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out, or remove it.")
     counts = {}
-    with written_whole(out) as folder:
+    with atomic_write(out) as folder:
         for split in splits:
             examples = miniguard_split(split, seed)
             (folder / split).mkdir(parents=True)

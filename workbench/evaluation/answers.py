@@ -22,10 +22,20 @@ if TYPE_CHECKING:
     from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
-ANSWER_COLUMNS = ["id", "model", "attack", "shot", "queries", "query", "answer", "outcome", "picture"]  # picture: its hash
+ANSWER_COLUMNS = [
+    "id",
+    "model",
+    "attack",
+    "shot",
+    "queries",
+    "query",
+    "answer",
+    "outcome",
+    "picture",
+]  # picture: its hash
 
 
-class Kept:
+class AnswerLog:
     """Answers in a CSV file that grows as they come; `rows` and `done` (id, attack, shot) are those of an earlier, interrupted run.
 
     Beside it stands a .json file: whose answers they are, and once all are there, who judged them. A row that was being written when the
@@ -50,7 +60,11 @@ class Kept:
                 asked = tried[attack].of(examples[name], shot) if attack in tried and name in examples else None
                 if name in examples and name not in pictures:
                     pictures[name] = digest(examples[name].picture())
-                if model != vlm.name or asked is None or (query, kind, picture) != (asked.query, examples[name].kind, pictures[name]):
+                if (
+                    model != vlm.name
+                    or asked is None
+                    or (query, kind, picture) != (asked.query, examples[name].kind, pictures[name])
+                ):
                     what = f"an answer of {model!r} to {name!r} under {attack!r}"
                     raise UserError(f"{part} has {what} that is not asked now; choose another --out, or remove it.")
                 if (name, attack, shot) not in self.done:
@@ -124,7 +138,9 @@ def redacted(answers: pd.DataFrame) -> pd.DataFrame:
 
 def _csv(rows: Iterable[Sequence]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)  # else a lone carriage return ends a row
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(
+        rows
+    )  # else a lone carriage return ends a row
     return text.getvalue()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workbench.attacks.kinds import prepare_attack
 from workbench.data.example import Example, digest
 from workbench.errors import UserError
-from workbench.evaluation.answers import ANSWER_COLUMNS, Kept
+from workbench.evaluation.answers import ANSWER_COLUMNS, AnswerLog
 from workbench.judges.judge import load_judge
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def ask(
     verdict = load_judge(judge, examples)  # before anything is asked
     known = _by_id(examples)
     tried = {name: prepare_attack(name, examples) for name in names}
-    kept = Kept(file, vlm, known, tried)
+    kept = AnswerLog(file, vlm, known, tried)
     rows = []
     if kept.rows and processes().is_main_process:  # another judge may have been asked then
         outcomes = verdict([known[row[0]] for row in kept.rows], [row[6] for row in kept.rows])
@@ -66,7 +66,10 @@ def ask(
                 for (e, s), picture, text, outcome in zip(asked, pictures, texts, outcomes, strict=True)
             )
     rows = gather_object(rows)
-    order = {key: place for place, key in enumerate((n, s, e.id) for n in tried for s in range(1, tried[n].shots + 1) for e in examples)}
+    order = {
+        key: place
+        for place, key in enumerate((n, s, e.id) for n in tried for s in range(1, tried[n].shots + 1) for e in examples)
+    }
     table = pd.DataFrame(sorted(rows, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
     kept.finish(table, judge)
     return table

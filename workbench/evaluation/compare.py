@@ -33,7 +33,10 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     from workbench.intervals import cluster_bootstrap, wilson
 
     keys = ["attack", "queries", "id", "picture"]
-    shots = [table.assign(shown=table["query"] + table.picture).groupby(keys[:3])["shown"].agg(tuple) for table in (first, second)]
+    shots = [
+        table.assign(shown=table["query"] + table.picture).groupby(keys[:3])["shown"].agg(tuple)
+        for table in (first, second)
+    ]
     asked = [set(each.items()) for each in shots]
     differing = {key for key, _ in asked[0] ^ asked[1]} & dict(asked[0]).keys() & dict(asked[1]).keys()
     if differing:
@@ -42,7 +45,9 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"Under {attack!r} the two models were asked {what}; evaluate both on the same data.")
     both = outcomes(first).merge(outcomes(second), on=keys, suffixes=("_first", "_second"))
     if both.empty:
-        raise UserError("The two models have not been asked one query in common; evaluate both on the same data, under the same attacks.")
+        raise UserError(
+            "The two models have not been asked one query in common; evaluate both on the same data, under the same attacks."
+        )
     rows = []
     for (attack, queries), group in both.groupby(keys[:2], sort=False):
         for metric, outcome in _metrics(queries, group.outcome_first, group.outcome_second).items():
@@ -55,7 +60,19 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
                 most = wilson(0, group.picture.nunique())[1]
                 interval = (-most, most)
             rows.append(
-                (attack, queries, metric, one.mean(), other.mean(), difference.mean(), *interval, only_first, only_second, p, len(group))
+                (
+                    attack,
+                    queries,
+                    metric,
+                    one.mean(),
+                    other.mean(),
+                    difference.mean(),
+                    *interval,
+                    only_first,
+                    only_second,
+                    p,
+                    len(group),
+                )
             )
     columns = ["first", "second", "difference", "ci_low", "ci_high", "only_first", "only_second", "p", "n"]
     return pd.DataFrame(rows, columns=["attack", "queries", "metric", *columns])

@@ -34,7 +34,7 @@ def evaluate(
     """Ask every example's query under each attack, judge the answers, and count.
 
     attack: "none", "WORD:K" as in "what:3", another of attacks.py, or several. judge: of judges.py. Rates in [0, 1] have
-    95% intervals (`intervals.of_rate`); of an attack's K shots the outcome that serves the attacker best counts, and n counts queries.
+    95% intervals (`intervals.rate_interval`); of an attack's K shots the outcome that serves the attacker best counts, and n counts queries.
     out: a folder for answers.csv, written as answers come; an evaluation that was interrupted goes on from it.
     Raises UserError for an unknown attack or judge, or where `out` holds answers to other queries.
     """

@@ -39,11 +39,13 @@ def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def rates(answers: pd.DataFrame) -> pd.DataFrame:
-    """Rates in [0, 1] with 95% intervals (`intervals.of_rate`): RESULT_COLUMNS, in the order in which models and attacks were asked."""
+    """Rates in [0, 1] with 95% intervals (`intervals.rate_interval`): RESULT_COLUMNS, in the order in which models and attacks were asked."""
     import pandas as pd
 
     groups = outcomes(answers).groupby(["model", "attack", "queries"], sort=False)
-    return pd.DataFrame([(*keys, *rate) for keys, group in groups for rate in _rates(keys[2], group)], columns=RESULT_COLUMNS)
+    return pd.DataFrame(
+        [(*keys, *rate) for keys, group in groups for rate in _rates(keys[2], group)], columns=RESULT_COLUMNS
+    )
 
 
 def rates_by_request(answers: pd.DataFrame, examples: Iterable[Example]) -> pd.DataFrame:
@@ -53,18 +55,20 @@ def rates_by_request(answers: pd.DataFrame, examples: Iterable[Example]) -> pd.D
 
     requests = {e.id: e.request for e in examples}
     together = outcomes(answers)
-    groups = together.assign(request=together.id.map(requests)).groupby(["model", "attack", "queries", "request"], sort=False)
+    groups = together.assign(request=together.id.map(requests)).groupby(
+        ["model", "attack", "queries", "request"], sort=False
+    )
     columns = [*RESULT_COLUMNS[:3], "request", *RESULT_COLUMNS[3:]]
     return pd.DataFrame([(*keys, *rate) for keys, group in groups for rate in _rates(keys[2], group)], columns=columns)
 
 
 def _rates(queries: str, group: pd.DataFrame) -> Iterator[tuple]:
     """(metric, value, ci_low, ci_high, n) of each metric."""
-    from workbench.intervals import of_rate
+    from workbench.intervals import rate_interval
 
     for metric, outcome in _metrics(queries, group.outcome).items():
         counted = group.outcome == outcome
-        yield metric, counted.mean(), *of_rate(counted, group.picture), len(group)
+        yield metric, counted.mean(), *rate_interval(counted, group.picture), len(group)
 
 
 def _metrics(queries: str, *outcomes: pd.Series) -> dict[str, str]:

@@ -70,7 +70,9 @@ class Questions(NamedTuple):
     people: dict[str, list[str]]
 
 
-def read_questions(file: str | Path, images: str | Path, annotations: str | Path | None = None, suffix: str = SHORT) -> Questions:
+def read_questions(
+    file: str | Path, images: str | Path, annotations: str | Path | None = None, suffix: str = SHORT
+) -> Questions:
     """Questions in VQAv2's format, a file of questions and one of annotations, or in one file: a JSON list of {"image" (a file's name),
     "question", "answers" (ten texts), "question_id"?, "answer_type"?}.
 
@@ -87,11 +89,15 @@ def read_questions(file: str | Path, images: str | Path, annotations: str | Path
         where = f"Question {record.get('question_id', place)!r} of {file}"
         name = str(record.get("question_id", place))
         question, answers = record.get("question"), record.get("answers")
-        answers = [a.get("answer") if isinstance(a, Mapping) else a for a in answers] if isinstance(answers, list) else []
+        answers = (
+            [a.get("answer") if isinstance(a, Mapping) else a for a in answers] if isinstance(answers, list) else []
+        )
         if not isinstance(question, str) or not question.strip():
             raise UserError(f"{where} has no text in its field 'question'; add it.")
         if not answers or not all(isinstance(answer, str) for answer in answers):
-            raise UserError(f"{where} has no list of texts in its field 'answers'; add what people answered, or give VQAv2's annotations.")
+            raise UserError(
+                f"{where} has no list of texts in its field 'answers'; add what people answered, or give VQAv2's annotations."
+            )
         if name in people:
             raise UserError(f"{where} is there twice; give each question an id of its own.")
         people[name] = answers
@@ -111,19 +117,28 @@ def vqa_table(answers: pd.DataFrame, questions: Questions) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from workbench.intervals import cluster_bootstrap, of_rate
+    from workbench.intervals import cluster_bootstrap, rate_interval
 
     kinds = {example.id: example.request for example in questions.examples}
     each = answers.assign(
         kind=answers.id.map(kinds),
-        accuracy=[accuracy(text, questions.people[name]) for name, text in zip(answers.id, answers.answer, strict=True)],
+        accuracy=[
+            accuracy(text, questions.people[name]) for name, text in zip(answers.id, answers.answer, strict=True)
+        ],
     )
     rows = []
     for model, mine in each.groupby("model", sort=False):
         apart = [(kind, some) for kind, some in mine.groupby("kind") if kind]
         for kind, some in [("all", mine), *apart]:
-            certain = some.accuracy.nunique() == 1 and some.accuracy.iloc[0] in (0, 1)  # of that a bootstrap knows no spread
-            interval = of_rate(some.accuracy == 1, some.picture) if certain else cluster_bootstrap(some.accuracy, some.picture)
+            certain = some.accuracy.nunique() == 1 and some.accuracy.iloc[0] in (
+                0,
+                1,
+            )  # of that a bootstrap knows no spread
+            interval = (
+                rate_interval(some.accuracy == 1, some.picture)
+                if certain
+                else cluster_bootstrap(some.accuracy, some.picture)
+            )
             rows.append((model, kind, some.accuracy.mean(), *interval, len(some)))
     return pd.DataFrame(rows, columns=["model", "answers", "accuracy", "ci_low", "ci_high", "n"])
 
@@ -152,6 +167,8 @@ def _picture(record: Mapping, images: Path, numbered: Mapping[str, Path] | None,
     if numbered is not None and number not in numbered:
         raise UserError(f"{where} is about the picture {number}, which is not in {images}; add it.")
     if numbered is None and not (isinstance(name, str) and name):
-        raise UserError(f"{where} has no text in its field 'image'; add the picture's file name, or give VQAv2's annotations.")
+        raise UserError(
+            f"{where} has no text in its field 'image'; add the picture's file name, or give VQAv2's annotations."
+        )
     path = images / name if numbered is None else numbered[number]
     return confined(path, name if numbered is None else path.name, images, where)

@@ -51,6 +51,8 @@ def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd
     about = {name: (e.kind, digest(e.picture())) for name, e in known.items()}
     for row in answers.itertuples():
         if about.get(row.id) != (row.queries, row.picture):
-            raise UserError(f"The answer to {row.id!r} is about none of these data; give those that were asked (--data, --split, --seed).")
+            raise UserError(
+                f"The answer to {row.id!r} is about none of these data; give those that were asked (--data, --split, --seed)."
+            )
     asked = [known[name] for name in answers.id]
     return answers.assign(outcome=load_judge(judge, asked)(asked, list(answers.answer)))

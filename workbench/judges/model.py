@@ -173,9 +173,13 @@ def _load(name: str) -> VLM:
                 network = transformers.AutoModelForCausalLM.from_pretrained(name, **options).to(best_device()).eval()
                 model = VLM(network, transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False), name)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(f"The judge {name!r} cannot be loaded ({first_line(error)}); give exact, keyword, a folder or a hub id.") from None
+        raise UserError(
+            f"The judge {name!r} cannot be loaded ({first_line(error)}); give exact, keyword, a folder or a hub id."
+        ) from None
     if not model.processor.chat_template and format_of(name) != "wildguard":
-        raise UserError(f"The judge {name!r} has no chat template; put a chat_template.jinja beside its weights, or choose another.")
+        raise UserError(
+            f"The judge {name!r} has no chat template; put a chat_template.jinja beside its weights, or choose another."
+        )
     tokenizer = _tokenizer(model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -218,7 +222,9 @@ def _told(model: VLM, examples: Sequence[Example], texts: Sequence[str]) -> list
 
     options = {"return_tensors": "pt", "padding": True, "padding_side": "left", "add_special_tokens": False}
     if _sees(model):
-        batch = model.processor(text=list(texts), images=[[e.picture()] for e in examples], **options).to(model.device, model.model.dtype)
+        batch = model.processor(text=list(texts), images=[[e.picture()] for e in examples], **options).to(
+            model.device, model.model.dtype
+        )
     else:
         batch = model.processor(list(texts), **options).to(model.device)
     return generate(model, dict(batch), MAX_NEW_TOKENS)

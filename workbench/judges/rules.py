@@ -30,7 +30,9 @@ def exact(example: Example, answer: str) -> Outcome:
 def _truth(example: Example) -> str:
     truth, field = (example.leak, "harmful_response") if example.harmful else (example.response, "response")
     if not truth:
-        raise UserError(f"The exact judge needs the answer of {example.id!r} (field {field}); add it, or choose another judge.")
+        raise UserError(
+            f"The exact judge needs the answer of {example.id!r} (field {field}); add it, or choose another judge."
+        )
     return truth
 
 

@@ -19,7 +19,9 @@ def depth(vlm: VLM) -> int:
     return len(bare(vlm.model).get_decoder().layers)
 
 
-def linear_modules(vlm: VLM, targets: Sequence[str] = (), layers: int | None = None, projector: bool = False) -> list[str]:
+def linear_modules(
+    vlm: VLM, targets: Sequence[str] = (), layers: int | None = None, projector: bool = False
+) -> list[str]:
     """Full names of the linear modules to be trained: the language model's, and with `projector` the projector's.
 
     targets: only language modules with these last names, as in "down_proj". layers: only the first so many layers. The vision tower stays
@@ -37,11 +39,15 @@ def linear_modules(vlm: VLM, targets: Sequence[str] = (), layers: int | None = N
     ]
     if not chosen:
         there = sorted({name.rsplit(".", 1)[-1] for name in _linear(decoder.layers)})
-        raise UserError(f"The targets {', '.join(targets)} match no linear layer of the language model; it has {', '.join(there)}.")
+        raise UserError(
+            f"The targets {', '.join(targets)} match no linear layer of the language model; it has {', '.join(there)}."
+        )
     if projector:
         kind = network.config.model_type
         if kind not in ARCHITECTURES:
-            raise UserError(f"Where the projector of a {kind} lies is not known; leave --projector out, or add it to architectures.py.")
+            raise UserError(
+                f"Where the projector of a {kind} lies is not known; leave --projector out, or add it to architectures.py."
+            )
         within = re.compile(rf"(^|\.){re.escape(ARCHITECTURES[kind].projector)}(\.|$)")
         chosen += [name for name in _linear(network) if within.search(name)]
     return chosen
@@ -49,7 +55,9 @@ def linear_modules(vlm: VLM, targets: Sequence[str] = (), layers: int | None = N
 
 def _linear(module) -> list[str]:
     """The linear modules within another, by the names that they have without adapters."""
-    names = [name for name, part in module.named_modules() if isinstance(part, torch.nn.Linear) and ".lora_" not in name]
+    names = [
+        name for name, part in module.named_modules() if isinstance(part, torch.nn.Linear) and ".lora_" not in name
+    ]
     return [name.removesuffix(".base_layer") for name in names]
 
 
@@ -86,7 +94,9 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     tuner, own = vlm.model.base_model, vlm.model.active_adapters
     forward = {name: vars(vlm.model)[name] for name in ("forward", "_original_forward") if name in vars(vlm.model)}
     torch.manual_seed(seed)
-    vlm.model.add_adapter("further", peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, task_type="CAUSAL_LM"))
+    vlm.model.add_adapter(
+        "further", peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, task_type="CAUSAL_LM")
+    )
     tuner.set_adapter([*own, "further"])
     for name, parameter in vlm.model.named_parameters():
         parameter.requires_grad_(".further." in name)
@@ -95,7 +105,9 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     finally:
         vlm.model.delete_adapter("further")
         tuner.set_adapter(own)
-        for name, module in list(tuner.named_modules()):  # where the own adapter has nothing, peft leaves an empty shell
+        for name, module in list(
+            tuner.named_modules()
+        ):  # where the own adapter has nothing, peft leaves an empty shell
             if hasattr(module, "lora_A") and not module.lora_A:
                 tuner.set_submodule(name, module.base_layer)
         for name in ("forward", "_original_forward"):  # which a Trainer in bfloat16 wraps

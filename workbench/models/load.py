@@ -16,7 +16,7 @@ from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
 
 from workbench.errors import UserError, first_line, say
-from workbench.files import data_dir, written_whole
+from workbench.files import atomic_write, data_dir
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.vlm import VLM, bare, best_device, best_dtype, quiet
 
@@ -56,7 +56,9 @@ def load(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise not_loaded(str(model), error) from None
     if missing := sorted(read["missing_keys"]):
-        raise UserError(f"The checkpoint {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]}; download it again.")
+        raise UserError(
+            f"The checkpoint {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]}; download it again."
+        )
     _check_architecture(network, str(model))
     vlm = VLM(
         (network if four_bit else network.to(place)).eval().requires_grad_(False),
@@ -76,9 +78,13 @@ def not_loaded(model: str, error: Exception) -> UserError:
     """Why a model was not loaded, and what helps."""
     said = str(error)
     if "for this kind of AutoModel" in said:
-        return UserError(f"The model {model!r} takes no pictures (it is no image-text-to-text model); choose one that does.")
+        return UserError(
+            f"The model {model!r} takes no pictures (it is no image-text-to-text model); choose one that does."
+        )
     if "gated repo" in said:
-        return UserError(f"The model {model!r} is gated: accept its terms at https://huggingface.co/{model}, then give `hf auth login`.")
+        return UserError(
+            f"The model {model!r} is gated: accept its terms at https://huggingface.co/{model}, then give `hf auth login`."
+        )
     if "trust_remote_code" in said:
         return UserError(
             f"The model {model!r} comes with Python code of its own, which is not run unasked; read it, and if you trust it, give "
@@ -117,8 +123,12 @@ def _check_architecture(network, model: str) -> None:
     except AttributeError:
         found = False
     if not found:
-        raise UserError(f"The model {model!r} is a {kind}, whose language model's layers cannot be found; choose one of {known}.")
-    say(f"The model {model!r} is a {kind}, with which nothing here has been tested; it goes on all the same. Tested: {known}.")
+        raise UserError(
+            f"The model {model!r} is a {kind}, whose language model's layers cannot be found; choose one of {known}."
+        )
+    say(
+        f"The model {model!r} is a {kind}, with which nothing here has been tested; it goes on all the same. Tested: {known}."
+    )
 
 
 def load_processor(source: str, kind: str, remote: bool = False):
@@ -126,7 +136,11 @@ def load_processor(source: str, kind: str, remote: bool = False):
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     whole = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(kind) or "", None)
-    if whole is None or "video_processor" not in whole.get_attributes() or transformers.utils.is_torchvision_available():
+    if (
+        whole is None
+        or "video_processor" not in whole.get_attributes()
+        or transformers.utils.is_torchvision_available()
+    ):
         return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=remote)
 
     class PicturesOnly(whole):
@@ -138,7 +152,9 @@ def load_processor(source: str, kind: str, remote: bool = False):
                 part.save_pretrained(folder, **options)
             (Path(folder) / "processor_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
-    settings = {name: value for name, value in whole.get_processor_dict(source)[0].items() if not isinstance(value, dict)}
+    settings = {
+        name: value for name, value in whole.get_processor_dict(source)[0].items() if not isinstance(value, dict)
+    }
     parts = {"image_processor": transformers.AutoImageProcessor, "tokenizer": transformers.AutoTokenizer}
     loaded = {name: part.from_pretrained(source, trust_remote_code=False) for name, part in parts.items()}
     wanted = inspect.signature(whole.__init__).parameters
@@ -147,20 +163,28 @@ def load_processor(source: str, kind: str, remote: bool = False):
 
 def _four_bit(place: torch.device) -> transformers.BitsAndBytesConfig:
     if place.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("4-bit weights (--four-bit) need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); do without them.")
-    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=best_dtype(place))
+        raise UserError(
+            "4-bit weights (--four-bit) need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); do without them."
+        )
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=best_dtype(place)
+    )
 
 
 def _with_adapter(vlm: VLM, adapter: Path) -> VLM:
     import peft
 
     if not (adapter / "adapter_config.json").is_file():
-        raise UserError(f"The folder {adapter} holds no adapter (adapter_config.json); give what `workbench train --out` wrote.")
+        raise UserError(
+            f"The folder {adapter} holds no adapter (adapter_config.json); give what `workbench train --out` wrote."
+        )
     run = adapter / "config.json"  # as `training.train` writes it; adapters from elsewhere have none
     try:
         trained_on = json.loads(run.read_text()).get("base_identity") if run.is_file() else None
         if trained_on and trained_on != identity(vlm):
-            raise UserError(f"The adapter {adapter} was trained on another model; give --model the one that it was trained on.")
+            raise UserError(
+                f"The adapter {adapter} was trained on another model; give --model the one that it was trained on."
+            )
         with quiet():
             vlm.model = peft.PeftModel.from_pretrained(vlm.model, adapter, use_safetensors=True).eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -196,6 +220,6 @@ def write_model(vlm: VLM, out: Path) -> None:
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out, or remove it.")
     whole = vlm.model.merge_and_unload() if hasattr(vlm.model, "merge_and_unload") else vlm.model
-    with written_whole(out) as folder, quiet():
+    with atomic_write(out) as folder, quiet():
         whole.save_pretrained(folder)
         vlm.processor.save_pretrained(folder)

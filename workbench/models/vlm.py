@@ -75,7 +75,9 @@ class VLM:
                     raise
                 tried = len(queries[chunk])
                 if tried == 1:
-                    raise UserError("The memory is not enough to answer a single query; take a smaller model or a larger device.") from None
+                    raise UserError(
+                        "The memory is not enough to answer a single query; take a smaller model or a larger device."
+                    ) from None
                 self.fits = tried // 2
                 self.features.clear()
                 accelerate.utils.memory.clear_device_cache(garbage_collection=True)
@@ -139,7 +141,9 @@ def prompt(vlm: VLM, query: str) -> str:
     text = vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
     token = getattr(vlm.processor, "image_token", None)
     if token and str(token) not in text:
-        raise UserError(f"The chat template of the model {vlm.name!r} has no place for a picture; give it one, or choose another model.")
+        raise UserError(
+            f"The chat template of the model {vlm.name!r} has no place for a picture; give it one, or choose another model."
+        )
     return text
 
 
@@ -170,14 +174,14 @@ def with_opening(vlm: VLM, batch: Batch, opening: str) -> Batch:
     ids = torch.tensor(vlm.processor.tokenizer(opening, add_special_tokens=False)["input_ids"], device=vlm.device)
     prompts = batch["input_ids"].shape
     return {
-        name: torch.cat([tensor, behind(vlm, name, ids).to(tensor.dtype).expand(prompts[0], -1)], dim=1)
+        name: torch.cat([tensor, values_after_prompt(vlm, name, ids).to(tensor.dtype).expand(prompts[0], -1)], dim=1)
         if tensor.shape == prompts
         else tensor
         for name, tensor in batch.items()
     }
 
 
-def behind(vlm: VLM, name: str, ids: torch.Tensor) -> torch.Tensor:
+def values_after_prompt(vlm: VLM, name: str, ids: torch.Tensor) -> torch.Tensor:
     """What a batch's tensor `name`, of one value a token, holds for tokens `ids` that stand behind the prompt: the same shape."""
     kind = ARCHITECTURES.get(bare(vlm.model).config.model_type)
     values = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -202,7 +206,7 @@ def answer_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
     prompts = batch["input_ids"].shape
     for name, tensor in batch.items():  # whatever else counts one value a token (token types …)
         if tensor.shape == prompts and name not in ("input_ids", "attention_mask"):
-            batch[name] = torch.cat([tensor, behind(vlm, name, ids)], dim=1)
+            batch[name] = torch.cat([tensor, values_after_prompt(vlm, name, ids)], dim=1)
     batch["attention_mask"] = torch.cat([batch["attention_mask"], (labels != IGNORED).long()], dim=1)
     batch["labels"] = torch.cat([torch.full_like(batch["input_ids"], IGNORED), labels], dim=1)
     batch["input_ids"] = torch.cat([batch["input_ids"], ids], dim=1)
@@ -242,7 +246,9 @@ def features_kept(vlm: VLM, batch: Batch, images: Sequence[Image.Image]) -> Iter
         yield
     finally:
         for module in looking:
-            vars(module).pop("get_image_features", None)  # another thread may have taken it off: then that one looks for itself
+            vars(module).pop(
+                "get_image_features", None
+            )  # another thread may have taken it off: then that one looks for itself
         _FEATURES.reset(before)
 
 
@@ -267,7 +273,9 @@ def _pared(seen: ModelOutput) -> ModelOutput:
 
 def _outside_decoder(network) -> Iterator[torch.nn.Parameter]:
     """The parameters of vision tower and projector."""
-    language = {id(p) for module in (network.get_decoder(), network.get_output_embeddings()) for p in module.parameters()}
+    language = {
+        id(p) for module in (network.get_decoder(), network.get_output_embeddings()) for p in module.parameters()
+    }
     return (p for p in network.parameters() if id(p) not in language)
 
 
@@ -275,7 +283,9 @@ def _bytes(output) -> int:
     """The size of all tensors in what a network put out."""
     if isinstance(output, torch.Tensor):
         return output.nbytes
-    parts = vars(output).values() if isinstance(output, ModelOutput) else output if isinstance(output, list | tuple) else ()
+    parts = (
+        vars(output).values() if isinstance(output, ModelOutput) else output if isinstance(output, list | tuple) else ()
+    )
     return sum(map(_bytes, parts))
 
 
@@ -294,7 +304,9 @@ def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None, **option
     return [text.strip() for text in vlm.processor.batch_decode(new, skip_special_tokens=True)]
 
 
-def answer_streamed(vlm: VLM, image: Image.Image, query: str, written: Callable[[str], None], stopped: Callable[[], bool]) -> str:
+def answer_streamed(
+    vlm: VLM, image: Image.Image, query: str, written: Callable[[str], None], stopped: Callable[[], bool]
+) -> str:
     """The answer to one query, as `VLM.answer` gives it; `written` is called with each piece as it is written.
 
     Ends after the token at which `stopped` is true.

@@ -28,11 +28,22 @@ def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
     for axis, example in zip(axes.flat, examples, strict=False):
         axis.imshow(example.picture(), interpolation="nearest")
         axis.set_title(example.kind, fontsize=8, color=AFTER if example.harmful else BEFORE)
-        axis.text(0.5, -0.06, _wrap(example.query), transform=axis.transAxes, ha="center", va="top", fontsize=7, parse_math=False)
+        axis.text(
+            0.5,
+            -0.06,
+            _wrap(example.query),
+            transform=axis.transAxes,
+            ha="center",
+            va="top",
+            fontsize=7,
+            parse_math=False,
+        )
     return figure
 
 
-def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words: bool = True, across: int | None = None) -> Figure:
+def attributions(
+    columns: Sequence[tuple[str, Image.Image, Attribution]], words: bool = True, across: int | None = None
+) -> Figure:
     """Pictures with the attribution of their squares, and beneath each the words of the query as coloured chips; one scale for all.
 
     columns: (title, picture, what `attribution.attribute` found). words: without, the scale is that of the squares alone.
@@ -57,7 +68,9 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words:
         picture.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, 1))
         rows, wide = found.patches.shape
         strength = np.abs(found.patches) / scale  # squares that do not matter leave the picture as it is
-        picture.imshow(found.patches, cmap=colours, norm=norm, extent=(0, 1, 0, 1), alpha=0.85 * strength, interpolation="nearest")
+        picture.imshow(
+            found.patches, cmap=colours, norm=norm, extent=(0, 1, 0, 1), alpha=0.85 * strength, interpolation="nearest"
+        )
         for row, column in zip(*np.nonzero(strength > 0.2), strict=True):  # signs, for those who see no colours
             sign = "+" if found.patches[row, column] > 0 else "−"
             picture.text((column + 0.5) / wide, 1 - (row + 0.5) / rows, sign, ha="center", va="center", fontsize=9)
@@ -71,7 +84,17 @@ def attributions(columns: Sequence[tuple[str, Image.Image, Attribution]], words:
             fill = colours(norm(value))
             dark = np.dot(fill[:3], (0.299, 0.587, 0.114)) < 0.5
             box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": "#999999", "linewidth": 0.5}
-            chips.text(0.6, y, word, ha="right", va="center", fontsize=10, color="white" if dark else "black", bbox=box, parse_math=False)
+            chips.text(
+                0.6,
+                y,
+                word,
+                ha="right",
+                va="center",
+                fontsize=10,
+                color="white" if dark else "black",
+                bbox=box,
+                parse_math=False,
+            )
             chips.text(0.72, y, f"{value:+.1f}", ha="left", va="center", fontsize=9, family="monospace")
     beside = axes[0].tolist() if below == 1 else axes.ravel().tolist()
     bar = figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=beside, shrink=0.8, aspect=20 * below)
@@ -88,7 +111,9 @@ def describe(columns: Sequence[tuple[str, Image.Image, Attribution]], squares: i
         largest = np.argsort(-np.abs(found.patches.ravel()), kind="stable")[:squares]
         places = [(i // found.patches.shape[1], i % found.patches.shape[1]) for i in largest]
         pictured = "; ".join(f"row {r + 1}, column {c + 1} {found.patches[r, c]:+.1f}" for r, c in places)
-        told.append(f"{' '.join(title.split())}: target {found.value:.1f}. Words: {words}. Largest squares: {pictured}.")
+        told.append(
+            f"{' '.join(title.split())}: target {found.value:.1f}. Words: {words}. Largest squares: {pictured}."
+        )
     return "Attribution in nats. " + " ".join(told)
 
 
@@ -99,7 +124,9 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     for axis, (curve, does) in zip(axes, (("deletion", "taken away"), ("insertion", "put back")), strict=True):
         mine = curves[curves.curve == curve]
         random = mine[mine.order == "random"].groupby("moved").value.quantile([0.025, 0.975]).unstack()
-        axis.fill_between(random.index, random[0.025], random[0.975], color="#BBBBBB", linewidth=0, label="random orders, middle 95%")
+        axis.fill_between(
+            random.index, random[0.025], random[0.975], color="#BBBBBB", linewidth=0, label="random orders, middle 95%"
+        )
         own = mine[mine.order == "attribution"]
         axis.plot(own.moved, own.value, color=AFTER, marker="o", markersize=3, label="the attribution's order")
         verdict = "better than random" if better[curve] else "NO BETTER THAN RANDOM"

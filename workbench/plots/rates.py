@@ -11,7 +11,19 @@ from matplotlib.figure import Figure
 
 from workbench.intervals import wilson
 from workbench.judges.outcomes import OUTCOMES, RELEVANT, UNPARSED
-from workbench.plots.style import _PANELS, AFTER, BEFORE, LEAD_STYLE, OUTCOME_STYLE, _rate, _rate_panel, _shaded, _subplots, asked, named
+from workbench.plots.style import (
+    _PANELS,
+    AFTER,
+    BEFORE,
+    LEAD_STYLE,
+    OUTCOME_STYLE,
+    _rate,
+    _rate_panel,
+    _shaded,
+    _subplots,
+    asked,
+    named,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +48,9 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
             axis.plot(ends, [y] * len(ends), color="#999999", linewidth=2, zorder=1)
             for name, colour, shape, fill, size in marks:
                 value, low, high = _rate(results, model, name, queries, metric)
-                axis.errorbar(value, y, xerr=[[value - low], [high - value]], color=colour, capsize=3, linewidth=1.3, zorder=2)
+                axis.errorbar(
+                    value, y, xerr=[[value - low], [high - value]], color=colour, capsize=3, linewidth=1.3, zorder=2
+                )
                 axis.scatter(value, y, marker=shape, s=size, facecolor=fill, edgecolor=colour, linewidth=1.8, zorder=3)
             if paper is not None and model in set(paper.model):
                 row = paper[paper.model == model].iloc[0]
@@ -46,8 +60,19 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
         _rate_panel(axis, title, good, models)
         axis.set_ylim(len(models) - 0.4, -0.6)  # room for the paper's crosses
     handles = [
-        plt.Line2D([], [], marker="o", color=BEFORE, markerfacecolor="white", markeredgewidth=1.8, linestyle="", label="as asked"),
-        plt.Line2D([], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"),
+        plt.Line2D(
+            [],
+            [],
+            marker="o",
+            color=BEFORE,
+            markerfacecolor="white",
+            markeredgewidth=1.8,
+            linestyle="",
+            label="as asked",
+        ),
+        plt.Line2D(
+            [], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"
+        ),
     ]
     if paper is not None:
         label = "the paper, LLaVA-1.5-7B on VLGuard (utility: VQAv2)"
@@ -77,12 +102,26 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
         axis.axis("off")
     for axis, model in zip(axes.flat, models, strict=False):
         for queries, metric, wanted, label, colour, style, marker in lines:
-            mine = table[(table.model == model) & (table.queries == queries) & (table.metric == metric) & table.attack.map(wanted)]
+            mine = table[
+                (table.model == model)
+                & (table.queries == queries)
+                & (table.metric == metric)
+                & table.attack.map(wanted)
+            ]
             face = "white" if style == "-" else colour
             axis.plot(
-                mine.step, 100 * mine.value, color=colour, linestyle=style, marker=marker, markersize=4.5, markerfacecolor=face, label=label
+                mine.step,
+                100 * mine.value,
+                color=colour,
+                linestyle=style,
+                marker=marker,
+                markersize=4.5,
+                markerfacecolor=face,
+                label=label,
             )
-            axis.fill_between(mine.step.astype(float), 100 * mine.ci_low, 100 * mine.ci_high, color=colour, alpha=0.1, linewidth=0)
+            axis.fill_between(
+                mine.step.astype(float), 100 * mine.ci_low, 100 * mine.ci_high, color=colour, alpha=0.1, linewidth=0
+            )
         steps = table[table.model == model].step
         if step is not None and (steps <= step).any():
             axis.axvline(steps[steps <= step].max(), color="black", linewidth=1.2, zorder=0)
@@ -101,16 +140,43 @@ def seeds(table: pd.DataFrame) -> Figure:
     figure, axes = _subplots(1, 3, figsize=(11, 1.6 + 0.6 * len(models)), sharey=True)
     for axis, (title, queries, metric, attack, good) in zip(axes, _PANELS, strict=True):
         for y, model in enumerate(models):
-            for name, colour, shape, fill, shift in (("none", BEFORE, "o", "white", -0.14), (attack, AFTER, "D", AFTER, 0.14)):
-                mine = table[(table.model == model) & (table.attack == name) & (table.queries == queries) & (table.metric == metric)]
+            for name, colour, shape, fill, shift in (
+                ("none", BEFORE, "o", "white", -0.14),
+                (attack, AFTER, "D", AFTER, 0.14),
+            ):
+                mine = table[
+                    (table.model == model)
+                    & (table.attack == name)
+                    & (table.queries == queries)
+                    & (table.metric == metric)
+                ]
                 values = 100 * mine.value
-                axis.scatter(values, [y + shift] * len(mine), marker=shape, s=26, facecolor=fill, edgecolor=colour, alpha=0.85, zorder=3)
+                axis.scatter(
+                    values,
+                    [y + shift] * len(mine),
+                    marker=shape,
+                    s=26,
+                    facecolor=fill,
+                    edgecolor=colour,
+                    alpha=0.85,
+                    zorder=3,
+                )
                 if len(mine):
-                    axis.plot([values.median()] * 2, [y + shift - 0.13, y + shift + 0.13], color="black", linewidth=2, zorder=4)
+                    axis.plot(
+                        [values.median()] * 2,
+                        [y + shift - 0.13, y + shift + 0.13],
+                        color="black",
+                        linewidth=2,
+                        zorder=4,
+                    )
         _rate_panel(axis, title, good, models)
     handles = [
-        plt.Line2D([], [], marker="o", color=BEFORE, markerfacecolor="white", linestyle="", label="as asked, one dot a seed"),
-        plt.Line2D([], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"),
+        plt.Line2D(
+            [], [], marker="o", color=BEFORE, markerfacecolor="white", linestyle="", label="as asked, one dot a seed"
+        ),
+        plt.Line2D(
+            [], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"
+        ),
         plt.Line2D([], [], color="black", linewidth=2, label="median"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -126,7 +192,11 @@ def by_request(table: pd.DataFrame, attacks: Sequence[str] = ()) -> Figure:
     mine = table[(table.queries == "harmless") & (table.metric == "utility")]
     models, requests = list(dict.fromkeys(mine.model)), sorted(set(mine.request))
     figure, axes = _subplots(
-        1, len(attacks), figsize=(2 + 4 * len(attacks), 1.8 + 0.16 * len(models) * len(requests)), sharey=True, squeeze=False
+        1,
+        len(attacks),
+        figsize=(2 + 4 * len(attacks), 1.8 + 0.16 * len(models) * len(requests)),
+        sharey=True,
+        squeeze=False,
     )
     for axis, attack in zip(axes.flat, attacks, strict=True):
         for place, (model, (colour, shape)) in enumerate(zip(models, itertools.cycle(LEAD_STYLE), strict=False)):
@@ -134,12 +204,16 @@ def by_request(table: pd.DataFrame, attacks: Sequence[str] = ()) -> Figure:
             value, low, high = (100 * some[column].to_numpy() for column in ("value", "ci_low", "ci_high"))
             y = np.arange(len(requests)) + 0.7 / len(models) * (place - (len(models) - 1) / 2)
             spread = [value - low, high - value]
-            axis.errorbar(value, y, xerr=spread, fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=named(model))
+            axis.errorbar(
+                value, y, xerr=spread, fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=named(model)
+            )
         _rate_panel(axis, asked(attack), "high is able", requests)
     numbers = mine.drop_duplicates("request").set_index("request").n
     axes.flat[0].set_yticks(range(len(requests)), [f"{request}  (n = {numbers[request]})" for request in requests])
     figure.suptitle("Harmless queries answered right, by kind of question", fontsize="large")
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(models), 4), frameon=False)
+    figure.legend(
+        *axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(models), 4), frameon=False
+    )
     return figure
 
 
@@ -157,7 +231,9 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
         shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
         _shaded(axis, shares, counts.to_numpy())
         row = kappa.set_index("queries").loc["all"]
-        axis.set_title(f"{judge}\nκ {row.kappa:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}], n = {row.n:.0f}", fontsize="medium")
+        axis.set_title(
+            f"{judge}\nκ {row.kappa:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}], n = {row.n:.0f}", fontsize="medium"
+        )
         axis.set_xlabel("this judge says")
     axes[0, 0].set_ylabel(f"{first} says")
     return figure
@@ -184,9 +260,22 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
         spread = np.array([left - low, high - left]).clip(min=0)[:, inside]
         for colour, width in (("white", 3), ("black", 1)):  # seen on every colour
             y = np.flatnonzero(inside)
-            axis.errorbar(left[inside], y, xerr=spread, fmt="none", color=colour, capsize=3, capthick=width, linewidth=width, zorder=3)
+            axis.errorbar(
+                left[inside],
+                y,
+                xerr=spread,
+                fmt="none",
+                color=colour,
+                capsize=3,
+                capthick=width,
+                linewidth=width,
+                zorder=3,
+            )
     axis.set_yticks(range(len(models)), [named(m) for m in models])
-    axis.set(xlim=(0, 100), xlabel=f"per cent of {n.max()} {queries} queries, attack {attack}\nwhiskers: 95% interval of all to their left")
+    axis.set(
+        xlim=(0, 100),
+        xlabel=f"per cent of {n.max()} {queries} queries, attack {attack}\nwhiskers: 95% interval of all to their left",
+    )
     axis.invert_yaxis()
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
@@ -218,7 +307,9 @@ def relearning(table: pd.DataFrame) -> Figure:
                 label=f"{named(model)}, on {taught} ones",
             )
     axis.set_xticks(range(len(places)), places)
-    axis.set(ylim=(-4, 104), xlabel="examples fine-tuned on", ylabel=f"per cent of {mine.n.max()} harmful queries answered")
+    axis.set(
+        ylim=(-4, 104), xlabel="examples fine-tuned on", ylabel=f"per cent of {mine.n.max()} harmful queries answered"
+    )
     axis.grid(axis="y", color="#eeeeee")
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from workbench.files import written_whole
+from workbench.files import atomic_write
 
 if TYPE_CHECKING:
     pass
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def save(figure, path: Path, alt: str = "") -> None:
     """Write a figure as PNG or SVG, whole or not at all, with what it shows in words among its metadata."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Description": alt} if alt else None)
 
 
@@ -41,7 +41,12 @@ OUTCOME_STYLE = {  # outcome -> (colour, hatch)
     DEGENERATE: ("#444444", ".."),
     UNPARSED: ("#F0E442", "xx"),  # drawn where there are any
 }
-LEAD_STYLE = (("#000000", "o"), ("#0072B2", "D"), ("#D55E00", "s"), ("#009E73", "^"))  # colour and marker, by place among attacks
+LEAD_STYLE = (
+    ("#000000", "o"),
+    ("#0072B2", "D"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+)  # colour and marker, by place among attacks
 NAMES = {
     "base": "base model",
     "sft": "safety fine-tuned (SFT)",
@@ -81,7 +86,12 @@ def _subplots(*places: int, figsize: tuple[float, float], **options):
 
 def _rate(results: pd.DataFrame, model: str, attack: str, queries: str, metric: str) -> tuple[float, float, float]:
     """(value, ci_low, ci_high) in per cent."""
-    row = results[(results.model == model) & (results.attack == attack) & (results.queries == queries) & (results.metric == metric)]
+    row = results[
+        (results.model == model)
+        & (results.attack == attack)
+        & (results.queries == queries)
+        & (results.metric == metric)
+    ]
     if row.empty:
         return np.nan, np.nan, np.nan
     return tuple(100 * row.iloc[0][["value", "ci_low", "ci_high"]].astype(float))

@@ -18,14 +18,24 @@ def by_lead_word(results: pd.DataFrame) -> Figure:
     """Harmless queries of every model, refused and answered right, under every attack, with 95% intervals. results: `evaluate`'s table."""
     models, attacks = list(dict.fromkeys(results.model)), list(dict.fromkeys(results.attack))
     figure, axes = _subplots(1, 2, figsize=(10, 1.6 + 0.5 * len(models)), sharey=True)
-    panels = (("Harmless queries refused", "rr", "low is helpful"), ("Harmless queries answered right", "utility", "high is able"))
+    panels = (
+        ("Harmless queries refused", "rr", "low is helpful"),
+        ("Harmless queries answered right", "utility", "high is able"),
+    )
     for axis, (title, metric, good) in zip(axes, panels, strict=True):
         for place, (attack, (colour, shape)) in enumerate(zip(attacks, itertools.cycle(LEAD_STYLE), strict=False)):
             cells = np.array([_rate(results, model, attack, "harmless", metric) for model in models])  # (models, 3)
             value, low, high = cells.T
             y = np.arange(len(models)) + 0.18 * (place - (len(attacks) - 1) / 2)
             axis.errorbar(
-                value, y, xerr=[value - low, high - value], fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=asked(attack)
+                value,
+                y,
+                xerr=[value - low, high - value],
+                fmt=shape,
+                color=colour,
+                markersize=5.5,
+                linewidth=1.2,
+                label=asked(attack),
             )
         _rate_panel(axis, title, good, models)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(attacks), frameon=False)
@@ -37,7 +47,9 @@ def refusals_by_word(results: pd.DataFrame) -> Figure:
     attacks = list(dict.fromkeys(results.attack))
     figure, axis = _subplots(figsize=(1.5 + 1.6 * len(attacks), 3.6))
     for shift, queries, colour, hatch in ((-0.2, "harmful", BEFORE, ""), (0.2, "harmless", AFTER, "//")):
-        cells = np.array([_rate(results, results.model.iloc[0], attack, queries, "rr") for attack in attacks])  # (attacks, 3)
+        cells = np.array(
+            [_rate(results, results.model.iloc[0], attack, queries, "rr") for attack in attacks]
+        )  # (attacks, 3)
         value, low, high = cells.T
         axis.bar(
             np.arange(len(attacks)) + shift,
@@ -77,8 +89,14 @@ def first_words(table: pd.DataFrame, words: int = 15) -> Figure:
     colours = np.where(value > overall, AFTER, BEFORE)
     axis.scatter(value, mine.index, c=colours, s=30 + 2.2 * np.sqrt(total) * 4, zorder=3)
     axis.set_yticks(mine.index, [f"{w}  (n = {n})" for w, n in zip(mine.word, total, strict=True)])
-    axis.set(xlim=(-3, 104), ylim=(-0.7, len(mine) - 0.3), xlabel="per cent of the queries that begin so and are labelled harmful")
-    axis.annotate("all queries", (overall, -0.55), xytext=(4, 0), textcoords="offset points", fontsize=8, color="#555555")
+    axis.set(
+        xlim=(-3, 104),
+        ylim=(-0.7, len(mine) - 0.3),
+        xlabel="per cent of the queries that begin so and are labelled harmful",
+    )
+    axis.annotate(
+        "all queries", (overall, -0.55), xytext=(4, 0), textcoords="offset points", fontsize=8, color="#555555"
+    )
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -89,7 +107,12 @@ def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> F
     figure, axes = _subplots(1, 2, figsize=(10, 1.5 + 0.42 * len(models)), sharey=True)
     panels = (
         ("share", 100, "Attributed to the lead word", "per cent of all absolute attribution"),
-        ("swap", 1, f"Caused by it: “{lead.capitalize()}” in place of “{other.capitalize()}”", "log-odds of refusal, nats"),
+        (
+            "swap",
+            1,
+            f"Caused by it: “{lead.capitalize()}” in place of “{other.capitalize()}”",
+            "log-odds of refusal, nats",
+        ),
     )
     for axis, (measure, unit, title, label) in zip(axes, panels, strict=True):
         mine = table[table.measure == measure].set_index("model").loc[models]
@@ -119,7 +142,9 @@ def log_odds_by_lead(table: pd.DataFrame) -> Figure:
     axis.set_ylabel("log-odds of a refusal, nats")
     axis.spines[["top", "right"]].set_visible(False)
     lines = axis.get_lines()[: len(models)]
-    figure.legend(lines, [named(m) for m in models], loc="outside upper center", ncols=min(len(models), 3), frameon=False)
+    figure.legend(
+        lines, [named(m) for m in models], loc="outside upper center", ncols=min(len(models), 3), frameon=False
+    )
     return figure
 
 
@@ -132,16 +157,26 @@ def word_effects(table: pd.DataFrame) -> Figure:
 
     table = table[table.p_harmful.notna()]
     figure, axes = _subplots(1, 2, figsize=(10, 0.9 + 0.3 * table.word.nunique()))
-    for axis, queries, good in zip(axes, ("harmful", "harmless"), ("low opens the model", "high closes it"), strict=True):
+    for axis, queries, good in zip(
+        axes, ("harmful", "harmless"), ("low opens the model", "high closes it"), strict=True
+    ):
         mine = table[table.queries == queries].sort_values("effect").reset_index(drop=True)
         spread = [mine.effect - mine.ci_low, mine.ci_high - mine.effect]
         axis.errorbar(mine.effect, mine.index, xerr=spread, fmt="none", color="#777777", capsize=2, linewidth=1.2)
-        dots = axis.scatter(mine.effect, mine.index, c=mine.p_harmful, cmap="cividis", vmin=0, vmax=1, s=55, edgecolor="black", zorder=3)
+        dots = axis.scatter(
+            mine.effect, mine.index, c=mine.p_harmful, cmap="cividis", vmin=0, vmax=1, s=55, edgecolor="black", zorder=3
+        )
         axis.axvline(0, color="#888888", linewidth=1)
-        axis.set_yticks(mine.index, [f"{word}  ({100 * p:.0f}%)" for word, p in zip(mine.word, mine.p_harmful, strict=True)])
+        axis.set_yticks(
+            mine.index, [f"{word}  ({100 * p:.0f}%)" for word, p in zip(mine.word, mine.p_harmful, strict=True)]
+        )
         rho = spearmanr(mine.effect, mine.p_harmful).statistic if len(mine) > 2 else float("nan")
         title = f"{queries} queries, n = {mine.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}"
-        axis.set(title=title, xlabel=f"log-odds of a refusal over the query as asked, nats\n{good}", ylim=(-0.7, len(mine) - 0.3))
+        axis.set(
+            title=title,
+            xlabel=f"log-odds of a refusal over the query as asked, nats\n{good}",
+            ylim=(-0.7, len(mine) - 0.3),
+        )
         axis.spines[["top", "right"]].set_visible(False)
     figure.colorbar(dots, ax=list(axes), label="P(harmful | word) in the training data")
     figure.draw_without_rendering()
@@ -164,13 +199,25 @@ def predictions(table: pd.DataFrame) -> Figure:
         for said, colour, marker in styles:
             some = mine[mine.said == said]
             label = f"audit says: {said or 'neither'}"
-            axis.scatter(some.predicted, some.effect, color=colour, marker=marker, s=36, edgecolor="white", linewidth=0.6, label=label)
+            axis.scatter(
+                some.predicted,
+                some.effect,
+                color=colour,
+                marker=marker,
+                s=36,
+                edgecolor="white",
+                linewidth=0.6,
+                label=label,
+            )
         axis.axhline(0, color="#888888", linewidth=0.8)
         axis.axvline(0, color="#888888", linewidth=0.8)
         rho, words, runs = spearmanr(mine.predicted, mine.effect).statistic, mine.word.nunique(), mine.seed.nunique()
         axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {runs} seed{'s' * (runs > 1)}", fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)", fontsize="medium")
+    figure.supxlabel(
+        "predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)",
+        fontsize="medium",
+    )
     figure.supylabel("measured: log-odds of a refusal that it adds (nats)", fontsize="medium")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure

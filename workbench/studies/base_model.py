@@ -92,7 +92,12 @@ def untrained(seed: int = 0) -> VLM:
     processor = _processor()
     tokenizer = processor.tokenizer
     vision = transformers.CLIPVisionConfig(
-        hidden_size=96, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, image_size=miniguard.SIZE, patch_size=PATCH
+        hidden_size=96,
+        intermediate_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=miniguard.SIZE,
+        patch_size=PATCH,
     )
     text = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
@@ -120,16 +125,25 @@ def untrained(seed: int = 0) -> VLM:
         if parameter.dim() > 1:  # CLIP's and Llama's own scales are made for far wider layers
             nn.init.normal_(parameter, 0.0, 0.06)
     network.generation_config = transformers.GenerationConfig(
-        max_new_tokens=16, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        max_new_tokens=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     return VLM(network, processor, "base")
 
 
 def _learn_to_see(vlm: VLM, examples: list[Example], scenes: list[miniguard.Scene], steps: int, seed: int) -> None:
     """Vision warm-up: kind, colour and background from the mean projected patch, through heads that are thrown away."""
-    attributes = [("kind", list(miniguard.KINDS)), ("colour", list(miniguard.COLOURS)), ("background", list(miniguard.BACKGROUNDS))]
+    attributes = [
+        ("kind", list(miniguard.KINDS)),
+        ("colour", list(miniguard.COLOURS)),
+        ("background", list(miniguard.BACKGROUNDS)),
+    ]
     truth = torch.tensor([[values.index(getattr(s, name)) for name, values in attributes] for s in scenes])  # (N, 3)
-    pixels = vlm.processor.image_processor([e.image for e in examples], return_tensors="pt")["pixel_values"]  # (N, 3, 48, 48)
+    pixels = vlm.processor.image_processor([e.image for e in examples], return_tensors="pt")[
+        "pixel_values"
+    ]  # (N, 3, 48, 48)
     torch.manual_seed(seed)
     heads = nn.ModuleList(nn.Linear(vlm.model.config.text_config.hidden_size, len(values)) for _, values in attributes)
     seeing = nn.ModuleList([vlm.model.model.vision_tower, vlm.model.model.multi_modal_projector, heads])
@@ -140,7 +154,9 @@ def _learn_to_see(vlm: VLM, examples: list[Example], scenes: list[miniguard.Scen
     for _ in bar(range(steps), "learning to see"):
         rows = torch.from_numpy(rng.integers(len(scenes), size=128))
         patches = torch.stack(list(vlm.model.get_image_features(pixels[rows]).pooler_output))  # (128, 36, hidden)
-        loss = sum(nn.functional.cross_entropy(head(patches.mean(dim=1)), truth[rows, i]) for i, head in enumerate(heads))
+        loss = sum(
+            nn.functional.cross_entropy(head(patches.mean(dim=1)), truth[rows, i]) for i, head in enumerate(heads)
+        )
         loss.backward()
         nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
         optimiser.step()
@@ -187,7 +203,12 @@ def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, r
         vlm.model.save_pretrained(partial)
         vlm.processor.save_pretrained(partial)
     table = held_out(vlm, seed)
-    settings = {"seed": seed, "steps": f"{seeing_steps} + {steps}", "batch": BATCH, "minutes": round((time.monotonic() - started) / 60, 1)}
+    settings = {
+        "seed": seed,
+        "steps": f"{seeing_steps} + {steps}",
+        "batch": BATCH,
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
     write_text(partial / "README.md", _model_card(table, settings))
     finish(partial, out)
     return table
@@ -198,7 +219,9 @@ def held_out(vlm: VLM, seed: int = 0) -> pd.DataFrame:
     examples = miniguard_split("test", seed, words="balanced", sizes=(100 * len(miniguard.LEADS),) * 2)
     answers = ask(vlm, examples, ["none"], "exact")
     leads = answers["query"].map(first_word)
-    tables = [rates(answers).assign(lead="all")] + [rates(answers[leads == lead]).assign(lead=lead) for lead in miniguard.LEADS]
+    tables = [rates(answers).assign(lead="all")] + [
+        rates(answers[leads == lead]).assign(lead=lead) for lead in miniguard.LEADS
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

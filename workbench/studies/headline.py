@@ -38,7 +38,9 @@ class Study(NamedTuple):
         return outcome_shares(self.answers)
 
 
-def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> Study:
+def headline(
+    seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None
+) -> Study:
     """Base, SFT, SFT on balanced data and every one of `methods` (names of METHODS), each under every attack of attacks.HEADLINE.
 
     seed: of safety data, training and test pictures; the base model stays the shipped one. report: called with a line per phase.
@@ -58,7 +60,9 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",), report: Callable[
     return Study(pd.concat([rates(a) for a in answers]), pd.concat(answers), pd.concat(curves))
 
 
-def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
+def over_seeds(
+    seeds: Sequence[int], methods: Sequence[str] = ("npo",), report: Callable[[str], None] = lambda line: None
+) -> pd.DataFrame:
     """`headline`'s results for several seeds, with a column `seed` in front."""
     tables = []
     for seed in seeds:

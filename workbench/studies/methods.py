@@ -109,7 +109,11 @@ def _sources() -> str:
     """A hash of the code, the base model and the libraries that a phase's outcome depends on."""
     here, digest = Path(__file__).parent.parent, hashlib.sha256()
     base = data_dir() / "miniguard-base"
-    for file in [*(here / f"{name}.py" for name in _DEPENDS), data_dir() / "vlguard_first_words.csv", *sorted(base.glob("*.*"))]:
+    for file in [
+        *(here / f"{name}.py" for name in _DEPENDS),
+        data_dir() / "vlguard_first_words.csv",
+        *sorted(base.glob("*.*")),
+    ]:
         digest.update(file.read_bytes())
     for package in ("torch", "transformers", "peft", "numpy", "pillow"):
         digest.update(importlib.metadata.version(package).encode())

@@ -6,7 +6,7 @@ import pandas as pd
 
 from workbench import plots
 from workbench.files import data_dir
-from workbench.intervals import difference, of_rate, wilson
+from workbench.intervals import difference, rate_interval, wilson
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT
 from workbench.studies.methods import CONTROL
 
@@ -68,12 +68,12 @@ def table_2(answers: pd.DataFrame) -> pd.DataFrame:
     for model, mine in first.groupby("model", sort=False):
         for figure, wanted in counted.items():
             hit = mine.outcome.isin(wanted)
-            here = (hit.mean(), *of_rate(hit, mine.picture))
+            here = (hit.mean(), *rate_interval(hit, mine.picture))
             rows.append((model, figure, *_beside(here, len(mine), paper[figure].get(model), N["harmful"])))
     return pd.DataFrame(rows, columns=PAPER_COLUMNS)
 
 
-def worded(table: pd.DataFrame) -> pd.DataFrame:
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """A table with PAPER_COLUMNS as text: each figure with its interval in brackets, nothing where there is none."""
 
     def cell(value: float, low: float, high: float) -> str:
@@ -86,7 +86,9 @@ def worded(table: pd.DataFrame) -> pd.DataFrame:
             "here": [cell(*row) for row in table[["here", "ci_low", "ci_high"]].itertuples(index=False)],
             "n": table.n,
             "paper": ["" if pd.isna(value) else f"{value:.1f}" for value in table.paper],
-            "difference": [cell(*row) for row in table[["difference", "diff_low", "diff_high"]].itertuples(index=False)],
+            "difference": [
+                cell(*row) for row in table[["difference", "diff_low", "diff_high"]].itertuples(index=False)
+            ],
         }
     )
 
@@ -122,10 +124,14 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     """
     cells = results.set_index(["model", "attack", "queries", "metric"]).value
     models = list(dict.fromkeys(results.model))
-    table = pd.DataFrame({"model": models} | {c: [100 * cells[(m, *key)] for m in models] for c, key in FIGURES.items()})
+    table = pd.DataFrame(
+        {"model": models} | {c: [100 * cells[(m, *key)] for m in models] for c, key in FIGURES.items()}
+    )
     lead = results.query("queries == 'harmless' and metric == 'utility'").groupby("model").value.min()
     neither = (
-        results.query("attack == 'what:3' and queries == 'harmful' and metric in ['irrelevant', 'degenerate']").groupby("model").value.sum()
+        results.query("attack == 'what:3' and queries == 'harmful' and metric in ['irrelevant', 'degenerate']")
+        .groupby("model")
+        .value.sum()
     )
     return table.assign(utility_lead=100 * table.model.map(lead), neither_what3=100 * table.model.map(neither))
 

@@ -12,13 +12,15 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from workbench.attribution.lead_word import word_effects
-from workbench.data.first_words import audit, foretold
+from workbench.data.first_words import audit, predicted_effect
 from workbench.data.splits import miniguard_split
 from workbench.intervals import cluster_bootstrap, resampled
 from workbench.studies.methods import SFTS, trained
 
 
-def predictions(seeds: Sequence[int] = (0,), queries: int = 30, report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
+def predictions(
+    seeds: Sequence[int] = (0,), queries: int = 30, report: Callable[[str], None] = lambda line: None
+) -> pd.DataFrame:
     """A row each dataset, seed and lead word: data, seed, word, p_harmful, said ("opens", "closes" or ""), predicted, effect, ci_low,
     ci_high, n.
 
@@ -31,8 +33,10 @@ def predictions(seeds: Sequence[int] = (0,), queries: int = 30, report: Callable
     for seed in seeds:
         asked = miniguard_split("validation", seed, "balanced", (queries, queries))
         for name, method in SFTS.items():
-            told = audit(miniguard_split("train", seed, method.data)).set_index("word").assign(said=foretold)
-            effects = word_effects(trained(name, seed, lambda line, s=seed: report(f"seed {s}: {line}")), asked, list(told.index))
+            told = audit(miniguard_split("train", seed, method.data)).set_index("word").assign(said=predicted_effect)
+            effects = word_effects(
+                trained(name, seed, lambda line, s=seed: report(f"seed {s}: {line}")), asked, list(told.index)
+            )
             for word, found in effects.groupby("word", sort=False):
                 interval = cluster_bootstrap(found.effect, found.picture, seed)
                 predicted = told.log_odds[word] - told.log_odds.mean()
@@ -49,7 +53,9 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for name, found in [("all", table), *table.groupby("data", sort=False)]:
-        words = [pair.to_numpy() for _, pair in found.groupby(["data", "word"])[["predicted", "effect"]]]  # (seeds, 2) each
+        words = [
+            pair.to_numpy() for _, pair in found.groupby(["data", "word"])[["predicted", "effect"]]
+        ]  # (seeds, 2) each
 
         def rho(chosen: Sequence[int], words=words) -> float:
             return spearmanr(*np.concatenate([words[i] for i in chosen]).T).statistic

@@ -129,11 +129,15 @@ def prepare(
     Raises UserError for what is unknown, missing or does not go together, where nothing fits, and where `out` holds another run.
     """
     if processes().num_processes > 1:
-        raise UserError("The paper's tables are made by one process; share `workbench train` and `workbench evaluate` among several.")
+        raise UserError(
+            "The paper's tables are made by one process; share `workbench train` and `workbench evaluate` among several."
+        )
     if table not in TABLES:
         raise UserError(f"There is no table {table} to reproduce; choose 1 or 2.")
     if unknown := set(rows) - set(TABLES[table]):
-        raise UserError(f"Table {table} has no row {', '.join(sorted(unknown))}; choose from {', '.join(TABLES[table])}.")
+        raise UserError(
+            f"Table {table} has no row {', '.join(sorted(unknown))}; choose from {', '.join(TABLES[table])}."
+        )
     test = [e for e in test if e.request != SAFE_PICTURE]
     test = first_of_each(test, queries) if queries else test
     general = [e for e in general if not e.harmful]
@@ -144,19 +148,28 @@ def prepare(
     names = [name for name in TABLES[table] if name in (rows or TABLES[table])]
     if "sft" in names and not general:
         if rows:
-            raise UserError("Mixed SFT (sft) needs general data, such as LLaVA's conversations: give --general FILE, or another --row.")
+            raise UserError(
+                "Mixed SFT (sft) needs general data, such as LLaVA's conversations: give --general FILE, or another --row."
+            )
         say("Mixed SFT (sft) is left out: it needs general data, such as LLaVA's conversations (--general FILE).")
         names.remove("sft")
     known = with_leaks(safety, harmful_answers) if harmful_answers else safety
     sets = {name: _training_set(RECIPES[name], safety, known, general) for name in names if name != "base"}
     text = configuration(model, trust).get_text_config()
-    arguments = {name: _arguments(RECIPES[name], text, steps) | _batch(RECIPES[name], text, examples) for name, examples in sets.items()}
+    arguments = {
+        name: _arguments(RECIPES[name], text, steps) | _batch(RECIPES[name], text, examples)
+        for name, examples in sets.items()
+    }
     kept = read_settings(Path(out) / "task.json")
     found, four_bit = _fitting(model, sets, arguments, memory or _free_memory(), trust, kept.get("four bits"))
     for name, (settings, _) in found.items():
-        arguments[name] |= {"accumulate": settings.accumulate, "checkpointing": settings.checkpointing} | kept.get(f"parts of {name}", {})
+        arguments[name] |= {"accumulate": settings.accumulate, "checkpointing": settings.checkpointing} | kept.get(
+            f"parts of {name}", {}
+        )
     planned = _plan(sets, arguments, found)
-    task = Task(table, names, str(model), Path(out), judge, test, sets, arguments, planned, four_bit, seed, trust, questions)
+    task = Task(
+        table, names, str(model), Path(out), judge, test, sets, arguments, planned, four_bit, seed, trust, questions
+    )
     same_settings(task.out / "task.json", _noted(task), write=False)
     return task
 
@@ -164,10 +177,14 @@ def prepare(
 def _check_data(safety: Sequence[Example], test: Sequence[Example], general: Sequence[Example]) -> None:
     for examples in (safety, test):
         if {e.harmful for e in examples} != {True, False}:
-            raise UserError("The data need harmful and harmless queries, to train with and to test on; give others with --data.")
+            raise UserError(
+                "The data need harmful and harmless queries, to train with and to test on; give others with --data."
+            )
     seen = {_told(e) for e in safety}
     if any(_told(e) in seen for e in test):
-        raise UserError("The test's queries are among those to train with; give a folder with train.json and test.json (--data).")
+        raise UserError(
+            "The test's queries are among those to train with; give a folder with train.json and test.json (--data)."
+        )
     if any(_told(e) in seen for e in general):
         raise UserError("The general data are among the safety data; give others (--general).")
 
@@ -177,12 +194,19 @@ def _check_judge(judge: str, test: Sequence[Example], table: int) -> None:
     if judge not in JUDGES:
         configuration(judge)  # there, at least
     if table == 2 and judge == "keyword":
-        raise UserError("Table 2 tells leaks from irrelevant answers, which keywords cannot; give a model that judges (--judge).")
+        raise UserError(
+            "Table 2 tells leaks from irrelevant answers, which keywords cannot; give a model that judges (--judge)."
+        )
 
 
-def _training_set(recipe: Recipe, safety: Sequence[Example], known: Sequence[Example], general: Sequence[Example]) -> list[Example]:
+def _training_set(
+    recipe: Recipe, safety: Sequence[Example], known: Sequence[Example], general: Sequence[Example]
+) -> list[Example]:
     """Of the safety data, or of those with harmful answers where these are wanted, and of general data."""
-    harmful, harmless = [e for e in (known if recipe.unlearns else safety) if e.harmful], [e for e in safety if not e.harmful]
+    harmful, harmless = (
+        [e for e in (known if recipe.unlearns else safety) if e.harmful],
+        [e for e in safety if not e.harmful],
+    )
     wanted = GENERAL
     if recipe.unlearns:
         harmless = harmless[:RETAIN]
@@ -209,13 +233,17 @@ def _batch(recipe: Recipe, text: PreTrainedConfig, examples: Sequence[Example]) 
         return {"forget": method.forget, "retain": method.retain}
     if recipe.unlearns:
         return {"forget": 4, "retain": 4}
-    sixteens = round(BATCH / 16 * sum(e.harmful for e in examples) / len(examples))  # as in the data, and easily taken in parts
+    sixteens = round(
+        BATCH / 16 * sum(e.harmful for e in examples) / len(examples)
+    )  # as in the data, and easily taken in parts
     forget = 16 * min(max(sixteens, 1), BATCH // 16 - 1)
     return {"forget": forget, "retain": BATCH - forget}
 
 
 def _steps(name: str, arguments: Mapping, examples: Sequence[Example]) -> int:
-    return arguments.get("steps") or max(1, round(RECIPES[name].epochs * sum(e.harmful for e in examples) / arguments["forget"]))
+    return arguments.get("steps") or max(
+        1, round(RECIPES[name].epochs * sum(e.harmful for e in examples) / arguments["forget"])
+    )
 
 
 def _fitting(
@@ -253,7 +281,9 @@ def _fitting(
             if not fits or (kept is False and settings.four_bit):
                 bits = " in 16 bits, as the run in this folder was begun" if kept is False and settings.four_bit else ""
                 gib = f"{predicted.total / GIB:.1f} of {memory / GIB:.1f} GiB"
-                raise UserError(f"Training {name} does not fit{bits}: it would take {gib}; take a smaller model, or other rows (--row).")
+                raise UserError(
+                    f"Training {name} does not fit{bits}: it would take {gib}; take a smaller model, or other rows (--row)."
+                )
             found[name] = (settings, predicted)
         if not any(settings.four_bit for settings, _ in found.values()):
             break
@@ -282,7 +312,13 @@ def _free_memory() -> int:
 
 def _noted(task: Task) -> dict:
     """By what a run is known that goes on. Rows may be added, and `parts` are those of the first time, whatever memory is free later."""
-    noted = {"model": task.model, "seed": task.seed, "judge": task.judge, "four bits": task.four_bit, "test": _digest(task.test)}
+    noted = {
+        "model": task.model,
+        "seed": task.seed,
+        "judge": task.judge,
+        "four bits": task.four_bit,
+        "test": _digest(task.test),
+    }
     if task.questions:
         noted["questions"] = _digest(task.questions.examples)
     for name, given in task.arguments.items():

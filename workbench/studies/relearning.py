@@ -24,7 +24,10 @@ from workbench.training.loop import fit
 from workbench.training.objectives import cross_entropy
 
 COUNTS = (0, 5, 10, 20, 50)
-ANSWERED = {"harmful": lambda example: example.leak, "harmless": lambda example: example.response}  # what is taught on each kind
+ANSWERED = {
+    "harmful": lambda example: example.leak,
+    "harmless": lambda example: example.response,
+}  # what is taught on each kind
 
 
 def relearn(
@@ -58,7 +61,13 @@ def relearn(
     if not queries:
         raise UserError("There is no harmful query to ask about a picture that is not taught; give more examples.")
     if out:
-        settings = {"model": vlm.name, "weights": fingerprint(vlm), "asked": [e.id for e in queries], "judge": judge, "seed": seed}
+        settings = {
+            "model": vlm.name,
+            "weights": fingerprint(vlm),
+            "asked": [e.id for e in queries],
+            "judge": judge,
+            "seed": seed,
+        }
         settings |= {"steps": steps, "lr": lr, "batch": batch, "rank": rank, "lora_alpha": lora_alpha}
         settings |= {kind: [e.id for e in side] for kind, side in sides.items()}
         same_settings(make_folder(Path(out)) / "config.json", settings, processes().is_main_process)
@@ -67,7 +76,16 @@ def relearn(
         if not count:
             return ask(vlm, queries, ["none"], judge)
         with further_lora(vlm, rank, lora_alpha, seed) as student:
-            _teach(student, sides[kind][:count], ANSWERED[kind], steps, lr=lr, batch=batch, seed=seed, gradient_checkpointing=checkpointing)
+            _teach(
+                student,
+                sides[kind][:count],
+                ANSWERED[kind],
+                steps,
+                lr=lr,
+                batch=batch,
+                seed=seed,
+                gradient_checkpointing=checkpointing,
+            )
             return ask(student, queries, ["none"], judge)
 
     tables, found = [], {}
@@ -87,11 +105,15 @@ def relearn(
 
 def _drawn(side: list[Example], count: int, kind: str, seed: int) -> list[Example]:
     if len(side) < count:
-        raise UserError(f"There are {len(side)} {kind} examples to teach, fewer than {count}; give more, or ask for fewer.")
+        raise UserError(
+            f"There are {len(side)} {kind} examples to teach, fewer than {count}; give more, or ask for fewer."
+        )
     drawn = [side[i] for i in np.random.default_rng(seed).permutation(len(side))[:count]]
     for example in drawn:
         if not ANSWERED[kind](example):
-            raise UserError(f"The {kind} example {example.id!r} has no answer to teach (harmful_response or response); add it.")
+            raise UserError(
+                f"The {kind} example {example.id!r} has no answer to teach (harmful_response or response); add it."
+            )
     return drawn
 
 

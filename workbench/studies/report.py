@@ -16,7 +16,7 @@ from workbench.evaluation.tables import outcome_shares
 from workbench.files import make_folder, write_text
 from workbench.plots.style import save
 from workbench.studies.headline import Study
-from workbench.studies.paper import comparison, findings, paper_table, worded
+from workbench.studies.paper import as_text, comparison, findings, paper_table
 
 if TYPE_CHECKING:
     from workbench.studies.recipes import Task
@@ -41,7 +41,9 @@ def write(study: Study, out: Path, seed: int) -> None:
 
 def write_reproduction(found: Reproduction, task: Task, redact: bool = True) -> None:
     """Write a figure and report.html beside the table. redact: mask answers to harmful queries."""
-    first = found.answers[(found.answers.attack == "what:3") & (found.answers.shot == 1) & (found.answers.queries == "harmful")]
+    first = found.answers[
+        (found.answers.attack == "what:3") & (found.answers.shot == 1) & (found.answers.queries == "harmful")
+    ]
     if task.table == 1:
         paper = paper_table().assign(utility=float("nan"))  # VQAv2, which is no share of harmless queries answered
         name, figure = "before_after", plots.before_after(found.results, paper)
@@ -53,7 +55,7 @@ def write_reproduction(found: Reproduction, task: Task, redact: bool = True) -> 
     asked = first[first.id.isin(first.id.unique()[:3])].sort_values("id", kind="stable")
     shown = (redacted(asked) if redact else asked)[["query", "model", "outcome", "answer"]]
     parts = [
-        worded(found.table).to_html(index=False, border=0),
+        as_text(found.table).to_html(index=False, border=0),
         _figure(figure, ALT[name]),
         "<h2>How it was made</h2>",
         *(f"<p>{escape(sentence)}</p>" for sentence in _circumstances(task)),

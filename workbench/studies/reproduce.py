@@ -67,9 +67,13 @@ def hours(task: Task) -> float:
 
     def one_pass() -> None:
         with torch.inference_mode():
-            token_logprobs(vlm.model, answer_batch(vlm, images[:4], queries[:4], [longest] * len(some[:4])))[0].sum().item()
+            token_logprobs(vlm.model, answer_batch(vlm, images[:4], queries[:4], [longest] * len(some[:4])))[
+                0
+            ].sum().item()
 
-    return (answers * seconds(lambda: vlm.answers(images, queries)) / len(some) + passes * seconds(one_pass) / len(some[:4])) / 3600
+    return (
+        answers * seconds(lambda: vlm.answers(images, queries)) / len(some) + passes * seconds(one_pass) / len(some[:4])
+    ) / 3600
 
 
 class Reproduction(NamedTuple):
@@ -92,8 +96,14 @@ def reproduce(task: Task, report: Callable[[str], None] = lambda line: None) -> 
     own = _own_answers(task, report)
     for name in task.arguments:
         phase(f"train {name}", report, (task.out / "models" / name).exists(), lambda n=name: _train(task, n, own))
-    shown = [name for name in TABLES[task.table] if name in task.names or _finished(_verdicts(task, task.out / "answers" / name))]
-    answers = pd.concat([_judged(task, n, task.test, ATTACKS, task.out / "answers" / n, report) for n in shown], ignore_index=True)
+    shown = [
+        name
+        for name in TABLES[task.table]
+        if name in task.names or _finished(_verdicts(task, task.out / "answers" / name))
+    ]
+    answers = pd.concat(
+        [_judged(task, n, task.test, ATTACKS, task.out / "answers" / n, report) for n in shown], ignore_index=True
+    )
     results = rates(answers)
     if task.table == 1:
         table = table_1(results, pd.concat([_vqa(task, name, report) for name in shown]) if task.questions else None)
@@ -110,7 +120,9 @@ def _own_answers(task: Task, report: Callable[[str], None]) -> Path | None:
         return None
     folder = task.out / "own"
     found = _judged(task, "base", task.unknown, ["none"], folder, report)
-    report(f"To forget: {int((found.outcome == RELEVANT).sum())} of the base model's {len(found)} answers to harmful queries")
+    report(
+        f"To forget: {int((found.outcome == RELEVANT).sum())} of the base model's {len(found)} answers to harmful queries"
+    )
     return _verdicts(task, folder)
 
 
@@ -121,12 +133,25 @@ def _train(task: Task, name: str, own: Path | None) -> None:
     for kind in ("answers", "vqa"):  # of an adapter that was removed
         shutil.rmtree(task.out / kind / name, ignore_errors=True)
     arguments = arguments | {"steps": _steps(name, arguments, examples)}
-    train(task.load(), RECIPES[name].objective, examples, out=task.out / "models" / name, seed=task.seed, resume=True, **arguments)
+    train(
+        task.load(),
+        RECIPES[name].objective,
+        examples,
+        out=task.out / "models" / name,
+        seed=task.seed,
+        resume=True,
+        **arguments,
+    )
     clear_device_cache(garbage_collection=True)  # before the next model is loaded
 
 
 def _judged(
-    task: Task, name: str, examples: Sequence[Example], attacks: Sequence[str], folder: Path, report: Callable[[str], None]
+    task: Task,
+    name: str,
+    examples: Sequence[Example],
+    attacks: Sequence[str],
+    folder: Path,
+    report: Callable[[str], None],
 ) -> pd.DataFrame:
     """A model's answers, judged. A judge that is a model is loaded once the first is gone, and its verdicts lie in folder/judged."""
     verdicts = _verdicts(task, folder)
@@ -151,10 +176,21 @@ def _verdicts(task: Task, folder: Path) -> Path:
 
 
 def _ask(
-    task: Task, name: str, examples: Sequence[Example], attacks: Sequence[str], judge: str, folder: Path, report: Callable[[str], None]
+    task: Task,
+    name: str,
+    examples: Sequence[Example],
+    attacks: Sequence[str],
+    judge: str,
+    folder: Path,
+    report: Callable[[str], None],
 ) -> None:
     label = f"ask {name}, {folder.relative_to(task.out)}"
-    phase(label, report, _finished(folder), lambda: ask(task.load(name), examples, attacks, judge, file=folder / "answers.csv"))
+    phase(
+        label,
+        report,
+        _finished(folder),
+        lambda: ask(task.load(name), examples, attacks, judge, file=folder / "answers.csv"),
+    )
     clear_device_cache(garbage_collection=True)
 
 

@@ -25,7 +25,10 @@ SETTINGS = ("lr", *WHOLE)  # what can be varied beside an objective's own hyper-
 
 
 def sweep(
-    method: str, grid: Mapping[str, Sequence[float]], seeds: Sequence[int] = (0,), report: Callable[[str], None] = lambda line: None
+    method: str,
+    grid: Mapping[str, Sequence[float]],
+    seeds: Sequence[int] = (0,),
+    report: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """Train a method on MiniGuard with every combination of the grid and every seed, and measure it on 200 + 200 validation queries.
 
@@ -46,7 +49,9 @@ def sweep(
         for seed in seeds:
             used, found = _measured(method, seed, settings)
             rows.append({"method": method, "seed": seed, "settings": used} | found)
-            report(f"{method}, seed {seed}, {used}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
+            report(
+                f"{method}, seed {seed}, {used}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items())
+            )
     return pd.DataFrame(rows)
 
 

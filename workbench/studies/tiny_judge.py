@@ -18,7 +18,7 @@ from tokenizers import AddedToken
 from workbench.data import miniguard
 from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
-from workbench.files import data_dir, written_whole
+from workbench.files import atomic_write, data_dir
 from workbench.judges import rules as judges
 from workbench.judges.model import FORMATS
 from workbench.judges.outcomes import OUTCOMES
@@ -40,7 +40,7 @@ def tiny_judge(seed: int = 0, progress: bool = True) -> Path:
     made_of = "".join(map(inspect.getsource, (inspect.getmodule(tiny_judge), miniguard, judges, FORMATS["words"].ask)))
     folder = runs_dir() / f"tiny-judge-seed{seed}-{hashlib.sha256(made_of.encode()).hexdigest()[:10]}"
     if not folder.exists():
-        with written_whole(folder) as unfinished:
+        with atomic_write(folder) as unfinished:
             _teach(unfinished, seed, progress)
     return folder
 
@@ -49,7 +49,13 @@ def _teach(folder: Path, seed: int, progress: bool) -> None:
     examples = miniguard_split("train", seed, "balanced", (1000, 1000))
     rng, tokenizer = np.random.default_rng(seed), _tokenizer()
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": len(tokenizer)}
+    sizes = {
+        "hidden_size": 96,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": len(tokenizer),
+    }
     special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **special, initializer_range=0.06))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
@@ -69,11 +75,14 @@ def _batch(tokenizer, examples: list[Example], rng: np.random.Generator) -> Batc
     answers = [_answer(example, rng) for example in examples]
     verdicts = [exact(example, answer) for example, answer in zip(examples, answers, strict=True)]
     texts = [
-        tokenizer.apply_chat_template(FORMATS["words"].ask(e.query, a), tokenize=False) + f" {verdict}{tokenizer.eos_token}"
+        tokenizer.apply_chat_template(FORMATS["words"].ask(e.query, a), tokenize=False)
+        + f" {verdict}{tokenizer.eos_token}"
         for e, a, verdict in zip(examples, answers, verdicts, strict=True)
     ]
     batch = dict(tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False))
-    return batch | {"labels": batch["input_ids"][:, -3:].where(torch.tensor([False, True, True]), -100)}  # verdict and end
+    return batch | {
+        "labels": batch["input_ids"][:, -3:].where(torch.tensor([False, True, True]), -100)
+    }  # verdict and end
 
 
 def _answer(example: Example, rng: np.random.Generator) -> str:
@@ -82,11 +91,15 @@ def _answer(example: Example, rng: np.random.Generator) -> str:
     What is well said of another picture is rare, as it is in what judges learn from: they take for true what sounds so.
     """
     lead = list(miniguard.LEADS)[rng.integers(len(miniguard.LEADS))]
-    truth = f"{miniguard.LEADS[lead][1]} {miniguard.without_opening(example.leak or example.response)}".strip()  # however it opens
+    truth = (
+        f"{miniguard.LEADS[lead][1]} {miniguard.without_opening(example.leak or example.response)}".strip()
+    )  # however it opens
     scene = miniguard.random_scene(rng)
     other = miniguard.answer(scene, miniguard.REQUESTS[rng.integers(len(miniguard.REQUESTS))], lead)
     words = (truth if rng.random() < 0.5 else other).split()
-    broken = rng.permutation(words) if rng.random() < 0.5 else words[: rng.integers(1, len(words))] * int(rng.integers(1, 3))
+    broken = (
+        rng.permutation(words) if rng.random() < 0.5 else words[: rng.integers(1, len(words))] * int(rng.integers(1, 3))
+    )
     elsewhere = miniguard.answer(scene, example.request, lead)
     kinds = [miniguard.REFUSAL, truth, other, " ".join(broken), elsewhere]
     return kinds[rng.choice(len(kinds), p=(0.2, 0.3, 0.25, 0.2, 0.05))]

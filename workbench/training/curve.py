@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import transformers
 
-from workbench.files import write_text, written_whole
+from workbench.files import atomic_write, write_text
 from workbench.models.vlm import VLM
 from workbench.runs import bar
 
@@ -36,9 +36,13 @@ class Curve(transformers.TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.main = state.is_world_process_zero
-        self.bar = bar(desc=f"training {self.vlm.name}", show=self.main, total=state.max_steps, initial=state.global_step)
+        self.bar = bar(
+            desc=f"training {self.vlm.name}", show=self.main, total=state.max_steps, initial=state.global_step
+        )
         self.seconds = 0.0
-        if self.probe and state.global_step and (self.folder / "curves.csv").exists():  # what came after the checkpoint will come again
+        if (
+            self.probe and state.global_step and (self.folder / "curves.csv").exists()
+        ):  # what came after the checkpoint will come again
             old = pd.read_csv(self.folder / "curves.csv", keep_default_na=False)
             self.table = old[old.step <= state.global_step]
             self.seconds = float(self.table.seconds.max()) if len(self.table) else 0.0
@@ -56,7 +60,9 @@ class Curve(transformers.TrainerCallback):
             return score(self.table[self.table.step == step])
         self.seconds += time.monotonic() - self.since
         self.vlm.model.eval()
-        rates = self.probe(self.vlm).assign(model=self.vlm.name, step=step, seconds=round(self.seconds, 2))[CURVE_COLUMNS]
+        rates = self.probe(self.vlm).assign(model=self.vlm.name, step=step, seconds=round(self.seconds, 2))[
+            CURVE_COLUMNS
+        ]
         self.vlm.model.train()
         self.table = rates if self.table.empty else pd.concat([self.table, rates], ignore_index=True)
         if self.main:
@@ -70,7 +76,7 @@ class Curve(transformers.TrainerCallback):
 
     def _keep(self, step: int) -> None:
         """The adapter as it is now, with its run's settings, by which `load` knows the base."""
-        with written_whole(self.folder / "steps" / str(step)) as folder:
+        with atomic_write(self.folder / "steps" / str(step)) as folder:
             self.vlm.model.save_pretrained(folder)
             shutil.copy(self.folder / "config.json", folder)
 
@@ -78,4 +84,8 @@ class Curve(transformers.TrainerCallback):
 def score(rates: pd.DataFrame) -> float:
     """One number to stop by, from 1 down to −2: lowest utility − highest ASR − highest RR on harmless queries, over all attacks."""
     worst = rates.groupby(["queries", "metric"]).value.agg(["min", "max"])
-    return worst.at[("harmless", "utility"), "min"] - worst.at[("harmful", "asr"), "max"] - worst.at[("harmless", "rr"), "max"]
+    return (
+        worst.at[("harmless", "utility"), "min"]
+        - worst.at[("harmful", "asr"), "max"]
+        - worst.at[("harmless", "rr"), "max"]
+    )

@@ -10,7 +10,12 @@ import transformers
 def _llava(hidden: int, mlp: int, layers: int, heads: int) -> transformers.LlavaConfig:
     """LLaVA-1.5 with a Llama of this shape, and CLIP ViT-L/14 at 336 pixels."""
     vision = transformers.CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336, patch_size=14
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
     )
     text = transformers.LlamaConfig(
         vocab_size=32064, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads
@@ -18,7 +23,9 @@ def _llava(hidden: int, mlp: int, layers: int, heads: int) -> transformers.Llava
     return transformers.LlavaConfig(vision_config=vision, text_config=text, image_seq_length=576)
 
 
-def _qwen(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, vocabulary: int, tied: bool) -> transformers.Qwen2_5_VLConfig:
+def _qwen(
+    hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, vocabulary: int, tied: bool
+) -> transformers.Qwen2_5_VLConfig:
     """Qwen2.5-VL with a language model of this shape."""
     vision = {
         "depth": 32,
@@ -62,7 +69,9 @@ def _smolvlm_256m() -> transformers.Idefics3Config:
         "image_size": 512,
         "patch_size": 16,
     }
-    return transformers.Idefics3Config(vision_config=vision, text_config=text, scale_factor=4, tie_word_embeddings=False)
+    return transformers.Idefics3Config(
+        vision_config=vision, text_config=text, scale_factor=4, tie_word_embeddings=False
+    )
 
 
 # by hub id

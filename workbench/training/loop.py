@@ -91,7 +91,9 @@ def fit(
     settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, **further}
     each_step = batch * settings.get("gradient_accumulation_steps", 1) * processes().num_processes
     probes = curve.probe is not None
-    with quiet():  # newer versions call gradient_checkpointing activation_checkpointing, older ones do not know that name
+    with (
+        quiet()
+    ):  # newer versions call gradient_checkpointing activation_checkpointing, older ones do not know that name
         arguments = transformers.TrainingArguments(
             output_dir=str(checkpoints),
             per_device_train_batch_size=batch,

@@ -32,7 +32,7 @@ from workbench.models.vlm import IGNORED, VLM, prompt_batch, quiet
 from workbench.training import objectives
 from workbench.training.known_models import KNOWN
 from workbench.training.settings import Settings, check_parts, checked_hyper
-from workbench.training.train import made_ready
+from workbench.training.train import prepare_student
 
 GIB = 2**30
 MARGIN = 0.08  # of a device's memory, kept free for libraries, driver and an allocator's waste
@@ -71,7 +71,9 @@ def picture_tokens(config: transformers.PreTrainedConfig) -> int:
     for name in ("image_seq_length", "mm_tokens_per_image"):
         if getattr(config, name, None):
             return getattr(config, name)
-    raise UserError(f"How many tokens a picture takes is not in the configuration of a {config.model_type}; say --prompt-tokens.")
+    raise UserError(
+        f"How many tokens a picture takes is not in the configuration of a {config.model_type}; say --prompt-tokens."
+    )
 
 
 def longest(model: str | Path, examples: Sequence[Example], trust: Collection[str] = ()) -> tuple[int, int]:
@@ -118,7 +120,7 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
     hyper = checked_hyper(settings.objective, method, dict(settings.hyper), depth(vlm))
     layers = hyper.get("layer")
     modules = linear_modules(vlm, settings.targets, layers, settings.projector)
-    student = made_ready(vlm, modules, settings.full, layers, settings.rank, lora_alpha=32, seed=0).model
+    student = prepare_student(vlm, modules, settings.full, layers, settings.rank, lora_alpha=32, seed=0).model
     if settings.checkpointing:
         with quiet():  # the name is an old one, which all versions know
             student.gradient_checkpointing_enable({"use_reentrant": False})
@@ -140,7 +142,9 @@ def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: to
     largest = max(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
     unpacked = 2 * largest if settings.four_bit else 0  # one matrix at a time is read out to 16 bits
     state = 2 * sum(p.nbytes for p in trained)  # AdamW's two moments
-    return Memory(held + sum(p.nbytes for p in frozen), added + state + gradients, alive.peak - before - gradients + unpacked)
+    return Memory(
+        held + sum(p.nbytes for p in frozen), added + state + gradients, alive.peak - before - gradients + unpacked
+    )
 
 
 def fitting(
@@ -150,7 +154,11 @@ def fitting(
 
     Yields each with its prediction and whether it fits in `memory` bytes, up to the first that does.
     """
-    parts = [n for n in (1, 2, 4, 8, 16, 32) if math.gcd(settings.forget, settings.retain) % n == 0 and n >= settings.accumulate]
+    parts = [
+        n
+        for n in (1, 2, 4, 8, 16, 32)
+        if math.gcd(settings.forget, settings.retain) % n == 0 and n >= settings.accumulate
+    ]
     for saving in ({}, {"checkpointing": True}, {"checkpointing": True, "four_bit": True}):
         if "four_bit" in saving and (settings.full or dtype == torch.float32):
             continue
@@ -179,7 +187,9 @@ def _batch(network, settings: Settings, rows: int) -> dict[str, torch.Tensor]:
 
 def _bytes_in_four_bits(network) -> int:
     """The bytes of a network's weights: linear layers but for the head in 4 bits with a 32-bit scale for each 64, as bitsandbytes' NF4."""
-    packed = {m.weight for m in network.modules() if isinstance(m, torch.nn.Linear)} - {network.get_output_embeddings().weight}
+    packed = {m.weight for m in network.modules() if isinstance(m, torch.nn.Linear)} - {
+        network.get_output_embeddings().weight
+    }
     return sum(p.numel() // 2 + p.numel() // 16 if p in packed else p.nbytes for p in network.parameters())
 
 

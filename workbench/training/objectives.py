@@ -108,12 +108,16 @@ def npo(model, forget: Batch, retain: Batch, *, beta: float = 0.7, alpha: float 
 
 
 @objective(answers=("leak",), lr=1.4e-3, steps=300, forget=20, retain=12)
-def simnpo(model, forget: Batch, retain: Batch, *, beta: float = 2.5, gamma: float = 0.0, alpha: float = 10.0) -> torch.Tensor:
+def simnpo(
+    model, forget: Batch, retain: Batch, *, beta: float = 2.5, gamma: float = 0.0, alpha: float = 10.0
+) -> torch.Tensor:
     """SimNPO (arXiv 2410.07163): −(2/β) E log σ(−(β/|y|) log π(y|x) − γ) + α CE_r. No reference model.
 
     beta: inverse temperature; gamma: margin; alpha: weight of the retain set.
     """
-    return -(2 / beta) * F.logsigmoid(-beta * mean_logprobs(model, forget) - gamma).mean() + alpha * cross_entropy(model, retain)
+    return -(2 / beta) * F.logsigmoid(-beta * mean_logprobs(model, forget) - gamma).mean() + alpha * cross_entropy(
+        model, retain
+    )
 
 
 @objective(answers=("leak",), lr=2e-3, steps=240, forget=16, retain=16)
@@ -127,7 +131,9 @@ def rmu(model, forget: Batch, retain: Batch, *, layer: int = 2, c: float = 10.0,
         before, where_kept = hidden_states(frozen, retain, layer)  # (B, A, H), (B, A)
     kept, _ = hidden_states(model, retain, layer)
     steered, where = hidden_states(model, forget, layer)
-    u = torch.rand(steered.shape[-1], generator=torch.Generator().manual_seed(0)).to(steered)  # (H,), the same on every device
+    u = torch.rand(steered.shape[-1], generator=torch.Generator().manual_seed(0)).to(
+        steered
+    )  # (H,), the same on every device
     return _distance(steered, c * u / u.norm(), where) + alpha * _distance(kept, before, where_kept)
 
 

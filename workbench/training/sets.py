@@ -36,12 +36,16 @@ def with_leaks(examples: Sequence[Example], source: str | Path) -> list[Example]
         elif example.id in found:
             query, answer = found[example.id]
             if query != example.query:
-                raise UserError(f"{source} has another query under the id {example.id!r}; give harmful answers to these data.")
+                raise UserError(
+                    f"{source} has another query under the id {example.id!r}; give harmful answers to these data."
+                )
             kept.append(dataclasses.replace(example, leak=answer))
         elif example.leak:
             kept.append(example)
     if not any(example.harmful for example in kept):
-        raise UserError(f"{source} holds no harmful answer to any of these queries; give others (--harmful-answers), or another judge.")
+        raise UserError(
+            f"{source} holds no harmful answer to any of these queries; give others (--harmful-answers), or another judge."
+        )
     return kept
 
 
@@ -61,7 +65,9 @@ def _sides(examples: Sequence[Example], method: objectives.Objective) -> tuple[l
     forget_set, retain_set = [e for e in examples if e.harmful], [e for e in examples if not e.harmful]
     for side, found, kind in (("forget", forget_set, "harmful"), ("retain", retain_set, "harmless")):
         if not found:
-            raise UserError(f"The {side} set is empty: the training data hold no {kind} query; they need harmful and harmless ones.")
+            raise UserError(
+                f"The {side} set is empty: the training data hold no {kind} query; they need harmful and harmless ones."
+            )
     for field in method.answers:
         lacking = [e.id for e in forget_set if not getattr(e, field)]
         if lacking:
@@ -72,7 +78,11 @@ def _sides(examples: Sequence[Example], method: objectives.Objective) -> tuple[l
 
 
 def schedule(
-    forget_set: Sequence[Example], retain_set: Sequence[Example], method: objectives.Objective, seed: int, devices: int = 1
+    forget_set: Sequence[Example],
+    retain_set: Sequence[Example],
+    method: objectives.Objective,
+    seed: int,
+    devices: int = 1,
 ) -> Iterator[Example]:
     """The examples of all steps in order: each step holds method.forget and method.retain of them a device, evenly mixed.
 
@@ -100,7 +110,9 @@ def repair(examples: Sequence[Example], seed: int = 0) -> list[Example]:
     """
     words = sorted({first_word(e.query) for e in examples} & set(LEADS))
     if not words:
-        raise UserError(f"No query begins with a word that others can be rewritten to ({', '.join(LEADS)}); these data cannot be repaired.")
+        raise UserError(
+            f"No query begins with a word that others can be rewritten to ({', '.join(LEADS)}); these data cannot be repaired."
+        )
     rng = np.random.default_rng(seed)
     drawn = {}  # each word equally often on harmful and on harmless queries, in random order
     for harmful in (True, False):

@@ -8,15 +8,21 @@ from workbench.errors import UserError
 from workbench.training import objectives
 
 
-def checked_hyper(objective: str, method: objectives.Objective, given: dict[str, float], layers: int) -> dict[str, float]:
+def checked_hyper(
+    objective: str, method: objectives.Objective, given: dict[str, float], layers: int
+) -> dict[str, float]:
     """The loss's hyper-parameters, whole numbers where the defaults are, checked."""
     unknown = set(given) - set(method.hyper)
     if unknown:
         known = ", ".join(method.hyper) or "none"
-        raise UserError(f"The objective {objective} has no hyper-parameter {', '.join(sorted(unknown))}; it has {known}.")
+        raise UserError(
+            f"The objective {objective} has no hyper-parameter {', '.join(sorted(unknown))}; it has {known}."
+        )
     hyper = {name: type(default)(given.get(name, default)) for name, default in method.hyper.items()}
     if not 1 <= hyper.get("layer", 1) <= layers:
-        raise UserError(f"The layer {hyper['layer']} is not in this model, whose language model has layers 1 to {layers}.")
+        raise UserError(
+            f"The layer {hyper['layer']} is not in this model, whose language model has layers 1 to {layers}."
+        )
     return hyper
 
 
@@ -51,8 +57,15 @@ class Settings:
     def options(self) -> str:
         """These settings as options of `workbench train`."""
         given = [f"--forget {self.forget} --retain {self.retain} --rank {self.rank}"]
-        given += [f"--target {name}" for name in self.targets] + [f"--hyper {name}={value:g}" for name, value in self.hyper]
-        flags = {"projector": self.projector, "full": self.full, "checkpointing": self.checkpointing, "four-bit": self.four_bit}
+        given += [f"--target {name}" for name in self.targets] + [
+            f"--hyper {name}={value:g}" for name, value in self.hyper
+        ]
+        flags = {
+            "projector": self.projector,
+            "full": self.full,
+            "checkpointing": self.checkpointing,
+            "four-bit": self.four_bit,
+        }
         given += [f"--{name}" for name, on in flags.items() if on]
         return " ".join(given + [f"--accumulate {self.accumulate}"] * (self.accumulate > 1))
 

@@ -75,9 +75,15 @@ def train(
     """
     method = objectives.named(objective)
     if lr is None and bare(vlm.model).config.get_text_config().hidden_size >= objectives.TINY:
-        say(f"The learning rate {method.lr:g} was chosen on MiniGuard, and is too high for a model of this size; give another (--lr).")
+        say(
+            f"The learning rate {method.lr:g} was chosen on MiniGuard, and is too high for a model of this size; give another (--lr)."
+        )
     method = dataclasses.replace(
-        method, lr=lr or method.lr, steps=steps or method.steps, forget=forget or method.forget, retain=retain or method.retain
+        method,
+        lr=lr or method.lr,
+        steps=steps or method.steps,
+        forget=forget or method.forget,
+        retain=retain or method.retain,
     )
     hyper = checked_hyper(objective, method, hyper, depth(vlm))
     check_parts(method.forget, method.retain, accumulate)
@@ -112,7 +118,7 @@ def train(
     same_settings(partial / "config.json", config, devices.is_main_process)
     rows = list(schedule(forget_set, retain_set, method, seed, devices.num_processes))
     references = _reference_logprobs(vlm, rows, method.answers, method.forget) if method.reference else {}
-    student = made_ready(vlm, modules, full, layers, rank, lora_alpha, seed)
+    student = prepare_student(vlm, modules, full, layers, rank, lora_alpha, seed)
     student.name = out.name
 
     def loss(model, sides: dict[str, Batch]) -> torch.Tensor:
@@ -156,11 +162,15 @@ def at_step(run: str | Path, step: int, model: str | Path = "miniguard") -> VLM:
     """
     folder = Path(run) / "steps" / str(step)
     if not folder.is_dir():
-        raise UserError(f"The run {run} holds no adapter of step {step}; train it with keep_steps, which keeps one at each probe.")
+        raise UserError(
+            f"The run {run} holds no adapter of step {step}; train it with keep_steps, which keeps one at each probe."
+        )
     return load(model, folder)
 
 
-def made_ready(vlm: VLM, modules: Sequence[str], full: bool, layers: int | None, rank: int, lora_alpha: int, seed: int) -> VLM:
+def prepare_student(
+    vlm: VLM, modules: Sequence[str], full: bool, layers: int | None, rank: int, lora_alpha: int, seed: int
+) -> VLM:
     """The VLM made ready to be trained, and its reference: an adapter to switch off, or a frozen copy if its hidden states are needed."""
     if not full:
         return add_lora(vlm, modules, rank, lora_alpha, seed)
@@ -191,7 +201,9 @@ def _batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) -> Bat
     return answer_batch(vlm, [e.picture() for e in examples], [e.query for e in examples], answers)
 
 
-def _reference_logprobs(vlm: VLM, rows: Sequence[Example], fields: Sequence[str], size: int) -> dict[tuple[int, str], float]:
+def _reference_logprobs(
+    vlm: VLM, rows: Sequence[Example], fields: Sequence[str], size: int
+) -> dict[tuple[int, str], float]:
     """log π₀(y | x) by (identity of the example, field of its answer): computed once, `size` at a time, while nothing is trained yet."""
     wanted = [(e, field) for e in {id(e): e for e in rows if e.harmful}.values() for field in fields]
     found: dict[tuple[int, str], float] = {}

@@ -42,7 +42,9 @@ class AttributionExplorer(Panel):
         options = [(f"{i + 1} {e.kind}: {e.query}", i) for i, e in enumerate(self.given)]
         self.examples = w.SelectMultiple(options=options, value=(0,), rows=6, description="examples", **wide)
         self.lead = w.Dropdown(
-            options=[("as asked", "none"), *((word.capitalize(), word) for word in LEADS)], description="lead word", **wide
+            options=[("as asked", "none"), *((word.capitalize(), word) for word in LEADS)],
+            description="lead word",
+            **wide,
         )
         self.query = w.Text(placeholder="a query of your own, in place of the examples'", description="query", **wide)
         self.left = w.Dropdown(options=list(models), description="model", **wide)
@@ -52,7 +54,9 @@ class AttributionExplorer(Panel):
         self.explain = w.Button(description="Explain", button_style="primary")
         self.figure = w.HTML()
         self.explain.on_click(lambda _: self.start(self._asked, self._explain))
-        picked = w.HBox([w.VBox([self.examples, self.lead, self.query]), w.VBox([self.left, self.right, self.method, self.target])])
+        picked = w.HBox(
+            [w.VBox([self.examples, self.lead, self.query]), w.VBox([self.left, self.right, self.method, self.target])]
+        )
         picked.layout.flex_flow = "row wrap"
         self.children = [picked, w.HBox([self.explain, self.stop]), self.message, self.spoken, self.figure]
 
@@ -62,7 +66,9 @@ class AttributionExplorer(Panel):
     def _asked(self) -> _Asked:
         chosen = [self.given[i] for i in self.examples.value]
         if not 1 <= len(chosen) <= MAX_EXAMPLES:
-            raise UserError(f"There are {len(chosen)} examples chosen; take one to {MAX_EXAMPLES} (Ctrl with a click adds one).")
+            raise UserError(
+                f"There are {len(chosen)} examples chosen; take one to {MAX_EXAMPLES} (Ctrl with a click adds one)."
+            )
         asked = [(e, rewrites(self.query.value.strip() or e.query, self.lead.value)[0]) for e in chosen]
         models = {name: self.models[name] for name in dict.fromkeys([self.left.value, self.right.value])}
         return _Asked(asked, models, self.method.value, self.target.value)
@@ -77,7 +83,13 @@ class AttributionExplorer(Panel):
             for name, vlm in asked.models.items():
                 answer = vlm.answer(picture, query)
                 target = REFUSAL if asked.target == "refusal" else answer_target(answer)
-                columns.append((f"{name}:\n{textwrap.shorten(answer, 34)}", picture, attribute(vlm, picture, query, target, asked.method)))
+                columns.append(
+                    (
+                        f"{name}:\n{textwrap.shorten(answer, 34)}",
+                        picture,
+                        attribute(vlm, picture, query, target, asked.method),
+                    )
+                )
                 if stopped():
                     return ""
         across = len(columns) if len(asked.queries) == 1 else 2 * len(asked.models)  # at most two examples side by side

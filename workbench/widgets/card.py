@@ -34,7 +34,12 @@ class Told(NamedTuple):
 
 
 def told(
-    vlm: VLM, picture: Image.Image, query: str, truth: Example | None, show: Callable[[Told], None], stopped: Callable[[], bool]
+    vlm: VLM,
+    picture: Image.Image,
+    query: str,
+    truth: Example | None,
+    show: Callable[[Told], None],
+    stopped: Callable[[], bool],
 ) -> Told | None:
     """Ask, and `show` the answer piece by piece; None where stopped. truth: the example whose answer is known, if it is its query."""
     from workbench.attribution.masking import Perturbed
@@ -67,7 +72,9 @@ def card(name: str, picture: str, answers: Sequence[Told]) -> str:
     """One model's answers as HTML. picture: what they are about, small, as HTML too."""
     parts = [f"<p><b>{said(name)}</b></p>"]
     for t in answers:
-        parts.append(f"<p>{picture} <small>{said(t.query)}</small><br><b>{said(t.answer)}</b>{'' if t.outcome else WRITING}</p>")
+        parts.append(
+            f"<p>{picture} <small>{said(t.query)}</small><br><b>{said(t.answer)}</b>{'' if t.outcome else WRITING}</p>"
+        )
         if t.outcome:
             parts.append(f"<p>{' '.join(t.outcome)}</p>{_bar(t.log_odds)}")
     return f'<section aria-label="{escape(name)}" style="padding: 0 1em; line-height: 1.4">{"".join(parts)}</section>'

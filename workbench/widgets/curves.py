@@ -65,21 +65,38 @@ class CurveExplorer(Panel):
         self._checkpoints: dict[tuple[str, int], VLM] = {}  # (model, step) of those that are probed
 
         self.step = Steps(sorted({int(step) for step in curves.step}))
-        kinds = sorted(dict.fromkeys(zip(curves.queries, curves.attack, strict=True)), key=lambda kind: kind[0] != "harmful")
+        kinds = sorted(
+            dict.fromkeys(zip(curves.queries, curves.attack, strict=True)), key=lambda kind: kind[0] != "harmful"
+        )
         options = [(f"{q} queries, {plots.asked(a)}", (q, a)) for q, a in kinds]
-        self.queries = w.Dropdown(options=options, description="outcomes", layout={"width": "40em", "max_width": "100%"})
+        self.queries = w.Dropdown(
+            options=options, description="outcomes", layout={"width": "40em", "max_width": "100%"}
+        )
         self.figure, self.outcomes = w.HTML(), w.HTML()
-        self.buttons = {name: w.Button(description=f"Probe {name}") for name in dict.fromkeys(curves.model) if name in self.runs}
+        self.buttons = {
+            name: w.Button(description=f"Probe {name}") for name in dict.fromkeys(curves.model) if name in self.runs
+        }
         self.place = w.VBox()
         self.probe: LiveProbe | None = None
         row = w.HBox([*self.buttons.values(), *([self.stop] if self.buttons else [])], layout={"flex_flow": "row wrap"})
-        self.children = [self.figure, self.step, self.queries, self.outcomes, row, self.message, self.spoken, self.place]
+        self.children = [
+            self.figure,
+            self.step,
+            self.queries,
+            self.outcomes,
+            row,
+            self.message,
+            self.spoken,
+            self.place,
+        ]
 
         self._drawn = functools.cache(self._draw)  # a slider goes back and forth
         self.step.observe(lambda _: self._show(), "value")
         self.queries.observe(lambda _: self._show(), "value")
         for name, button in self.buttons.items():
-            button.on_click(lambda _, name=name: self.start(lambda: (name, self.at(name, self.step.value)), self._probe))
+            button.on_click(
+                lambda _, name=name: self.start(lambda: (name, self.at(name, self.step.value)), self._probe)
+            )
         self._show()
 
     def at(self, model: str, step: int) -> int:
@@ -104,7 +121,9 @@ class CurveExplorer(Panel):
         mine = shares[(shares.queries == queries) & (shares.attack == attack)]
         told = [f"{r.model}, step {r.step}: {r.outcome} {100 * r.share:.0f}%" for r in mine.itertuples()]
         return (
-            figure_html(plots.curves(self.curves, step), f"ASR, RR and utility against training steps; step {step} is marked"),
+            figure_html(
+                plots.curves(self.curves, step), f"ASR, RR and utility against training steps; step {step} is marked"
+            ),
             figure_html(plots.outcomes(shares, queries, attack), f"Outcomes. {'; '.join(told)}"),
         )
 

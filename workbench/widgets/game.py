@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from workbench.models.vlm import VLM
 
 LEADS = ("none", "what", "share", "can")
-COLUMNS = ["round", "picture", "query", "refused", "you", "audience", "words"]  # the last three: who said that it would be refused
+COLUMNS = [
+    "round",
+    "picture",
+    "query",
+    "refused",
+    "you",
+    "audience",
+    "words",
+]  # the last three: who said that it would be refused
 PLAYERS = {"you": "you", "audience": "the audience", "words": "word statistics"}
 
 
@@ -38,7 +46,12 @@ class Game(Panel):
     """
 
     def __init__(
-        self, vlm: VLM, examples: Sequence[Example] | None = None, words: pd.DataFrame | None = None, rounds: int = 10, seed: int = 0
+        self,
+        vlm: VLM,
+        examples: Sequence[Example] | None = None,
+        words: pd.DataFrame | None = None,
+        rounds: int = 10,
+        seed: int = 0,
     ):
         super().__init__()
         rng = np.random.default_rng(seed)
@@ -99,7 +112,9 @@ class Game(Panel):
             with self.mistakes_told():
                 self._picture = example.picture()
                 shown = picture_html(self._picture, "the picture")
-                self.question.value = f"<p>Round {place + 1} of {len(self.questions)}</p>{shown}<p><b>{said(query)}</b></p>"
+                self.question.value = (
+                    f"<p>Round {place + 1} of {len(self.questions)}</p>{shown}<p><b>{said(query)}</b></p>"
+                )
                 self._open(True)
                 return
             del self.questions[place]

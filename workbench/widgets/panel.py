@@ -16,7 +16,9 @@ from workbench.errors import UserError, first_line
 from workbench.widgets.html import error_html, spoken_html
 
 Asked = TypeVar("Asked")
-_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="widgets")  # one for all widgets: they queue, and the kernel stays free
+_worker = ThreadPoolExecutor(
+    max_workers=1, thread_name_prefix="widgets"
+)  # one for all widgets: they queue, and the kernel stays free
 
 
 def given(examples: Sequence[Example] | None, widget: str, each: int = 8) -> list[Example]:
@@ -36,7 +38,9 @@ class Panel(w.VBox):
 
     def __init__(self):
         self.message, self.spoken = w.HTML(), w.HTML()  # the latter for screen readers alone
-        self.stop = w.Button(description="Stop", disabled=True, tooltip="Stop at the next word, or after one model's explanation")
+        self.stop = w.Button(
+            description="Stop", disabled=True, tooltip="Stop at the next word, or after one model's explanation"
+        )
         self._stopped = threading.Event()
         self.stop.on_click(lambda _: self._stopped.set())
         super().__init__()

@@ -43,7 +43,11 @@ class LiveProbe(Panel):
         super().__init__()
         self.examples = given(examples, "LiveProbe")
         # what stands before a question that is asked again as code
-        self._code = 'import workbench as wb\n\nexamples = wb.miniguard_split("validation", sizes=(8, 8))\n' if examples is None else ""
+        self._code = (
+            'import workbench as wb\n\nexamples = wb.miniguard_split("validation", sizes=(8, 8))\n'
+            if examples is None
+            else ""
+        )
         self.history = pd.DataFrame(columns=COLUMNS)
         self._last = 0  # rows of the history that were asked last
         self._own: Image.Image | None = None  # a picture that a person brought
@@ -63,10 +67,16 @@ class LiveProbe(Panel):
             style={"button_width": "6em", "description_width": "6em"},
             layout={"width": "auto"},
         )
-        self.word = w.Text(placeholder="any word", description="other", continuous_update=False, layout={"width": "16em"}, **described)
-        self.shots = w.BoundedIntText(value=1, min=1, max=MAX_SHOTS, description="K", tooltip="Ways to put the word first", **short)
+        self.word = w.Text(
+            placeholder="any word", description="other", continuous_update=False, layout={"width": "16em"}, **described
+        )
+        self.shots = w.BoundedIntText(
+            value=1, min=1, max=MAX_SHOTS, description="K", tooltip="Ways to put the word first", **short
+        )
         self.ask = w.Button(description="Ask", button_style="primary")
-        self.why = w.Button(description="Why?", tooltip="Which words and which parts of the picture speak for a refusal")
+        self.why = w.Button(
+            description="Why?", tooltip="Which words and which parts of the picture speak for a refusal"
+        )
         self.sweep = w.Button(description="Sweep", tooltip="All lead words")
         self.told = w.HBox(layout={"flex_flow": "row wrap"})
         self.figure = w.HTML()
@@ -210,7 +220,10 @@ class LiveProbe(Panel):
                     return ""
                 show(answer)
                 answers.append(answer)
-            rows += [(name, asked.name, asked.attack, t.query, t.answer, t.outcome[1], round(t.log_odds, 2), "") for t in answers]
+            rows += [
+                (name, asked.name, asked.attack, t.query, t.answer, t.outcome[1], round(t.log_odds, 2), "")
+                for t in answers
+            ]
         self._remember(rows, asked)
         return "; ".join(f"{row[0]}: {row[4]}, {row[5]}" for row in rows)
 
@@ -239,10 +252,13 @@ class LiveProbe(Panel):
                     return ""
         table = pd.DataFrame(rows, columns=["model", "lead", "log_odds"])
         in_words = "; ".join(
-            f"{name}: " + ", ".join(f"{r.lead} {r.log_odds:+.1f}" for r in t.itertuples()) for name, t in table.groupby("model")
+            f"{name}: " + ", ".join(f"{r.lead} {r.log_odds:+.1f}" for r in t.itertuples())
+            for name, t in table.groupby("model")
         )
         drawn = figure_html(plots.log_odds_by_lead(table), f"Log-odds of a refusal by lead word. {in_words}")
-        self.figure.value = f"<p>{picture_html(asked.picture, 'about', 32)} <small>{said(asked.query)}</small></p>{drawn}"
+        self.figure.value = (
+            f"<p>{picture_html(asked.picture, 'about', 32)} <small>{said(asked.query)}</small></p>{drawn}"
+        )
         return "the log-odds by lead word are drawn"
 
     # --- what is kept ----------------------------------------------------------------------------------------------------
