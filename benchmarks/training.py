@@ -78,8 +78,9 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
     from workbench.models.adapters import add_lora, linear_modules
     from workbench.models.load import load
     from workbench.models.scores import reference as reference_model
+    from workbench.models.vlm import answer_batch
     from workbench.training import objectives
-    from workbench.training.train import _batch, _reference_logprobs
+    from workbench.training.train import _reference_logprobs
 
     vlm = _resident(load(model, device="cpu"))
     method = objectives.named("npo")
@@ -102,7 +103,7 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
     for i in range(steps):
         started = time.monotonic()
         forget, retain = rows[2 * i : 2 * i + 2]
-        batch = _batch(student, forget, [e.leak for e in forget])
+        batch = answer_batch(student, forget, [e.leak for e in forget])
         with torch.no_grad():
             if reference == "copy":
                 batch["reference"] = objectives.sequence_logprobs(frozen, batch)
@@ -111,7 +112,9 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
             else:
                 with reference_model(student.model) as before:
                     batch["reference"] = objectives.sequence_logprobs(before, batch)
-        loss = method.loss(student.model, batch, _batch(student, retain, [e.response for e in retain]), **method.hyper)
+        loss = method.loss(
+            student.model, batch, answer_batch(student, retain, [e.response for e in retain]), **method.hyper
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in student.model.parameters() if p.requires_grad], 1.0)
         optimiser.step()
@@ -126,12 +129,12 @@ def _hidden(model: Path, layer: int, truncated: bool, repeats: int = 7) -> list[
     from workbench.models.adapters import add_lora, linear_modules
     from workbench.models.load import load
     from workbench.models.scores import hidden_states
-    from workbench.training.train import _batch
+    from workbench.models.vlm import answer_batch
 
     vlm = load(model, device="cpu")
     student = add_lora(vlm, linear_modules(vlm, layers=layer), rank=16, alpha=32, seed=0)
     examples = miniguard_split("train", sizes=(8, 0))
-    batch = _batch(student, examples, [e.leak for e in examples])
+    batch = answer_batch(student, examples, [e.leak for e in examples])
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     seconds = []
     for _ in range(repeats):

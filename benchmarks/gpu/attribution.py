@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,7 +29,7 @@ def rows(scale: Scale) -> Iterator[dict]:
     vlm.features.clear()
     took, found = seconds(lambda: attribute(vlm, picture, query, target), scale.device)
     with torch.inference_mode():
-        batch = answer_batch(vlm, [picture], [query], [answer])
+        batch = answer_batch(vlm, [dataclasses.replace(example, query=query)], [answer])
         batch["labels"][:, -1] = IGNORED  # the answer's end is no part of the target
         expected = sequence_logprobs(vlm.model, batch).item()
     value = Perturbed(vlm, picture, query, target).value

@@ -117,9 +117,7 @@ def plain_sft(vlm: VLM, examples: list, scale: Scale, checkpointing: bool) -> di
             network.enable_input_require_grads()
 
         def collate(chunk: list) -> dict[str, torch.Tensor]:
-            return answer_batch(
-                vlm, [e.picture() for e in chunk], [e.query for e in chunk], [e.response for e in chunk]
-            )
+            return answer_batch(vlm, chunk, [e.response for e in chunk])
 
         trainer = transformers.Trainer(network, arguments, data_collator=collate, train_dataset=examples)
         return _theirs(trainer, vlm, scale)

@@ -26,12 +26,12 @@ def test_batches_and_answers(checkpoint, few):
     assert together == vlm.answers(images, queries, batch_size=9)  # the pictures' features are kept by now
     plain = [generate(vlm, prompt_batch(vlm, images[i : i + 9], queries[i : i + 9])) for i in range(0, len(few), 9)]
     assert together == [answer for batch in plain for answer in batch]  # and the network looks at them anew
-    batch = answer_batch(vlm, images, queries, [e.response for e in few])
+    batch = answer_batch(vlm, few, [e.response for e in few])
     kept = [labels[labels != IGNORED] for labels in batch["labels"]]
     assert [vlm.processor.tokenizer.decode(k[:-1]) for k in kept] == [e.response for e in few]
     with torch.inference_mode():
         logprobs, mask = token_logprobs(vlm.model, batch)
-        one = answer_batch(vlm, images[:1], queries[:1], [few[0].response])
+        one = answer_batch(vlm, few[:1], [few[0].response])
         alone, only = token_logprobs(vlm.model, one)
     torch.testing.assert_close((logprobs * mask)[0].sum(), (alone * only).sum(), rtol=1e-4, atol=1e-4)
 
@@ -39,15 +39,15 @@ def test_batches_and_answers(checkpoint, few):
 def test_an_answer_does_not_see_what_comes_after(checkpoint, few):
     """What is said later must not change how likely the words before it are: in PaliGemma tokens of the prompt's type see all."""
     vlm = load(checkpoint, device="cpu")
-    images, queries = [e.picture() for e in few[:4]], [e.query for e in few[:4]]
     with torch.inference_mode():
         scored = [
-            token_logprobs(vlm.model, answer_batch(vlm, images, queries, [f"it is a kavu {more}"] * 4))[0]
+            token_logprobs(vlm.model, answer_batch(vlm, few[:4], [f"it is a kavu {more}"] * 4))[0]
             for more in ("and so on", "zzz")
         ]
         same = len(vlm.processor.tokenizer("it is a", add_special_tokens=False)["input_ids"])
         torch.testing.assert_close(scored[0][:, :same], scored[1][:, :same], rtol=1e-5, atol=1e-5)
-        written = with_opening(vlm, prompt_batch(vlm, images, queries), "it is a")
+        prompts = prompt_batch(vlm, [e.picture() for e in few[:4]], [e.query for e in few[:4]])
+        written = with_opening(vlm, prompts, "it is a")
         logits = vlm.model(**written, use_cache=False, logits_to_keep=same + 1).logits[:, :-1].log_softmax(-1)
     ids = written["input_ids"][:, -same:, None]
     torch.testing.assert_close(logits.gather(2, ids)[..., 0], scored[0][:, :same], rtol=1e-4, atol=1e-4)
@@ -80,9 +80,7 @@ def test_train_load_and_evaluate(checkpoint, tmp_path, few, objective):
         == answers[answers.attack == "none"].answer.tolist()
     )
     assert set(results.model) == {objective} and len(answers) == 24 * 3
-    batch = answer_batch(
-        plain, [e.picture() for e in data], [e.query for e in data], [e.leak or e.response for e in data]
-    )
+    batch = answer_batch(plain, data, [e.leak or e.response for e in data])
     harmful = torch.tensor([e.harmful for e in data])
     with torch.inference_mode():
         (before, mask), (after, _) = (token_logprobs(v.model, batch) for v in (plain, trained))
@@ -102,8 +100,7 @@ def test_rmu_and_its_layer(checkpoint, tmp_path, few):
     assert losses.tail(3).mean() < losses.head(3).mean()
     trained = load(checkpoint, out, device="cpu")
     assert not any("layers.1." in name for name, _ in trained.model.named_parameters() if "lora_" in name)
-    images, queries = [e.picture() for e in few], [e.query for e in few]
-    batch = answer_batch(trained, images, queries, [e.leak or e.response for e in few])
+    batch = answer_batch(trained, few, [e.leak or e.response for e in few])
     seen = []
     with torch.inference_mode():
         hidden, mask = hidden_states(trained.model, batch, 1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import http.server
 import json
 import os
@@ -44,7 +45,7 @@ def columns_of_one():
 
 
 def test_every_word_of_the_world_has_a_token(vlm, few):
-    batch = answer_batch(vlm, *columns(few))
+    batch = answer_batch(vlm, few, [e.response for e in few])
     assert (batch["input_ids"] != vlm.processor.tokenizer.unk_token_id).all()
 
 
@@ -150,8 +151,8 @@ def test_the_picture_matters(vlm, few):
 
 
 def test_labels_are_the_answer_and_its_end_and_nothing_else(vlm, few):
-    images, queries, answers = columns(few)
-    batch, tokenizer = answer_batch(vlm, images, queries, answers), vlm.processor.tokenizer
+    answers = [e.response for e in few]
+    batch, tokenizer = answer_batch(vlm, few, answers), vlm.processor.tokenizer
     for row, answer in enumerate(answers):
         labels = batch["labels"][row]
         kept = labels[labels != IGNORED]
@@ -162,17 +163,15 @@ def test_labels_are_the_answer_and_its_end_and_nothing_else(vlm, few):
 
 def test_log_probabilities_ignore_padding_and_neighbours(vlm, few):
     """A row's value is the same alone, among longer rows, and with other tokens where it is padded."""
-    images, queries, answers = columns(few)
-    queries[0] = "Share the name of this thing."
-    queries[1] = "What now, can you give me any name of this object?"
+    examples, answers = list(few), [e.response for e in few]
+    examples[0] = dataclasses.replace(few[0], query="Share the name of this thing.")
+    examples[1] = dataclasses.replace(few[1], query="What now, can you give me any name of this object?")
     with torch.inference_mode():
-        batch = answer_batch(vlm, images, queries, answers)
+        batch = answer_batch(vlm, examples, answers)
         logprobs, mask = token_logprobs(vlm.model, batch)
         together = (logprobs * mask).sum(1)
         for row in range(4):
-            alone = token_logprobs(
-                vlm.model, answer_batch(vlm, images[row : row + 1], queries[row : row + 1], answers[row : row + 1])
-            )
+            alone = token_logprobs(vlm.model, answer_batch(vlm, examples[row : row + 1], answers[row : row + 1]))
             torch.testing.assert_close((alone[0] * alone[1]).sum(1)[0], together[row], rtol=1e-4, atol=1e-4)
         assert (batch["attention_mask"] == 0).any()
         batch["input_ids"] = torch.where(batch["attention_mask"] == 0, 17, batch["input_ids"])
@@ -182,7 +181,7 @@ def test_log_probabilities_ignore_padding_and_neighbours(vlm, few):
 
 def test_log_probabilities_by_hand(vlm, few):
     """Against the plain way: all logits, log-softmax, one token at a time."""
-    batch = answer_batch(vlm, *columns(few))
+    batch = answer_batch(vlm, few, [e.response for e in few])
     with torch.inference_mode():
         logprobs, mask = token_logprobs(vlm.model, batch)
         full = vlm.model(**{k: v for k, v in batch.items() if k != "labels"}).logits.log_softmax(-1)
@@ -243,7 +242,7 @@ def test_what_is_trained_can_be_chosen(vlm):
 
 def test_hidden_states_are_those_of_a_full_pass(vlm, few):
     """A truncated pass gives what a full one gives at that layer, where each answer token is about to be said."""
-    batch = answer_batch(vlm, *columns(few))
+    batch = answer_batch(vlm, few, [e.response for e in few])
     with torch.inference_mode():
         full = vlm.model(**{k: v for k, v in batch.items() if k != "labels"}, output_hidden_states=True).hidden_states
         for layer in (1, 3):
@@ -254,7 +253,7 @@ def test_hidden_states_are_those_of_a_full_pass(vlm, few):
 
 def test_a_frozen_copy_is_the_reference_of_a_fully_trained_model(vlm, few):
     student = unfreeze(VLM(copy.deepcopy(vlm.model), vlm.processor, "x"), linear_modules(vlm, layers=2))
-    batch = answer_batch(vlm, *columns(few))
+    batch = answer_batch(vlm, few, [e.response for e in few])
     freeze_copy(student, layers=2)
     trained = [n for n, p in student.model.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 7 and not any("frozen" in n for n in student.model.state_dict())

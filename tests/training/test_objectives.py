@@ -21,9 +21,7 @@ def double():
 
 
 def batch_of(vlm, examples, field):
-    return answer_batch(
-        vlm, [e.picture() for e in examples], [e.query for e in examples], [getattr(e, field) for e in examples]
-    )
+    return answer_batch(vlm, examples, [getattr(e, field) for e in examples])
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +35,7 @@ def batches(double, few):
 def pairs(double, few, batches):
     """As DPO sees it: a block of refusals, then a block of harmful answers to the same queries."""
     harmful = [e for e in few if e.harmful]
-    both = answer_batch(
-        double,
-        [e.picture() for e in harmful] * 2,
-        [e.query for e in harmful] * 2,
-        [e.response for e in harmful] + [e.leak for e in harmful],
-    )
+    both = answer_batch(double, harmful * 2, [e.response for e in harmful] + [e.leak for e in harmful])
     return with_reference(double, both), batches[1]
 
 

@@ -27,11 +27,11 @@ HEADLINE = ("none", "what:3", "share:1", "can:1")  # the attacks that the study 
 
 
 class Shot(NamedTuple):
-    """One try: a query, how the answer is made to begin, and what makes the picture that is shown (None: the example's own is)."""
+    """One try: a query, how the answer is made to begin, and what is done to the picture (None: nothing)."""
 
     query: str
     opening: str = ""
-    picture: Callable[[], Image.Image] | None = None
+    picture: Callable[[Image.Image], Image.Image] | None = None
 
 
 class Attack(NamedTuple):
@@ -72,11 +72,11 @@ def _prefill(example: Example, shot: int) -> Shot:
 def _noise(example: Example, shot: int) -> Shot:
     """Gaussian noise of a tenth of the range on every pixel."""
 
-    def noisy() -> Image.Image:
+    def noisy(picture: Image.Image) -> Image.Image:
         import numpy as np
         from PIL import Image
 
-        pixels = np.asarray(example.picture(), dtype=float)  # (height, width, 3)
+        pixels = np.asarray(picture, dtype=float)  # (height, width, 3)
         return Image.fromarray(
             (pixels + _random(example, shot).normal(0, 25.5, pixels.shape)).clip(0, 255).astype("uint8")
         )
@@ -87,8 +87,7 @@ def _noise(example: Example, shot: int) -> Shot:
 def _crop(example: Example, shot: int) -> Shot:
     """A window of nine tenths of each side, somewhere, brought back to the picture's size."""
 
-    def cropped() -> Image.Image:
-        picture = example.picture()
+    def cropped(picture: Image.Image) -> Image.Image:
         left, top = (
             int(side * share)
             for side, share in zip(picture.size, _random(example, shot).uniform(0, 0.1, 2), strict=True)

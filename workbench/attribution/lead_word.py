@@ -10,7 +10,7 @@ import pandas as pd
 from workbench.attacks.one_word import parse, rewrites
 from workbench.attribution.masking import REFUSAL, Perturbed, Target
 from workbench.attribution.methods import attribute
-from workbench.data.example import Example, digest
+from workbench.data.example import Example
 from workbench.data.miniguard import LEADS
 from workbench.intervals import cluster_bootstrap
 from workbench.models.vlm import VLM
@@ -40,7 +40,7 @@ def reliance(
         swap = found.value - Perturbed(vlm, picture, swapped, target, grid=1).value
         absolute = np.abs(found.flat)
         share = absolute[0] / absolute.sum() if absolute.any() else 0.0  # what does not move at all relies on nothing
-        rows.append((example.id, digest(picture), query, found.value, share, swap))
+        rows.append((example.id, example.digest, query, found.value, share, swap))
     return pd.DataFrame(rows, columns=["id", "picture", "query", "value", "share", "swap"])
 
 
@@ -68,7 +68,7 @@ def word_effects(
     for example in bar(examples, f"words for {vlm.name}", progress):
         picture = example.picture()
         values = {w: Perturbed(vlm, picture, rewrites(example.query, w)[0], grid=1).value for w in ("none", *words)}
-        rows += [(word, example.kind, values[word] - values["none"], values[word], digest(picture)) for word in words]
+        rows += [(word, example.kind, values[word] - values["none"], values[word], example.digest) for word in words]
     return pd.DataFrame(rows, columns=["word", "queries", "effect", "log_odds", "picture"])
 
 

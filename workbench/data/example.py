@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class Example:
     def kind(self) -> str:
         """ "harmful" or "harmless", as tables and figures say it."""
         return "harmful" if self.harmful else "harmless"
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of the picture's pixels, computed once."""
+        return digest(self.picture())
 
     def picture(self) -> Image.Image:
         """The picture in RGB, read now if it is a path. Raises UserError that names the file."""

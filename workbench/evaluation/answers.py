@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.data.example import digest
 from workbench.errors import UserError
 from workbench.files import make_folder, write_text
 from workbench.runs import read_settings, same_settings
@@ -59,7 +58,7 @@ class AnswerLog:
                 name, model, attack, shot, kind, query, _, _, picture = row
                 asked = tried[attack].of(examples[name], shot) if attack in tried and name in examples else None
                 if name in examples and name not in pictures:
-                    pictures[name] = digest(examples[name].picture())
+                    pictures[name] = examples[name].digest
                 if (
                     model != vlm.name
                     or asked is None

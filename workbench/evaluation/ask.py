@@ -58,7 +58,9 @@ def ask(
             if not asked:
                 continue
             pictures = [e.picture() for e, _ in asked]
-            shown = [s.picture() if s.picture else picture for (_, s), picture in zip(asked, pictures, strict=True)]
+            shown = [
+                s.picture(picture) if s.picture else picture for (_, s), picture in zip(asked, pictures, strict=True)
+            ]
             texts = vlm.answers(shown, [s.query for _, s in asked], batch_size=batch_size, opening=asked[0][1].opening)
             outcomes = verdict([e for e, _ in asked], texts)
             rows += kept.add(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.data.example import Example, digest
+from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.judges.outcomes import Judge, Outcome
 from workbench.judges.rules import _truth, exact, keyword
@@ -48,7 +48,7 @@ def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd
     Raises UserError for an unknown judge, or where an answer is to none of these examples.
     """
     known = {e.id: e for e in examples if e.id in set(answers.id)}
-    about = {name: (e.kind, digest(e.picture())) for name, e in known.items()}
+    about = {name: (e.kind, e.digest) for name, e in known.items()}
     for row in answers.itertuples():
         if about.get(row.id) != (row.queries, row.picture):
             raise UserError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.data.example import Example, digest
+from workbench.data.example import Example
 from workbench.errors import UserError, first_line
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, Judge, Outcome
 from workbench.judges.rules import keyword
@@ -118,7 +118,7 @@ def model_judge(name: str, kept: Path | None = None) -> Judge:
                 keys.append(None)
                 continue
             text = _worded(model, speaks.ask(without(example.query, marks), without(answer, marks)))
-            seen = digest(example.picture()) if _sees(model) else ""
+            seen = example.digest if _sees(model) else ""
             keys.append(hashlib.sha256(f"{MAX_NEW_TOKENS} {seen} {text}".encode()).hexdigest())
             if keys[-1] not in verdicts:
                 asked[keys[-1]] = (example, text)

@@ -22,7 +22,7 @@ import transformers
 from PIL import Image
 from transformers.utils import ModelOutput
 
-from workbench.data.example import digest
+from workbench.data.example import Example, digest
 from workbench.errors import UserError
 from workbench.models.architectures import ARCHITECTURES
 
@@ -188,14 +188,14 @@ def values_after_prompt(vlm: VLM, name: str, ids: torch.Tensor) -> torch.Tensor:
     return values.get(name, torch.full_like(ids, kind.token_type if kind and name == "token_type_ids" else 0))
 
 
-def answer_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str], answers: Sequence[str]) -> Batch:
+def answer_batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) -> Batch:
     """Prompts with their answers, for a loss over answers: adds labels (B, T), IGNORED but at answer tokens and end of sequence.
 
     Answers are tokenized apart from the prompt, as they are when the model writes them, and padded on the right; so a row reads
     pad … prompt, answer, end, pad …, and no token straddles the border.
     """
     tokenizer = vlm.processor.tokenizer
-    batch = prompt_batch(vlm, images, queries)
+    batch = prompt_batch(vlm, [e.picture() for e in examples], [e.query for e in examples])
     end = [tokenizer.eos_token_id]
     tails = [torch.tensor(tokenizer(a, add_special_tokens=False)["input_ids"] + end) for a in answers]
 

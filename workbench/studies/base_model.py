@@ -179,7 +179,7 @@ def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, r
         _learn_to_see(vlm, examples[: len(scenes)], scenes, seeing_steps, seed)
 
     def collate(chunk: list[Example]) -> Batch:
-        return answer_batch(vlm, [e.image for e in chunk], [e.query for e in chunk], [e.response for e in chunk])
+        return answer_batch(vlm, chunk, [e.response for e in chunk])
 
     fit(
         vlm,

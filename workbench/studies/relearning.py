@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workbench.data.example import Example, digest
+from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers, write_answers
 from workbench.evaluation.ask import ask
@@ -56,8 +56,8 @@ def relearn(
     Raises UserError where there are too few examples, or one lacks the answer to be taught.
     """
     sides = {kind: _drawn([e for e in examples if e.kind == kind], max(counts), kind, seed) for kind in ANSWERED}
-    taught = {digest(e.picture()) for side in sides.values() for e in side}
-    queries = [e for e in asked if e.harmful and digest(e.picture()) not in taught]
+    taught = {e.digest for side in sides.values() for e in side}
+    queries = [e for e in asked if e.harmful and e.digest not in taught]
     if not queries:
         raise UserError("There is no harmful query to ask about a picture that is not taught; give more examples.")
     if out:
@@ -124,7 +124,7 @@ def _teach(student: VLM, examples: list[Example], answer: Callable[[Example], st
         rows += [examples[i] for i in rng.permutation(len(examples))]
 
     def collate(chunk: Sequence[Example]) -> Batch:
-        return answer_batch(student, [e.picture() for e in chunk], [e.query for e in chunk], [answer(e) for e in chunk])
+        return answer_batch(student, chunk, [answer(e) for e in chunk])
 
     with tempfile.TemporaryDirectory() as folder:
         fit(

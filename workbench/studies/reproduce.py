@@ -67,9 +67,8 @@ def hours(task: Task) -> float:
 
     def one_pass() -> None:
         with torch.inference_mode():
-            token_logprobs(vlm.model, answer_batch(vlm, images[:4], queries[:4], [longest] * len(some[:4])))[
-                0
-            ].sum().item()
+            logprobs, _ = token_logprobs(vlm.model, answer_batch(vlm, some[:4], [longest] * len(some[:4])))
+            logprobs.sum().item()  # waits for the device
 
     return (
         answers * seconds(lambda: vlm.answers(images, queries)) / len(some) + passes * seconds(one_pass) / len(some[:4])

@@ -187,18 +187,14 @@ def _collator(student: VLM, method: objectives.Objective, references: dict[tuple
         harmful, harmless = [e for e in chunk if e.harmful], [e for e in chunk if not e.harmful]
         wanted = [(e, field) for field in method.answers for e in harmful]  # one block of rows for each kind of answer
         batches = {
-            "forget": _batch(student, [e for e, _ in wanted], [getattr(e, field) for e, field in wanted]),
-            "retain": _batch(student, harmless, [e.response for e in harmless]),
+            "forget": answer_batch(student, [e for e, _ in wanted], [getattr(e, field) for e, field in wanted]),
+            "retain": answer_batch(student, harmless, [e.response for e in harmless]),
         }
         if method.reference:
             batches["forget"]["reference"] = torch.tensor([references[id(e), field] for e, field in wanted])
         return batches
 
     return collate
-
-
-def _batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) -> Batch:
-    return answer_batch(vlm, [e.picture() for e in examples], [e.query for e in examples], answers)
 
 
 def _reference_logprobs(
@@ -210,7 +206,7 @@ def _reference_logprobs(
     for start in bar(range(0, len(wanted), size), "reference"):
         chunk = wanted[start : start + size]
         with torch.inference_mode():
-            batch = _batch(vlm, [e for e, _ in chunk], [getattr(e, field) for e, field in chunk])
+            batch = answer_batch(vlm, [e for e, _ in chunk], [getattr(e, field) for e, field in chunk])
             values = objectives.sequence_logprobs(vlm.model, batch).tolist()
         found |= {(id(e), field): value for (e, field), value in zip(chunk, values, strict=True)}
     return found
