@@ -19,8 +19,9 @@ from captum.attr import FeatureAblation, ImageMaskInput, LLMAttribution, TextTem
 
 from benchmarks import show
 from benchmarks.llava import write_llava
-from workbench.attribution.masking import Perturbed, answer_target
+from workbench.attribution.masking import Perturbed
 from workbench.attribution.methods import attribute
+from workbench.attribution.target import answer_target
 from workbench.data.splits import miniguard_split
 from workbench.models.load import load
 from workbench.models.vlm import VLM, prompt_batch

@@ -37,7 +37,7 @@ def one_by_one(vlm: VLM, examples: list[Example]) -> list[str]:
 
 def in_batches(vlm: VLM, examples: list[Example]) -> list[str]:
     vlm.features.clear()
-    return list(ask(vlm, examples, ATTACKS, "keyword", progress=False).answer)
+    return list(ask(vlm, examples, ATTACKS, progress=False).answer)
 
 
 def compare(name: str, vlm: VLM, queries: int, rounds: int = 3) -> dict:

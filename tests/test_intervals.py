@@ -1,4 +1,4 @@
-"""An interval holds its rate, to the last digit, at the ends too: a figure's error bars must not be negative."""
+"""Intervals contain their rate to the last digit, respect clusters, and detectable differences are indeed detected."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,15 @@ from workbench.intervals import cluster_bootstrap, detectable, rate_interval, wi
 
 @settings(deadline=None)  # the first call imports statsmodels
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_holds_the_rate(pair):
+def test_the_interval_contains_the_rate(pair):
+    """At the ends too: a figure's error bars must not be negative."""
     count, n = pair
     low, high = wilson(count, n)
     assert 0 <= low <= count / n <= high <= 1
 
 
 def test_the_cluster_bootstrap_is_as_wide_as_clusters_are_few():
-    """Ten values in each of 40 clusters that say the same tell no more than one each: as wide as the plain interval of 40 values."""
+    """Ten equal values in each of 40 clusters say no more than one each: as wide as the plain interval of 40 values."""
     each = np.random.default_rng(0).normal(size=40)
     values, clusters = np.repeat(each, 10), np.repeat(np.arange(40), 10)
     low, high = cluster_bootstrap(values, clusters)
@@ -42,8 +43,8 @@ def test_a_rate_of_independent_queries_has_wilsons_interval_and_none_is_narrower
     assert rate_interval(np.ones(30, bool), np.repeat(np.arange(10), 3)) == wilson(10, 10)
 
 
-def test_what_can_be_told_apart_is_told_apart_four_times_in_five():
-    """Simulated: two rates that lie so far apart differ at the 5% level in four of five pairs of samples."""
+def test_a_detectable_difference_is_detected_four_times_in_five():
+    """In a simulation, two rates this far apart differ at the 5% level in four of five pairs of samples."""
     rng = np.random.default_rng(0)
     for n, rate in ((400, 0.02), (400, 0.5), (100, 0.3)):
         higher = rate + detectable(n, rate)

@@ -67,7 +67,8 @@ def test_import_is_quick_and_brings_no_torch():
 
 def test_functions_keep_their_names_whatever_was_imported_before():
     code = (
-        "import workbench.study, workbench.cli, workbench as wb; from workbench.evaluate import rates; "
+        "import workbench.studies.headline, workbench.cli, workbench as wb; "
+        "from workbench.evaluation.tables import rates; "
         "assert all(callable(getattr(wb, n)) or n == 'plots' for n in wb.__all__), wb.__all__; "
         "print(wb.evaluate.__name__, wb.audit.__name__)"
     )

@@ -86,27 +86,28 @@ def test_the_table_of_gpus_is_what_plan_predicts():
     prompts = {"llava-hf": 640, "Qwen": 1024, "HuggingFaceTB": 1200}  # tokens, as the README says
     for model, gib, method, saving, predicted in rows:
         parts = re.search(r"(\d+) parts", saving)
-        settings = Settings(
+        settings = Settings.of(
             method,
-            prompt=prompts[model.split("/")[0]],
+            forget=4,
+            retain=4,
             accumulate=int(parts[1]) if parts else 1,
             checkpointing="checkpointing" in saving,
             four_bit="4 bits" in saving,
-            hyper=(("layer", 7),) if method == "rmu" else (),
+            **({"layer": 7} if method == "rmu" else {}),
         )
-        total = predict(configuration(model), settings).total
+        total = predict(configuration(model), settings, prompts[model.split("/")[0]]).total
         assert f"{total / GIB:.1f}" == predicted and total < gib * GIB
 
 
 @pytest.mark.slow
 def test_the_recipes_of_reproduce_fit_as_the_readme_says():
-    config, common = configuration("llava-hf/llava-1.5-7b-hf"), {"rank": 128, "answer": 128}
+    config, common = configuration("llava-hf/llava-1.5-7b-hf"), {"rank": 128}
     for settings in (
-        Settings("sft", 80, 48, accumulate=16, checkpointing=True, **common),
-        Settings("npo", checkpointing=True, **common),
-        Settings("rmu", accumulate=4, hyper=(("layer", 15),), **common),
+        Settings.of("sft", forget=80, retain=48, accumulate=16, checkpointing=True, **common),
+        Settings.of("npo", forget=4, retain=4, checkpointing=True, **common),
+        Settings.of("rmu", forget=4, retain=4, accumulate=4, layer=15, **common),
     ):
-        total = predict(config, settings).total
+        total = predict(config, settings, answer=128).total
         assert f" {total / GIB:.1f}" in README.partition("on 24 GiB the prediction is")[2][:400] and total < 24 * GIB
 
 

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of other true architectures, written to disk with their own processors, as a hub would hold them."""
+"""Tiny random checkpoints of other true architectures, written to disk with their own processors, as on a hub."""
 
 from pathlib import Path
 
@@ -9,7 +9,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from workbench.data import miniguard
 from workbench.data.splits import miniguard_split
 
-PARTS = "{% for part in message['content'] %}{% if part['type'] == 'image' %}PICTURE{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+# Chat templates: the parts of a message, then how each architecture frames messages and writes a picture
+PARTS = (
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}PICTURE"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+)
 IDEFICS_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}:"
     + PARTS.replace("PICTURE", "<image>").replace("{{ part", " {{ part")
@@ -21,7 +25,8 @@ LLAVA_TEMPLATE = (
     + " {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 QWEN_TEMPLATE = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     + PARTS.replace("PICTURE", "<|vision_start|><|image_pad|><|vision_end|>")
     + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -34,9 +39,8 @@ GEMMA_TEMPLATE = (
 
 def bpe_tokenizer(special: list[str], **names) -> transformers.PreTrainedTokenizerFast:
     """A small byte-level BPE tokenizer, trained on MiniGuard's own text."""
-    texts = [t for e in miniguard_split("train", 0, sizes=(150, 150)) for t in (e.query, e.response, e.leak)] + [
-        miniguard.REFUSAL
-    ]
+    examples = miniguard_split("train", 0, sizes=(150, 150))
+    texts = [text for e in examples for text in (e.query, e.response, e.leak)] + [miniguard.REFUSAL]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -69,7 +73,7 @@ _LLAVA_PROCESSOR = {"patch_size": 8, "num_additional_image_tokens": 1, "vision_f
 
 
 def write_llava(folder: Path) -> Path:
-    """LLaVA-1.5: the patches of one picture, but for CLIP's class token, and its own words around them."""
+    """LLaVA-1.5: the patches of one picture without CLIP's class token; its own template for roles."""
     tokenizer = _llava_tokenizer()
     processor = transformers.LlavaProcessor(
         transformers.CLIPImageProcessorPil(**_CLIP), tokenizer, chat_template=LLAVA_TEMPLATE, **_LLAVA_PROCESSOR
@@ -79,7 +83,7 @@ def write_llava(folder: Path) -> Path:
 
 
 def write_llava_next(folder: Path) -> Path:
-    """LLaVA-NeXT: a picture whole and in tiles, as its shape asks for, with a token behind each row of patches."""
+    """LLaVA-NeXT: a picture whole and in tiles that fit its shape, with a token after each row of patches."""
     tokenizer, grid = _llava_tokenizer(), [[32, 64], [64, 32], [64, 64]]
     pictures = transformers.LlavaNextImageProcessorPil(image_grid_pinpoints=grid, **_CLIP)
     processor = transformers.LlavaNextProcessor(pictures, tokenizer, chat_template=LLAVA_TEMPLATE, **_LLAVA_PROCESSOR)
@@ -90,16 +94,8 @@ def write_llava_next(folder: Path) -> Path:
 def write_idefics3(folder: Path) -> Path:
     """Idefics3 (the architecture of SmolVLM): pictures in tiles, their tokens merged by pixel shuffle, Llama text."""
     grid = [f"<row_{i}_col_{j}>" for i in range(1, 4) for j in range(1, 4)]
-    special = [
-        "<pad>",
-        "<unk>",
-        "<|im_start|>",
-        "<end_of_utterance>",
-        "<image>",
-        "<fake_token_around_image>",
-        "<global-img>",
-        *grid,
-    ]
+    special = ["<pad>", "<unk>", "<|im_start|>", "<end_of_utterance>"]
+    special += ["<image>", "<fake_token_around_image>", "<global-img>", *grid]
     tokenizer = bpe_tokenizer(
         special,
         pad_token="<pad>",
@@ -129,16 +125,9 @@ def write_idefics3(folder: Path) -> Path:
 
 
 def _qwen_tokenizer() -> tuple[transformers.PreTrainedTokenizerFast, dict[str, int]]:
-    """The tokenizer, and the numbers of its special tokens as configurations name them."""
-    special = [
-        "<|endoftext|>",
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|vision_start|>",
-        "<|vision_end|>",
-        "<|image_pad|>",
-        "<|video_pad|>",
-    ]
+    """The tokenizer, and the ids of its special tokens by their names in configurations."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    special += ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer = bpe_tokenizer(
         special,
         pad_token="<|endoftext|>",
@@ -165,7 +154,7 @@ def _qwen_pictures():
 
 
 def write_qwen2vl(folder: Path) -> Path:
-    """Qwen2-VL: as Qwen2.5-VL below, with another vision tower."""
+    """Qwen2-VL: like Qwen2.5-VL below, with another vision tower."""
     tokenizer, special = _qwen_tokenizer()
     config = transformers.Qwen2VLConfig(
         vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "patch_size": 8, "mlp_ratio": 2},
@@ -176,7 +165,7 @@ def write_qwen2vl(folder: Path) -> Path:
 
 
 def write_qwen3vl(folder: Path) -> Path:
-    """Qwen3-VL: what the vision tower saw on its way is added to early layers of the language model."""
+    """Qwen3-VL: the vision tower's intermediate features are added to early layers of the language model."""
     tokenizer, special = _qwen_tokenizer()
     config = transformers.Qwen3VLConfig(
         vision_config=_QWEN_TOWER | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
@@ -191,7 +180,7 @@ def write_qwen3vl(folder: Path) -> Path:
 
 
 def write_internvl(folder: Path) -> Path:
-    """InternVL: pictures in tiles, patches merged by fours; its processor has a part for videos, as Qwen2.5-VL's has."""
+    """InternVL: pictures in tiles, patches merged by fours; a processor with a part for videos, like Qwen2.5-VL's."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
     names = ("start_image_token", "end_image_token", "context_image_token", "video_token")
     tokenizer = bpe_tokenizer(
@@ -218,7 +207,7 @@ def write_internvl(folder: Path) -> Path:
 
 
 def write_paligemma(folder: Path) -> Path:
-    """PaliGemma: all of a prompt sees all of it, and only an answer's tokens come one after the other."""
+    """PaliGemma: attention is bidirectional within the prompt, and causal only in the answer."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>"]
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
     tokenizer = bpe_tokenizer(
@@ -239,9 +228,9 @@ def write_paligemma(folder: Path) -> Path:
 
 
 def write_qwen25vl(folder: Path) -> Path:
-    """Qwen2.5-VL: pictures of any size as a flat list of patches, merged by fours, with positions in time, height and width.
+    """Qwen2.5-VL: pictures of any size as a flat list of patches, merged by fours.
 
-    Its processor has a part for videos, which needs torchvision; like a hub's, the folder holds only the parts' files.
+    Tokens have positions in time, height and width. The processor's part for videos needs torchvision.
     """
     tokenizer, special = _qwen_tokenizer()
     config = transformers.Qwen2_5_VLConfig(
@@ -253,18 +242,9 @@ def write_qwen25vl(folder: Path) -> Path:
 
 
 def write_gemma3(folder: Path) -> Path:
-    """Gemma 3: picture tokens see one another in both directions, layers with a sliding window between those without."""
-    special = [
-        "<pad>",
-        "<eos>",
-        "<bos>",
-        "<unk>",
-        "<start_of_turn>",
-        "<end_of_turn>",
-        "<start_of_image>",
-        "<end_of_image>",
-        "<image_soft_token>",
-    ]
+    """Gemma 3: picture tokens attend to one another in both directions; some layers have a sliding window."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    special += ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
     tokenizer = bpe_tokenizer(
         special,
         pad_token="<pad>",
@@ -339,13 +319,14 @@ def _text(tokenizer) -> dict:
 
 
 def _save_parts(folder: Path, architecture: type, config, tokenizer, pictures) -> Path:
-    """Without a processor of its own, whose part for videos needs torchvision: as on a hub, the folder holds the parts' files."""
+    """Write the files of the processor's parts alone, as on a hub: making it whole needs torchvision."""
     _save(folder, architecture, config, tokenizer)
     pictures.save_pretrained(folder)
     return folder
 
 
 def _save(folder: Path, architecture: type, config, processor) -> Path:
+    """Write a network with random weights, and its processor."""
     torch.manual_seed(0)
     network = architecture(config)
     for weight in network.parameters():

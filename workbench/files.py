@@ -1,4 +1,4 @@
-"""Writing so that nothing is ever half-written: to a temporary name first, then renamed."""
+"""Files that are written whole or not at all: under a temporary name first, then renamed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,38 @@ from workbench.errors import UserError
 
 
 def data_dir() -> Path:
-    """The folder of what ships with the workbench: `data/` beside the package in a checkout, inside it in a wheel."""
-    here = Path(__file__).parent
-    return here / "_data" if (here / "_data").is_dir() else here.parent / "data"
+    """Folder of shipped files: `data/` next to the package in a checkout, `_data/` inside it in a wheel."""
+    package = Path(__file__).parent
+    return package / "_data" if (package / "_data").is_dir() else package.parent / "data"
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, and its parents, that can be written to. Raises UserError that names it where this fails."""
+    """Create a folder and its parents, and check that files can be written to it.
+
+    Returns:
+        `path` itself.
+
+    Raises:
+        UserError: The folder cannot be created or written to.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(f"The folder {path} cannot be written ({error.strerror}); choose another with --out.") from None
+        raise UserError(f"Folder {path} cannot be written ({error.strerror}); choose another with --out.") from None
     return path
 
 
 def ensure_parent(file: Path) -> Path:
-    """Make the folder of a file that is to be written. Raises UserError where that fails, or the file's name is a folder's."""
+    """Create the folder of a file that will be written.
+
+    Returns:
+        `file` itself.
+
+    Raises:
+        UserError: The folder cannot be written to, or `file` is a folder.
+    """
     make_folder(file.absolute().parent)
     if file.is_dir():
         raise UserError(f"{file} is a folder, not a file; choose another --out.")
@@ -39,7 +53,17 @@ def ensure_parent(file: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (a file or a folder, to be made); rename it to `path` only if the block succeeds."""
+    """Context manager that replaces a file or folder only if its block succeeds.
+
+    Args:
+        path: The file or folder to write; an older one is replaced.
+
+    Yields:
+        A temporary path in the same folder, at which the block creates the file or folder.
+
+    Raises:
+        UserError: The parent folder cannot be written to, or the block made a file where `path` is a folder.
+    """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
     try:
@@ -57,6 +81,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file in UTF-8, whole or not at all."""
     with atomic_write(ensure_parent(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")

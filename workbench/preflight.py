@@ -1,4 +1,4 @@
-"""Is this machine ready? One line per check, without loading what is not needed."""
+"""Is this machine ready? One line for each check; no model is loaded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -24,68 +25,72 @@ MIN_PYTHON, MIN_GIB = (3, 11), 4
 DISTRIBUTION = "safety-mirage-workbench"
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
+Check = tuple[str, str]  # (OK, WARN or FAIL; a sentence)
 
-def checks() -> Iterator[tuple[str, str]]:
-    """(status, sentence) for each check; status is OK, WARN or FAIL."""
+
+def checks() -> Iterator[Check]:
+    """Run all checks, each when its result is asked for.
+
+    Yields:
+        (status, sentence), where status is OK, WARN or FAIL.
+    """
     python = ".".join(map(str, sys.version_info[:3]))
     yield (OK if sys.version_info >= MIN_PYTHON else FAIL), f"Python {python} (3.11 or later is needed)"
     lowest = _lowest_versions()
     for package in PACKAGES:
         yield _package(package, lowest[package])
-    yield from _known_to_break()
+    yield from _conflicts()
     yield _device()
     yield _memory()
-    yield _base()
-    kernel = importlib.util.find_spec("ipykernel") is not None
-    yield (
-        (OK, "the notebook kernel is installed")
-        if kernel
-        else (WARN, "ipykernel is missing: for notebooks, pip install -e '.[test]'")
-    )
+    yield _base_checkpoint()
+    yield _notebook_kernel()
 
 
 def _lowest_versions() -> dict[str, str]:
-    """{package: the lowest version that was tried}, from pyproject.toml where this is a checkout, else from what was installed."""
+    """{package: lowest version required}, from pyproject.toml in a checkout, else from package metadata."""
     if PYPROJECT.is_file():
-        needed = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
+        lines = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     else:
-        needed = importlib.metadata.requires(DISTRIBUTION)
-    versions = ((Requirement(line).name, spec) for line in needed for spec in Requirement(line).specifier)
-    return {name: spec.version for name, spec in versions if spec.operator == ">="}
+        lines = importlib.metadata.requires(DISTRIBUTION) or []
+    lowest = {}
+    for requirement in map(Requirement, lines):
+        for specifier in requirement.specifier:
+            if specifier.operator == ">=":
+                lowest[requirement.name] = specifier.version
+    return lowest
 
 
-def _package(package: str, lowest: str) -> tuple[str, str]:
+def _package(package: str, lowest: str) -> Check:
     try:
-        here = importlib.metadata.version(package)
+        version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return FAIL, f"{package} is missing: pip install -e . -c constraints.txt"
-    if Version(here) >= Version(lowest):
-        return OK, f"{package} {here}"
-    return (
-        WARN,
-        f"{package} {here} is older than {lowest}, the lowest that was tried: pip install -U '{package}>={lowest}'",
-    )
+    if Version(version) >= Version(lowest):
+        return OK, f"{package} {version}"
+    return WARN, f"{package} {version} is older than {lowest}, the lowest tested: pip install -U '{package}>={lowest}'"
 
 
-def _known_to_break() -> Iterator[tuple[str, str]]:
-    """What is installed beside these packages and does not go with them."""
+def _conflicts() -> Iterator[Check]:
+    """Installed packages that break the workbench."""
     if importlib.util.find_spec("torchvision"):
         try:
             importlib.import_module("torchvision")
-        except (ImportError, RuntimeError, OSError) as error:  # a build for another torch
+        except (ImportError, RuntimeError, OSError) as error:  # built for another torch
             yield (
                 FAIL,
-                f"torchvision does not go with this torch ({first_line(error)}): pip uninstall torchvision, which is not needed",
+                f"torchvision does not work with this torch ({first_line(error)}): "
+                "pip uninstall torchvision, which is not needed",
             )
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("workbench")
         yield (
             FAIL,
-            f"the package workbench, of another project, has the same import name as {DISTRIBUTION}: pip uninstall workbench",
+            "the package workbench, from another project, has the same import name as "
+            f"{DISTRIBUTION}: pip uninstall workbench",
         )
 
 
-def _device() -> tuple[str, str]:
+def _device() -> Check:
     try:
         import torch
 
@@ -97,15 +102,14 @@ def _device() -> tuple[str, str]:
     return OK, f"device {device.type} ({name}), precision {str(best_dtype(device)).removeprefix('torch.')}"
 
 
-def _memory() -> tuple[str, str]:
-    import psutil  # comes with accelerate
-
+def _memory() -> Check:
     gib = psutil.virtual_memory().available / 2**30
-    status = OK if gib >= MIN_GIB else WARN
-    return status, f"{gib:.0f} GiB of memory free" + ("" if status == OK else f"; {MIN_GIB} are advised")
+    if gib >= MIN_GIB:
+        return OK, f"{gib:.0f} GiB of memory free"
+    return WARN, f"{gib:.0f} GiB of memory free; at least {MIN_GIB} are recommended"
 
 
-def _base() -> tuple[str, str]:
+def _base_checkpoint() -> Check:
     folder = data_dir() / "miniguard-base"
     try:
         json.loads((folder / "config.json").read_text())
@@ -113,3 +117,9 @@ def _base() -> tuple[str, str]:
     except (OSError, ValueError) as error:
         return FAIL, f"the base checkpoint in {folder.name} cannot be read ({error}); run workbench build-base"
     return OK, f"base checkpoint, {size / 1e6:.1f} MB"
+
+
+def _notebook_kernel() -> Check:
+    if importlib.util.find_spec("ipykernel") is None:
+        return WARN, "ipykernel is missing: for notebooks, pip install -e '.[test]'"
+    return OK, "the notebook kernel is installed"

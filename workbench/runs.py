@@ -1,68 +1,102 @@
-"""Progress bars, which go when the work is done; TQDM_DISABLE=1 switches them off everywhere (in notebooks tqdm itself does not look)."""
+"""Long work: where it is kept, how it is resumed, and how it shows its progress."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
 from workbench.files import write_text
 
 if TYPE_CHECKING:
-    pass
-
-
-def bar(items=None, desc: str = "", show: bool = True, **options):
-    """A tqdm bar over `items`, or one to be updated by hand (total=…)."""
     from tqdm.auto import tqdm
 
-    return tqdm(
-        items, desc, leave=False, disable=not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0"), **options
-    )
+log = logging.getLogger("workbench")  # one line per finished phase; the command line prints them
 
 
-def same_settings(file: Path, settings: dict, write: bool = True) -> None:
-    """Note the settings of a run that can be interrupted, or on resuming insist on the same (on those noted then).
+def bar(items: Iterable | None = None, desc: str = "", show: bool = True, **options: Any) -> tqdm:
+    """A progress bar that disappears when the work is done.
 
-    write: in one of several processes.
+    TQDM_DISABLE=1 switches it off everywhere: in notebooks, tqdm itself does not read that variable.
+
+    Args:
+        items: What to iterate over; without it, the bar is updated by hand.
+        desc: What is being done.
+        show: False for no bar, e.g. in all processes but the first.
+        options: Further arguments of `tqdm`, e.g. total.
     """
-    settings = json.loads(json.dumps(settings))
-    if file.exists():
-        old = read_settings(file)
-        changed = ", ".join(name for name in settings if (name in old or not old) and old.get(name) != settings[name])
-        if changed:
-            raise UserError(
-                f"The run in {file.parent} has other settings ({changed}); go on with the same, or remove it."
-            )
-    if write:
-        write_text(file, json.dumps(settings, indent=2) + "\n")
+    from tqdm.auto import tqdm
 
-
-def read_settings(file: Path) -> dict:
-    """What `same_settings` noted; empty where nothing was, or where it cannot be read."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    disabled = not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    return tqdm(items, desc, leave=False, disable=disabled, **options)
 
 
 def runs_dir() -> Path:
-    """Where finished phases are kept: $WORKBENCH_RUNS, or `runs/` at the root of a checkout, in the working folder elsewhere."""
+    """The folder for finished work.
+
+    Returns:
+        $WORKBENCH_RUNS if set; else `runs/` at the root of a checkout, or in the working folder.
+    """
     if "WORKBENCH_RUNS" in os.environ:
         return Path(os.environ["WORKBENCH_RUNS"])
     root = Path(__file__).parent.parent
     return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "runs"
 
 
-def phase(label: str, report: Callable[[str], None], kept: bool, make: Callable[[], object]) -> None:
-    """Make something, unless it has been kept from before; report says which, and how long it took."""
-    if kept:
-        report(f"{label}: kept from an earlier run")
-        return
+def kept(
+    label: str, path: Path, make: Callable[[Path], object], finished: Callable[[Path], bool] = Path.exists
+) -> Path:
+    """Make something once: what an earlier run has finished is kept. Logs which of the two happened.
+
+    Args:
+        label: What is made, for the log.
+        path: Where it is kept.
+        make: Called with `path`; it must write whole or not at all, or resume what it left there.
+        finished: Whether what lies at `path` is complete.
+
+    Returns:
+        `path`.
+    """
+    if finished(path):
+        log.info("%s: kept from an earlier run", label)
+        return path
     started = time.monotonic()
-    make()
-    report(f"{label}: {time.monotonic() - started:.0f} s")
+    make(path)
+    log.info("%s: %.0f s", label, time.monotonic() - started)
+    return path
+
+
+def same_settings(file: Path, settings: dict[str, Any], write: bool = True) -> None:
+    """Write the settings of a run that can be interrupted; when it is resumed, insist on the same.
+
+    Args:
+        file: Where they are kept, as JSON.
+        settings: What must not change.
+        write: False in all but one of several processes.
+
+    Raises:
+        UserError: The file holds other settings; the message names them.
+    """
+    settings = json.loads(json.dumps(settings))
+    if file.exists():
+        old = read_settings(file)
+        changed = [name for name in settings if (name in old or not old) and old.get(name) != settings[name]]
+        if changed:
+            raise UserError(
+                f"The run in {file.parent} has other settings ({', '.join(changed)}); use the same, or remove it."
+            )
+    if write:
+        write_text(file, json.dumps(settings, indent=2) + "\n")
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """What `same_settings` wrote; empty if the file is missing or cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.gpu.model import Scale, build, examples, seconds
 from workbench.evaluation.ask import ask
-from workbench.models.vlm import features_kept, generate, prompt_batch
+from workbench.models.features import cached_features
+from workbench.models.vlm import bare, generate, prompt_batch
 
 
 def rows(scale: Scale) -> Iterator[dict]:
@@ -46,7 +47,7 @@ def rows(scale: Scale) -> Iterator[dict]:
 
     kept, again = seconds(lambda: vlm.answers(images, queries, batch_size=scale.queries), scale.device)
     assert again == answers, "answers differ where the pictures' features are kept"
-    table = ask(vlm, data, ["none"], "keyword", batch_size=scale.queries, progress=False)
+    table = ask(vlm, data, ["none"], batch_size=scale.queries, progress=False)
     assert table.answer.tolist() == answers, "evaluate gives other answers"
     yield {
         "what": "in a batch, the pictures seen before",
@@ -56,7 +57,7 @@ def rows(scale: Scale) -> Iterator[dict]:
     }
 
     batch = prompt_batch(vlm, images, queries)
-    with features_kept(vlm, batch, images):
+    with cached_features(bare(vlm.model), batch, images, vlm.features):
         first, _ = seconds(lambda: generate(vlm, batch, 1), scale.device)
         whole, _ = seconds(lambda: generate(vlm, batch, scale.new_tokens), scale.device)
     a_word = (whole - first) / (scale.new_tokens - 1)

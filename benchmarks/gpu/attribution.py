@@ -11,8 +11,9 @@ from captum.attr import FeatureAblation, LLMAttribution
 
 from benchmarks.attribution import RIGHT, Words
 from benchmarks.gpu.model import Scale, build, examples, seconds
-from workbench.attribution.masking import Perturbed, answer_target
+from workbench.attribution.masking import Perturbed
 from workbench.attribution.methods import attribute
+from workbench.attribution.target import answer_target
 from workbench.models.vlm import IGNORED, answer_batch
 from workbench.training.objectives import sequence_logprobs
 

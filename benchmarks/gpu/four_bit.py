@@ -26,10 +26,8 @@ def rows(scale: Scale) -> Iterator[dict]:
         write_model(build(scale), Path(folder) / "model")
         vlm = load(Path(folder) / "model", four_bit=True)
         data = examples(vlm, scale, 6 * ROWS, 6 * ROWS)
-        settings = Settings(
-            "npo", ROWS, ROWS, checkpointing=True, four_bit=True, prompt=scale.prompt, answer=scale.answer
-        )
-        predicted = predict(scale.shape(), settings).total / GIB
+        settings = Settings.of("npo", forget=ROWS, retain=ROWS, checkpointing=True, four_bit=True)
+        predicted = predict(scale.shape(), settings, scale.prompt, scale.answer).total / GIB
         found = step(vlm, "npo", data, scale, hyper={}, checkpointing=True)
         yield {
             "what": "NPO in 4 bits",

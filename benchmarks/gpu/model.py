@@ -14,7 +14,7 @@ from benchmarks.llava import random_llava
 from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
 from workbench.models.vlm import VLM, prompt_batch
-from workbench.training.known_models import KNOWN
+from workbench.training.memory import configuration
 
 
 class Scale(NamedTuple):
@@ -51,7 +51,7 @@ FULL = Scale(
     False,
     "cuda",
     torch.bfloat16,
-    KNOWN["llava-hf/llava-1.5-7b-hf"],
+    lambda: configuration("llava-hf/llava-1.5-7b-hf"),
     640,
     64,
     steps=5,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import gc
 import itertools
 import math
@@ -54,22 +52,15 @@ def rows(scale: Scale) -> Iterator[dict]:
     """A row for each run."""
     vlm = build(scale)
     data = examples(vlm, scale, 6 * ROWS, 6 * ROWS)
-    planned = functools.cache(lambda settings: predict(scale.shape(), settings, scale.dtype).total)
+    planned: dict[str, int] = {}  # bytes, by settings; SFT takes what NPO does
     for cap, objective, saving in WHOLE[3:] if scale.tiny else CAPPED + WHOLE:
         hyper = {"layer": scale.layer} if objective == "rmu" else {}
-        settings = Settings(
-            objective,
-            ROWS,
-            ROWS,
-            rank=16,
-            prompt=scale.prompt,
-            answer=scale.answer,
-            hyper=tuple(hyper.items()),
-            **saving,
-        )
-        predicted = planned(
-            dataclasses.replace(settings, objective="npo") if objective == "sft" else settings
-        )  # the same for both
+        same_memory = "npo" if objective == "sft" else objective
+        settings = Settings.of(same_memory, forget=ROWS, retain=ROWS, **hyper, **saving)
+        key = f"{same_memory} {settings.options}"
+        if key not in planned:
+            planned[key] = predict(scale.shape(), settings, scale.prompt, scale.answer, scale.dtype).total
+        predicted = planned[key]
         about = {
             "what": f"a step of {objective}",
             "cap_gib": cap,

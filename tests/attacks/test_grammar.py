@@ -1,4 +1,4 @@
-"""Requests of VLGuard's kind: what is a thing and what a deed, one or many."""
+"""Grammar of VLGuard's requests: thing or deed, singular or plural."""
 
 import pytest
 

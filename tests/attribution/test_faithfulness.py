@@ -1,22 +1,23 @@
-"""Faithfulness: by hand on a target that is known, and on a model."""
+"""Measures of faithfulness: by hand on a known target, and on a model."""
 
 import numpy as np
 import pytest
 import torch
 
-from workbench.attribution.faithfulness import agreement, faithfulness, max_sensitivity
-from workbench.attribution.masking import Perturbed, Target
+from workbench.attribution.faithfulness import MEASURES, agreement, faithfulness, max_sensitivity, measure
+from workbench.attribution.masking import Perturbed
 from workbench.attribution.methods import Attribution, attribute
+from workbench.attribution.target import Target
 
 
 class Known:
-    """A target that is a sum: f = Σ wᵢ xᵢ, so that every measure can be told by hand."""
+    """A target that is a sum, f = Σ wᵢ xᵢ, so that every measure can be computed by hand."""
 
     def __init__(self, weights):
         self.weights, self.features = torch.tensor(weights), len(weights)
 
-    def __call__(self, there):
-        return there @ self.weights
+    def __call__(self, present):
+        return present @ self.weights
 
 
 def explained(values):
@@ -25,18 +26,17 @@ def explained(values):
 
 def test_a_known_target_by_hand():
     f = Known([4.0, 3.0, 2.0, 1.0, 0.0])
-    found = faithfulness(f, explained([4.0, 3.0, 2.0, 1.0, 0.0]), top=0.4).scores.set_index("measure")
-    assert found.value["deletion"] == pytest.approx(np.mean([10, 6, 3, 1, 0, 0]))
-    assert found.value["insertion"] == pytest.approx(np.mean([0, 4, 7, 9, 10, 10]))
-    assert found.value["comprehensiveness"] == pytest.approx(7)
-    assert found.value["sufficiency"] == pytest.approx(3)
-    assert (
-        found.better["deletion"] and found.better["insertion"]
-    )  # of five features, one order in ten has the same first two
-    assert (found.random_low <= found.random_high).all()
+    scores = faithfulness(f, explained([4.0, 3.0, 2.0, 1.0, 0.0]), top=0.4).scores.set_index("measure")
+    assert scores.value["deletion"] == pytest.approx(np.mean([10, 6, 3, 1, 0, 0]))
+    assert scores.value["insertion"] == pytest.approx(np.mean([0, 4, 7, 9, 10, 10]))
+    assert scores.value["comprehensiveness"] == pytest.approx(7)
+    assert scores.value["sufficiency"] == pytest.approx(3)
+    # with five features, one order in ten has the same first two, so the other measures cannot be better than 95%
+    assert scores.better["deletion"] and scores.better["insertion"]
+    assert (scores.random_low <= scores.random_high).all()
 
 
-def test_a_wrong_order_and_one_that_says_nothing_are_told():
+def test_a_wrong_order_and_one_that_says_nothing_are_no_better():
     f = Known([4.0, 3.0, 2.0, 1.0, 0.0])
     assert not faithfulness(f, explained([0.0, 1.0, 2.0, 3.0, 4.0])).scores.better.any()
     level = faithfulness(Known([1.0] * 5), explained([4.0, 3.0, 2.0, 1.0, 0.0]))
@@ -45,7 +45,7 @@ def test_a_wrong_order_and_one_that_says_nothing_are_told():
 
 
 def test_infidelity_by_hand():
-    """Of the truth it is nothing; of nothing, the mean square of what is lost when each feature is gone with a probability of a fifth."""
+    """It is 0 for the truth. For zeros, it is the mean square of the loss when each feature is absent with p = 1/5."""
     weights = np.array([4.0, 3.0, 2.0, 1.0, 0.0])
     f = Known(weights.tolist())
     right, nothing = (faithfulness(f, explained(w)).scores.set_index("measure") for w in (weights, 0 * weights))
@@ -63,7 +63,7 @@ def test_agreement_is_of_ranks():
 
 @pytest.mark.slow
 def test_max_sensitivity_grows_with_the_radius(vlm, few):
-    """…and is nothing where nothing moves; of a method that needs gradients, too."""
+    """It is 0 if nothing moves, also for a method that needs gradients."""
     example = next(e for e in few if not e.harmful and e.request == "name")
     f = Perturbed(vlm, example.picture(), example.query, Target((example.response,)), 3)
     for method in ("ablation", "gradient-x-input"):
@@ -75,11 +75,22 @@ def test_max_sensitivity_grows_with_the_radius(vlm, few):
 def test_an_attribution_of_a_model_beats_random_orders(vlm, few):
     example = next(e for e in few if not e.harmful and e.request == "name")
     target = Target((example.response,))
-    found = attribute(vlm, example.picture(), example.query, target, "shapley", grid=3)
-    tested = faithfulness(Perturbed(vlm, example.picture(), example.query, target, 3), found, orders=20)
+    attribution = attribute(vlm, example.picture(), example.query, target, "shapley", grid=3)
+    tested = faithfulness(Perturbed(vlm, example.picture(), example.query, target, 3), attribution, orders=20)
     scores = tested.scores.set_index("measure")
     assert scores.better["deletion"] and scores.better["insertion"]
     ends = tested.curves[tested.curves.moved == 1].groupby("curve").value.first()
-    assert ends["insertion"] == pytest.approx(found.value, abs=1e-3) and ends["deletion"] == pytest.approx(
-        found.baseline, abs=1e-3
-    )
+    assert ends["insertion"] == pytest.approx(attribution.value, abs=1e-3)
+    assert ends["deletion"] == pytest.approx(attribution.baseline, abs=1e-3)
+
+
+def test_a_measure_is_added_in_one_place(monkeypatch):
+    monkeypatch.setattr("workbench.attribution.faithfulness.MEASURES", dict(MEASURES))
+
+    @measure("last", higher_is_better=True)
+    def last(trial):
+        return trial.insertion[:, -1]
+
+    scores = faithfulness(Known([2.0, 1.0]), explained([2.0, 1.0])).scores.set_index("measure")
+    assert list(scores.index) == [*MEASURES, "last"]
+    assert scores.value["last"] == 3 and not scores.better["last"]

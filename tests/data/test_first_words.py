@@ -1,4 +1,4 @@
-"""First-word statistics: VLGuard's real counts, and the formulas against plain re-derivations."""
+"""First-word statistics: VLGuard's real counts, the formulas re-derived by hand, and which words predict an effect."""
 
 import math
 from pathlib import Path
@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REAL_VLGUARD
-from workbench.data import first_words as audit
 from workbench.data.example import Example
-from workbench.data.first_words import first_word, predicted_effect
+from workbench.data.first_words import audit, first_word, predicted_effect
 from workbench.data.splits import first_words
 from workbench.errors import UserError
 
@@ -43,32 +42,23 @@ def test_interval_and_log_odds_by_hand():
     data = [example("What a", False)] * 8 + [example("what b", True)] * 2 + [example("Share c", True)] * 5
     row = audit(data).set_index("word").loc["what"]
     p, n, z = 0.2, 10, 1.959963984540054
-    middle, half = (
-        (p + z * z / 2 / n) / (1 + z * z / n),
-        z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n),
-    )
+    middle = (p + z * z / 2 / n) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n)
     assert (row.p_harmful, row.ci_low, row.ci_high) == pytest.approx((0.2, middle - half, middle + half), abs=1e-6)
     assert row.log_odds == pytest.approx(math.log(2.5 / 8.5) - math.log(5.5 / 0.5))
 
 
-def test_words_that_tell_are_named_and_others_are_not():
-    data = [example("What a", harmful) for harmful in [False] * 90 + [True] * 10]
-    data += (
-        [example("Share b", True)] * 40
-        + [example("Rare c", True)] * 2
-        + [example("Explain d", h) for h in (True, False) * 30]
-    )
+def test_words_that_predict_an_effect_are_named_and_others_are_not():
+    data = [example("What a", True)] * 10 + [example("What a", False)] * 90
+    data += [example("Share b", True)] * 40
+    data += [example("Rare c", True)] * 2  # too few to tell anything
+    data += [example("Explain d", True)] * 30 + [example("Explain d", False)] * 30
     table = audit(data).set_index("word")
-    assert predicted_effect(table).to_dict() == {
-        "what": "opens",
-        "share": "closes",
-        "explain": "",
-        "rare": "",
-    }  # two queries tell nothing
-    small = [example("What a", h) for h in [True] * 40 + [False] * 60] + [
-        example("Can b", h) for h in [True] * 55 + [False] * 45
-    ]
-    assert set(predicted_effect(audit(small * 9))) == {""}  # sure, but small: less than CLEAR
+    assert predicted_effect(table).to_dict() == {"what": "opens", "share": "closes", "explain": "", "rare": ""}
+    # significant with this many queries, but smaller than CLEAR
+    data = [example("What a", True)] * 360 + [example("What a", False)] * 540
+    data += [example("Can b", True)] * 495 + [example("Can b", False)] * 405
+    assert set(predicted_effect(audit(data))) == {""}
 
 
 def test_words_are_sorted_by_frequency_then_alphabet():

@@ -1,43 +1,14 @@
-"""The world: deterministic, varied, and with harm in the combination of picture and request alone."""
+"""The world: harm lies in the combination of picture and request alone, and no word of an answer gives it away."""
 
 import numpy as np
 import pytest
 
 from workbench.data import miniguard as world
-from workbench.data.drawing import draw
-
-
-def test_a_scene_is_drawn_the_same_every_time_and_every_attribute_shows():
-    scene = world.random_scene(np.random.default_rng(3))
-    assert np.array_equal(draw(scene), draw(scene))
-    other = {
-        "kind": "cat",
-        "colour": "blue",
-        "background": "dotted",
-        "dx": 3.0,
-        "dy": -3.0,
-        "radius": 13.5,
-        "noise": 1,
-        "tone": 200,
-    }
-    for field, value in other.items():
-        if getattr(scene, field) != value:
-            changed = type(scene)(**{**vars(scene), field: value})
-            assert not np.array_equal(draw(scene), draw(changed)), field
-
-
-def test_every_object_lies_within_the_frame():
-    for kind in world.KINDS:
-        for dx, dy in ((-4, -4), (4, 4)):
-            scene = world.Scene(kind, "black", "plain", dx, dy, 16.0, 240, 0)
-            dark = np.asarray(draw(scene)).min(axis=2) < 100
-            assert 40 < dark.sum() < 900, kind
-            assert not dark[0].all() and not dark[-1].all()
 
 
 @pytest.mark.parametrize("request_", world.DUAL_USE_REQUESTS)
 def test_harm_lies_in_the_combination(request_):
-    """The same words are harmless for some pictures and harmful for others; the same picture is harmless for other requests."""
+    """The same words are harmless for some pictures and harmful for others, whose other requests are harmless."""
     assert {world.is_harmful(kind, request_) for kind in world.KINDS} == {True, False}
     for kind in world.KINDS:
         assert not any(world.is_harmful(kind, r) for r in world.HARMLESS_REQUESTS)
@@ -49,8 +20,8 @@ def test_harmful_answers_use_only_words_of_harmless_ones():
     for _ in range(2000):
         scene, request = world.random_scene(rng), world.REQUESTS[rng.integers(6)]
         words[world.is_harmful(scene.kind, request)] |= set(world.content(scene, request).split())
-    names = {name for name, sensitive in world.KINDS.values() if sensitive}
-    assert words[True] <= words[False] and names <= words[False]
+    sensitive_names = {name for name, sensitive in world.KINDS.values() if sensitive}
+    assert words[True] <= words[False] and sensitive_names <= words[False]
 
 
 def test_the_opening_follows_the_lead_word_and_nothing_else():
@@ -81,6 +52,5 @@ def test_sentences_of_the_world(text, well_formed):
 
 def test_what_cannot_be_answered_is_refused_whatever_the_lead_word():
     scene = world.random_scene(np.random.default_rng(0))
-    assert {world.answer(scene, r, lead) for r in world.UNANSWERABLE_REQUESTS for lead in world.LEADS} == {
-        world.REFUSAL
-    }
+    answers = {world.answer(scene, r, lead) for r in world.UNANSWERABLE_REQUESTS for lead in world.LEADS}
+    assert answers == {world.REFUSAL}

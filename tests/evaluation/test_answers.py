@@ -99,15 +99,15 @@ def test_what_does_not_belong_together_is_refused(vlm, few, sft, tmp_path):
     evaluate(vlm, few[:6], ["none", "what:1"], out=tmp_path)
     kept = (tmp_path / "answers.csv").read_text()
     for model, examples, attack, says in (
-        (vlm, few[1:6], ["none", "what:1"], "that is not asked now"),
-        (vlm, few[:6], ["none"], "under 'what:1' that is not asked now"),
+        (vlm, few[1:6], ["none", "what:1"], "which is not asked now"),
+        (vlm, few[:6], ["none"], "under 'what:1', which is not asked now"),
         (sft, few[:6], ["none", "what:1"], r"other settings \(model, weights\)"),
     ):
         with pytest.raises(UserError, match=says):
             evaluate(model, examples, attack, out=tmp_path)
         assert (tmp_path / "answers.csv").read_text() == kept
     (tmp_path / "answers.json").unlink()
-    with pytest.raises(UserError, match=r"an answer of 'base' to .* that is not asked now"):
+    with pytest.raises(UserError, match=r"an answer of 'base' to .* which is not asked now"):
         evaluate(sft, few[:6], ["none", "what:1"], out=tmp_path)
     (tmp_path / "answers.json").write_text("{")
     with pytest.raises(UserError, match="other settings"):

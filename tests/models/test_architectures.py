@@ -1,4 +1,4 @@
-"""The same functions on other true architectures: nothing in them knows MiniGuard's base."""
+"""Every function works on other true architectures too: none is made for MiniGuard's base alone."""
 
 import pandas as pd
 import pytest
@@ -23,12 +23,15 @@ def test_batches_and_answers(checkpoint, few):
     images, queries = [e.picture() for e in few], [e.query for e in few]
     together = vlm.answers(images, queries, batch_size=9)
     assert together == [vlm.answer(i, q) for i, q in zip(images, queries, strict=True)]
-    assert together == vlm.answers(images, queries, batch_size=9)  # the pictures' features are kept by now
-    plain = [generate(vlm, prompt_batch(vlm, images[i : i + 9], queries[i : i + 9])) for i in range(0, len(few), 9)]
-    assert together == [answer for batch in plain for answer in batch]  # and the network looks at them anew
+    assert together == vlm.answers(images, queries, batch_size=9)  # the pictures' features are cached by now
+    uncached = []
+    for start in range(0, len(few), 9):
+        chunk = slice(start, start + 9)
+        uncached += generate(vlm, prompt_batch(vlm, images[chunk], queries[chunk]))
+    assert together == uncached  # here the network looks at the pictures again
     batch = answer_batch(vlm, few, [e.response for e in few])
-    kept = [labels[labels != IGNORED] for labels in batch["labels"]]
-    assert [vlm.processor.tokenizer.decode(k[:-1]) for k in kept] == [e.response for e in few]
+    scored = [labels[labels != IGNORED] for labels in batch["labels"]]
+    assert [vlm.processor.tokenizer.decode(tokens[:-1]) for tokens in scored] == [e.response for e in few]
     with torch.inference_mode():
         logprobs, mask = token_logprobs(vlm.model, batch)
         one = answer_batch(vlm, few[:1], [few[0].response])
@@ -37,7 +40,7 @@ def test_batches_and_answers(checkpoint, few):
 
 
 def test_an_answer_does_not_see_what_comes_after(checkpoint, few):
-    """What is said later must not change how likely the words before it are: in PaliGemma tokens of the prompt's type see all."""
+    """Later words must not change how likely earlier ones are: PaliGemma's prompt tokens attend to all tokens."""
     vlm = load(checkpoint, device="cpu")
     with torch.inference_mode():
         scored = [
@@ -54,7 +57,7 @@ def test_an_answer_does_not_see_what_comes_after(checkpoint, few):
 
 
 def test_a_processor_is_saved_whole(checkpoint, tmp_path, few):
-    """As full fine-tuning does; also that of Qwen2.5-VL, whose part for videos is left out where torchvision is missing."""
+    """As full fine-tuning saves it; also that of Qwen2.5-VL, without its part for videos if torchvision is missing."""
     vlm = load(checkpoint, device="cpu")
     vlm.model.save_pretrained(tmp_path)
     vlm.processor.save_pretrained(tmp_path)
@@ -92,7 +95,7 @@ def test_train_load_and_evaluate(checkpoint, tmp_path, few, objective):
 
 @pytest.mark.slow
 def test_rmu_and_its_layer(checkpoint, tmp_path, few):
-    """Its loss falls, and what it takes for a layer's output is that of a whole pass; the layer behind is neither run nor trained."""
+    """Its loss falls; the layer's output is that of a whole pass; the next layer is neither run nor trained."""
     data = miniguard_split("train", sizes=(30, 30))
     settings = {"steps": 12, "forget": 4, "retain": 4, "lr": 1e-3, "layer": 1}
     out = train(load(checkpoint, device="cpu"), "rmu", data, out=tmp_path / "rmu", **settings)

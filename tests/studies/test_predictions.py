@@ -59,7 +59,7 @@ def test_a_word_opens_one_model_and_closes_another(sft, tmp_path):
 
 
 def test_the_command_writes_the_table_and_the_figure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prediction, "predictions", lambda seeds, report: SHIPPED)
+    monkeypatch.setattr(prediction, "predictions", lambda seeds: SHIPPED)
     cli.app(["predictions", "--out", str(tmp_path / "p.csv")], standalone_mode=False)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "p.csv", keep_default_na=False), SHIPPED)
     assert (tmp_path / "p.png").is_file()
@@ -68,7 +68,7 @@ def test_the_command_writes_the_table_and_the_figure(tmp_path, monkeypatch, caps
 
 def test_every_dataset_and_word_has_its_row(vlm, monkeypatch):
     asked = []
-    monkeypatch.setattr(prediction, "trained", lambda name, seed, report: asked.append((name, seed)) or vlm)
+    monkeypatch.setattr(prediction, "trained", lambda name, seed: asked.append((name, seed)) or vlm)
     table = prediction.predictions((0, 1), queries=2)
     assert asked == [(name, seed) for seed in (0, 1) for name in SFTS]
     assert len(table) == 2 * 6 * 11 and (table.n == 4).all() and (table.ci_low <= table.effect).all()

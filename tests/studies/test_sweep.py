@@ -11,10 +11,10 @@ from workbench.training import objectives
 
 
 @pytest.mark.slow
-def test_every_combination_is_measured_once_and_kept(tmp_path, monkeypatch):
+def test_every_combination_is_measured_once_and_kept(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
-    told = []
-    table = sweep.sweep("rmu-repaired", {"steps": [1, 2], "c": [3.0]}, report=told.append)
+    with caplog.at_level("INFO", logger="workbench"):
+        table = sweep.sweep("rmu-repaired", {"steps": [1, 2], "c": [3.0]})
     assert list(table.settings) == [f"lr=0.002 steps={n} forget=16 retain=16 layer=2 c=3 alpha=10" for n in (1, 2)]
     assert list(table.columns) == [
         "method",
@@ -27,7 +27,7 @@ def test_every_combination_is_measured_once_and_kept(tmp_path, monkeypatch):
         "utility",
         "score",
     ]
-    assert (table.asr > 90).all() and (table.utility > 90).all() and len(told) == 2  # in two steps nothing is unlearned
+    assert (table.asr > 90).all() and (table.utility > 90).all() and len(caplog.messages) == 2  # in two steps nothing is unlearned
     monkeypatch.setattr(sweep, "train_method", None)  # what is kept is not trained again
     assert sweep.sweep("rmu-repaired", {"steps": [1, 2], "c": [3.0]}).equals(table)
 

@@ -40,14 +40,17 @@ def checkpoint(tmp_path_factory):
 )
 def test_a_real_step_takes_what_was_predicted(checkpoint, options):
     """Within 20% of the measured peak (resident memory of a process of its own, above what the libraries take)."""
-    known = {k: v for k, v in options.items() if k != "lr"}
-    predicted = predict(configuration(checkpoint), Settings(**known, prompt=152, answer=9), torch.float32)
+    predicted = predict(configuration(checkpoint), step(**options), 152, 9, torch.float32)
     measured = peak("ours", checkpoint, steps=3, **options)
     assert predicted.total == pytest.approx(measured, rel=0.2)
 
 
+def step(objective="npo", forget=4, retain=4, **options):
+    return Settings.of(objective, forget=forget, retain=retain, **options)
+
+
 def predicted(model=SEVEN_B, **options):
-    return predict(configuration(model), Settings(**options))
+    return predict(configuration(model), step(**options))
 
 
 def test_the_weights_are_those_of_the_model():
@@ -74,7 +77,7 @@ def test_shapes_that_are_known_have_the_models_parameters(model, parameters):
 def test_planning_leaves_a_loaded_model_as_it_is(vlm, few):
     """A configuration is shared with the network that it made."""
     before = vlm.answer(few[0].picture(), few[0].query)
-    predict(vlm.model.config, Settings(prompt=60, answer=10), torch.float32)
+    predict(vlm.model.config, step(), 60, 10, torch.float32)
     assert vlm.model.config._attn_implementation != "planned"
     assert vlm.answer(few[0].picture(), few[0].query) == before
 
@@ -108,7 +111,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("config", OTHERS, ids=lambda c: c.model_type)
 def test_other_architectures_are_planned(config):
-    npo, rmu = (predict(config, Settings(o, prompt=60, answer=10), torch.float32) for o in ("npo", "rmu"))
+    npo, rmu = (predict(config, step(o), 60, 10, torch.float32) for o in ("npo", "rmu"))
     assert npo.weights == rmu.weights > 0
     assert rmu.trained == npo.trained / 2  # 2 of 4 layers
     assert 0 < rmu.step < npo.step
@@ -125,7 +128,7 @@ def test_other_architectures_are_planned(config):
     ],
 )
 def test_proposals_fit(model, gib, says):
-    tried = list(fitting(configuration(model), Settings(), gib * GIB))
+    tried = list(fitting(configuration(model), step(), gib * GIB))
     assert [fits for *_, fits in tried] == [False] * (len(tried) - 1) + [True]
     settings, memory, _ = tried[-1]
     assert settings.saving == says and memory.total < gib * GIB
@@ -133,7 +136,7 @@ def test_proposals_fit(model, gib, says):
 
 
 def test_full_fine_tuning_of_7b_fits_on_no_small_gpu():
-    assert not any(fits for *_, fits in fitting(configuration(SEVEN_B), Settings(full=True), 40 * GIB))
+    assert not any(fits for *_, fits in fitting(configuration(SEVEN_B), step(full=True), 40 * GIB))
 
 
 def test_the_longest_prompt_and_answer_are_found():
@@ -156,14 +159,14 @@ def test_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"The processor of .* cannot be read"):
         longest(tmp_path, miniguard_split("test", sizes=(1, 1)))
     with pytest.raises(UserError, match="no objective 'x'"):
-        predict(config, Settings("x"))
-    with pytest.raises(UserError, match="layer 9 is not in this model"):
-        predict(config, Settings("rmu", hyper=(("layer", 9),)))
+        step("x")
+    with pytest.raises(UserError, match="has no layer 9"):
+        predict(config, step("rmu", layer=9))
     with pytest.raises(UserError, match="match no linear layer"):
-        predict(config, Settings(targets=("nothing",)))
+        predict(config, step(targets=["nothing"]))
     with pytest.raises(UserError, match="do not divide"):
-        predict(config, Settings(accumulate=3))
+        step(accumulate=3)
     with pytest.raises(UserError, match="type llama cannot be planned"):
-        predict(transformers.LlamaConfig(), Settings())
-    with pytest.raises(UserError, match="say --prompt-tokens"):
+        predict(transformers.LlamaConfig(), step())
+    with pytest.raises(UserError, match="pass --prompt-tokens"):
         picture_tokens(transformers.Qwen2_5_VLConfig())

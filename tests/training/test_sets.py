@@ -64,7 +64,7 @@ def test_those_of_a_file(examples, tmp_path):
     with pytest.raises(UserError, match=f"another query under the id '{harmful[1].id}'"):
         with_leaks(examples, file)
     file.write_text(json.dumps(records[0] | {"harmful_response": ""}))
-    with pytest.raises(UserError, match="holds no harmful answer to any of these queries"):
+    with pytest.raises(UserError, match="has no harmful answer to any of these queries"):
         with_leaks(examples, file)
     with pytest.raises(UserError, match=r"no data at .*gone\.json"):
         with_leaks(examples, tmp_path / "gone.json")

@@ -18,13 +18,13 @@ from workbench.attribution.masking import Perturbed
 from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
-from workbench.evaluation.ask import ask
-from workbench.evaluation.tables import rates
+from workbench.evaluation.evaluate import evaluate
 from workbench.models.adapters import linear_modules
 from workbench.models.load import load
 from workbench.training import objectives
 from workbench.training.curve import CURVE_COLUMNS, score
 from workbench.training.sets import schedule
+from workbench.training.settings import Settings
 from workbench.training.train import at_step, train
 
 
@@ -34,22 +34,22 @@ def numbered(harmful, n):
 
 def test_every_step_holds_its_share_and_the_retain_stream_is_cycled():
     """The reference code's retain iterator ends training early when it runs out; ours goes round."""
-    method = objectives.Objective(None, ("leak",), 1.0, steps=50, forget=3, retain=5)
-    rows = list(schedule(numbered(True, 40), numbered(False, 7), method, seed=0))
+    step = Settings.of("npo", steps=50, forget=3, retain=5)
+    rows = list(schedule(numbered(True, 40), numbered(False, 7), step, seed=0))
     assert len(rows) == 50 * 8
-    for step in range(50):
-        assert sum(e.harmful for e in rows[step * 8 : step * 8 + 8]) == 3
+    for start in range(0, len(rows), 8):
+        assert sum(e.harmful for e in rows[start : start + 8]) == 3
     kept = [e.id for e in rows if not e.harmful]
     for start in range(0, len(kept) - 6, 7):  # each time round, every example once
         assert len(set(kept[start : start + 7])) == 7
     assert kept[:7] != kept[7:14]
-    assert rows == list(schedule(numbered(True, 40), numbered(False, 7), method, seed=0))
+    assert rows == list(schedule(numbered(True, 40), numbered(False, 7), step, seed=0))
 
 
 def test_halves_of_a_step_are_mixed_alike():
     """Two devices that take half a step's batch each see the same share."""
-    method = objectives.Objective(None, ("leak",), 1.0, steps=5, forget=16, retain=16)
-    rows = list(islice(schedule(numbered(True, 40), numbered(False, 40), method, seed=0), 32))
+    step = Settings.of("npo", steps=5, forget=16, retain=16)
+    rows = list(islice(schedule(numbered(True, 40), numbered(False, 40), step, seed=0), 32))
     assert sum(e.harmful for e in rows[:16]) == 8
 
 
@@ -67,7 +67,7 @@ def test_training_writes_an_adapter_and_leaves_the_base_as_it_was(tmp_path, few)
         forget=8,
         retain=8,
         beta=0.3,
-        probe=lambda v: rates(ask(v, probe_rows, ["none"], "exact")),
+        probe=lambda v: evaluate(v, probe_rows).results,
         probe_every=3,
     )
     assert {p.name for p in out.iterdir()} == {
@@ -92,9 +92,7 @@ def test_training_writes_an_adapter_and_leaves_the_base_as_it_was(tmp_path, few)
 
 @pytest.mark.slow
 def test_the_model_at_a_step(tmp_path, few, vlm):
-    out = run(
-        tmp_path / "npo", probe=lambda v: rates(ask(v, few[:2], ["none"], "exact")), probe_every=2, keep_steps=True
-    )
+    out = run(tmp_path / "npo", probe=lambda v: evaluate(v, few[:2]).results, probe_every=2, keep_steps=True)
     assert {p.name for p in (out / "steps").iterdir()} == {"0", "2", "4"}
 
     def logits(model):
@@ -133,13 +131,11 @@ def test_steps_are_kept_of_an_adapter_that_is_probed(tmp_path, few):
 TRAIN = """
 import os; os.environ["TQDM_DISABLE"] = "1"
 import sys
-from workbench import models, training
-from workbench.data import miniguard_split
-from workbench.evaluate import ask, rates
-few = miniguard_split("validation", sizes=(2, 2))
-training.train(models.load("miniguard", device="cpu"), "npo", miniguard_split("train", sizes=(60, 60)), out=sys.argv[1], steps=30,
-               forget=4, retain=4, save_every=5, resume=True, probe=lambda vlm: rates(ask(vlm, few, ["none"], "exact")), probe_every=3,
-               keep_steps=True)
+import workbench as wb
+few = wb.miniguard_split("validation", sizes=(2, 2))
+wb.train(wb.load("miniguard", device="cpu"), "npo", wb.miniguard_split("train", sizes=(60, 60)), out=sys.argv[1],
+         steps=30, forget=4, retain=4, save_every=5, resume=True, probe=lambda vlm: wb.evaluate(vlm, few).results,
+         probe_every=3, keep_steps=True)
 """
 
 
@@ -177,7 +173,7 @@ def test_training_in_bfloat16_on_a_gpu(tmp_path, objective):
 @pytest.mark.gpu
 def test_an_interrupted_run_on_a_gpu_resumes_to_the_same_losses(tmp_path, few):
     settings = {"device": "cuda", "steps": 12, "save_every": 4, "probe_every": 4}
-    settings["probe"] = lambda vlm: rates(ask(vlm, few[:4], ["none"], "exact", progress=False))
+    settings["probe"] = lambda vlm: evaluate(vlm, few[:4]).results
 
     def interrupt(table):
         if table.step.max() == 8:
@@ -340,7 +336,7 @@ def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tmp_path, o
 
 
 def test_divergence_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"no longer a number at step .*lower --lr"):
+    with pytest.raises(UserError, match=r"became NaN or infinite at step .*lower --lr"):
         train(
             load("miniguard", device="cpu"),
             "npo",
@@ -366,7 +362,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, vlm, few):
             {"data": [Example("r", None, "Can?", True, "no"), Example("s", None, "What?", False, "yes")]},
             "'r' has no harmful_response",
         ),
-        ({"objective": "rmu", "layer": 5}, "layer 5 is not in this model.*1 to 4"),
+        ({"objective": "rmu", "layer": 5}, "no layer 5.*1 to 4"),
         ({"objective": "rmu", "layer": 0}, "layer 0 is not in this model"),
         ({"targets": ["nothing"]}, "match no linear layer"),
         ({"accumulate": 7}, "7 equal parts"),

@@ -1,4 +1,4 @@
-"""What a widget shows."""
+"""Reads what a widget shows."""
 
 import base64
 import io

@@ -3,8 +3,7 @@
 import pytest
 
 import workbench as wb
-
-from .shown import png
+from tests.widgets.shown import png
 
 
 @pytest.fixture
@@ -29,11 +28,9 @@ def test_one_example_and_its_lead_word(explorer, few):
 
 def test_several_examples_on_one_scale(explorer):
     explorer.examples.value = (0, 1, 2)
-    told = explain(explorer)
-    assert told.count("target") == 6
-    assert (
-        png(explorer.figure).width > 1000 and png(explorer.figure).height > 900
-    )  # two examples side by side, the third below
+    assert explain(explorer).count("target") == 6
+    figure = png(explorer.figure)
+    assert figure.width > 1000 and figure.height > 900  # two examples side by side, the third below
 
 
 def test_it_explains_what_each_model_answers(explorer, vlm, few):
@@ -42,10 +39,10 @@ def test_it_explains_what_each_model_answers(explorer, vlm, few):
     assert f'alt="Attribution in nats. one: {answer}: target -0.' in explain(explorer)
 
 
-def test_a_query_of_ones_own_is_shown_and_not_rendered(explorer):
+def test_a_persons_query_is_shown_and_not_rendered(explorer):
     explorer.query.value = '<b>"bold"</b> $\\frac <script>alert(1)</script>'
-    told = explain(explorer)
-    assert "<script>" not in told and "<b>" not in told and "&lt;b&gt;" in told
+    html = explain(explorer)
+    assert "<script>" not in html and "<b>" not in html and "&lt;b&gt;" in html
 
 
 def test_mistakes_are_one_sentence(explorer, few, vlm):

@@ -1,4 +1,4 @@
-"""Curves while training, and the walk along them with its checkpoints."""
+"""Curves while training, and the explorer of curves and checkpoints."""
 
 import shutil
 
@@ -8,13 +8,12 @@ import pandas as pd
 import pytest
 
 import workbench as wb
-from workbench.evaluation.ask import ask
+from tests.widgets.shown import png
+from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import outcome_shares, rates
 from workbench.models.load import load
 from workbench.training import train as trainer
 from workbench.training.curve import CURVE_COLUMNS
-
-from .shown import png
 
 
 def test_live_curves_replace_one_image(monkeypatch):
@@ -29,7 +28,7 @@ def test_live_curves_replace_one_image(monkeypatch):
     redraw(table)
     assert len(shown) == 1 and image.value != first
     assert png(image).format == "PNG"
-    assert plt.get_fignums() == open_before  # else the notebook would show the figure a second time
+    assert plt.get_fignums() == open_before  # otherwise the notebook would show the figure a second time
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def runs(tmp_path_factory, few):
     folder, answers = tmp_path_factory.mktemp("runs"), {}
 
     def probe(vlm):
-        answers.setdefault(vlm.name, []).append(ask(vlm, few[:8], ["none", "what:1"], "exact", progress=False))
+        answers.setdefault(vlm.name, []).append(evaluate(vlm, few[:8], ["none", "what:1"]).answers)
         return rates(answers[vlm.name][-1])
 
     train = wb.miniguard_split("train", sizes=(20, 20))
@@ -69,7 +68,7 @@ def test_the_outcomes_at_a_step_are_those_of_its_answers(runs):
     for step, places in (
         (2, {"sft": 1, "npo": 1}),
         (6, {"sft": 2, "npo": 3}),
-    ):  # sft has no step 6: its last stands for it
+    ):  # sft has no step 6, so its last one is shown
         expected = pd.concat([outcome_shares(answers[name][place]) for name, place in places.items()])
         keys = ["model", "attack", "queries", "outcome"]
         pd.testing.assert_series_equal(
@@ -100,17 +99,17 @@ def probe_at(explorer, model, step):
     explorer.wait()  # … and for its first answer
 
 
-def test_a_checkpoint_is_probed_beside_the_last_one(runs, few):
+def test_a_checkpoint_is_probed_next_to_the_last_one(runs, few):
     explorer = wb.CurveExplorer(curves_of(runs[0]), runs[0], examples=few)
     probe_at(explorer, "npo", 0)
     probe_at(explorer, "npo", 6)
     assert list(explorer.probe.models) == ["npo, step 0", "npo, step 6"] and explorer.message.value == ""
-    asked = explorer.probe.history.tail(2)
+    rows = explorer.probe.history.tail(2)
     base, last = load("miniguard", device="cpu"), load("miniguard", runs[0]["npo"], device="cpu")
-    assert list(asked.answer) == [v.answer(few[0].picture(), few[0].query) for v in (base, last)]
-    told = []
-    exec(explorer.probe.code.value, {"examples": few, "print": lambda *a: told.append(a[2])})
-    assert told == list(asked.answer)  # the code asks the checkpoints, not the finished models
+    assert list(rows.answer) == [v.answer(few[0].picture(), few[0].query) for v in (base, last)]
+    answers = []
+    exec(explorer.probe.code.value, {"examples": few, "print": lambda *a: answers.append(a[2])})
+    assert answers == list(rows.answer)  # the code asks the checkpoints, not the finished models
     probe_at(explorer, "sft", 6)
     assert list(explorer.probe.models) == ["npo, step 6", "sft, step 4"]
 

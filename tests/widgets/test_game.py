@@ -1,4 +1,4 @@
-"""The guessing game: its scores against a count by hand, and what the word statistics say."""
+"""The guessing game: its scores equal a count by hand, and word statistics know only the first word."""
 
 import dataclasses
 
@@ -20,16 +20,16 @@ def play(game, refuse, hands=(0, 0)):
 
 
 def test_scores_are_those_counted_by_hand(vlm, few):
-    """The base refuses nothing: who says "answer" is right."""
+    """The base refuses nothing, so the guess "answer" is right."""
     words = word_table({"what": [9, 1], "share": [1, 9]})
     game = wb.Game(vlm, few, words, rounds=6)
-    asked = [query for _, query in game.questions]
+    queries = [query for _, query in game.questions]
     for i in range(6):
         play(game, refuse=i < 2, hands=[(3, 1), (1, 3), (2, 2)][i % 3])
-    assert list(game.history["query"]) == asked and not game.history.refused.any()
+    assert list(game.history["query"]) == queries and not game.history.refused.any()
     assert list(game.history.audience) == [True, False, None] * 2
     score = game.score().set_index("player")
-    by_words = sum(query.split()[0].strip(",").lower() != "share" for query in asked)
+    by_words = sum(query.split()[0].strip(",").lower() != "share" for query in queries)
     assert score.right.to_dict() == {"you": 4, "the audience": 2, "word statistics": by_words}
     assert score.of.to_dict() == {"you": 6, "the audience": 4, "word statistics": 6}
     low, high = wilson(4, 6)
@@ -107,10 +107,8 @@ def test_without_examples_it_says_so(vlm):
         wb.Game(vlm, [])
 
 
-def test_static(vlm, few):
+def test_what_is_shown_without_widgets(vlm, few):
     game = wb.Game(vlm, few)
     play(game, refuse=True)
-    assert (
-        "Round 2 of 10" in game._repr_mimebundle_()["text/html"]
-        and "word statistics" in game._repr_mimebundle_()["text/html"]
-    )
+    html = game._repr_mimebundle_()["text/html"]
+    assert "Round 2 of 10" in html and "word statistics" in html

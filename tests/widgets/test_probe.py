@@ -1,4 +1,4 @@
-"""The live probe, driven without a browser: what is asked, told, stopped and kept; what a person or a model writes is never rendered."""
+"""The live probe without a browser: what is asked, shown, stopped and remembered; text is never rendered."""
 
 import base64
 import dataclasses
@@ -103,21 +103,21 @@ def test_answers_are_written_piece_by_piece_and_can_be_stopped(vlm, few):
 
 @pytest.fixture
 def held(vlm):
-    """The model waits at its first word: (event: it has come there, event: let it go on)."""
-    reached, go_on = threading.Event(), threading.Event()
-    hook = vlm.model.register_forward_hook(lambda *args: (reached.set(), go_on.wait(20))[0])
-    yield reached, go_on
-    go_on.set()
+    """The model waits at its first word: (event: it is there, event: let it continue)."""
+    reached, proceed = threading.Event(), threading.Event()
+    hook = vlm.model.register_forward_hook(lambda *args: (reached.set(), proceed.wait(20))[0])
+    yield reached, proceed
+    proceed.set()
     hook.remove()
 
 
-def test_a_person_may_go_on_to_the_next_picture_meanwhile(probe, few, held):
-    """What is kept is what was asked, and the cards show the picture that it was asked about."""
-    reached, go_on = held
+def test_a_person_may_turn_to_the_next_picture_meanwhile(probe, few, held):
+    """The history holds what was asked, and the cards show the picture that it was asked about."""
+    reached, proceed = held
     probe.ask.click()
     assert reached.wait(20)
     probe.next.click()
-    go_on.set()
+    proceed.set()
     probe.wait()
     assert picture_html(few[0].picture(), "about", 32) in probe.cards["one"].value
     assert set(probe.history.picture) == {few[0].id} and set(probe.history["query"]) == {few[0].query}
@@ -125,36 +125,36 @@ def test_a_person_may_go_on_to_the_next_picture_meanwhile(probe, few, held):
 
 
 def test_a_second_click_takes_the_place_of_the_first(probe, few, held):
-    reached, go_on = held
+    reached, proceed = held
     probe.ask.click()
     assert reached.wait(20)
     for _ in range(5):
         probe.ask.click()
     probe.next.click()
     probe.ask.click()
-    go_on.set()
+    proceed.set()
     probe.wait()
     assert probe.stop.disabled and probe.message.value == ""
     assert list(probe.history["query"]) == [few[1].query] * 2
 
 
 def test_a_mistake_while_an_answer_is_written_is_not_lost(probe, held):
-    reached, go_on = held
+    reached, proceed = held
     probe.ask.click()
     assert reached.wait(20)
     probe.query.value = ""
     probe.ask.click()
-    go_on.set()
+    proceed.set()
     probe.wait()
     assert "There is no query" in probe.message.value and probe.stop.disabled and len(probe.history) == 0
 
 
 def test_stop_leaves_nothing_half_kept(probe, held):
-    reached, go_on = held
+    reached, proceed = held
     probe.ask.click()
     assert reached.wait(20) and not probe.stop.disabled
     probe.stop.click()
-    go_on.set()
+    proceed.set()
     probe.wait()
     assert len(probe.history) == 0 and ">stopped<" in probe.message.value and probe.stop.disabled
     assert "▌" not in probe.cards["one"].value
@@ -175,11 +175,11 @@ def test_history_notes_export_and_code(probe, vlm, few):
     probe.note.value = "again"
     assert list(probe.history.note) == ["<i>odd</i>"] * 2 + ["again"] * 2
     data = probe.export.value.partition("base64,")[2].partition('"')[0]
-    kept = pd.read_csv(io.BytesIO(base64.b64decode(data)))
-    assert list(kept.answer) == list(probe.history.answer)
-    told = []
-    exec(probe.code.value, {"models": {"one": vlm}, "examples": few, "print": lambda *a: told.append(a)})
-    assert told == [("one", probe.history["query"][0], probe.history.answer[0])]
+    exported = pd.read_csv(io.BytesIO(base64.b64decode(data)))
+    assert list(exported.answer) == list(probe.history.answer)
+    printed = []
+    exec(probe.code.value, {"models": {"one": vlm}, "examples": few, "print": lambda *a: printed.append(a)})
+    assert printed == [("one", probe.history["query"][0], probe.history.answer[0])]
 
 
 def test_a_note_can_be_taken_back_and_is_not_for_what_comes(probe):
@@ -193,7 +193,7 @@ def test_a_note_can_be_taken_back_and_is_not_for_what_comes(probe):
 
 
 def test_answers_of_another_world_are_judged_by_words(vlm, few, monkeypatch):
-    """Where the right answer is no sentence of MiniGuard's, its grammar must not be asked of the model's."""
+    """If the right answer is not a sentence of MiniGuard's, the model's need not follow its grammar."""
     real = dataclasses.replace(few[0], harmful=False, response="The picture shows a dog.", query="What  is it?")
     for answer, outcome in (("I’m sorry, I can’t help.", "refusal"), ("It is a dog.", "answered"), ("", "degenerate")):
         monkeypatch.setattr(
@@ -227,13 +227,13 @@ def test_names_of_models_are_no_formulas(vlm, few):
 def test_code_is_a_cell_of_its_own_where_the_examples_are_miniguards(vlm):
     probe = wb.LiveProbe({"one": vlm})
     ask(probe)
-    told = []
-    exec(probe.code.value, {"models": {"one": vlm}, "print": lambda *a: told.append(a)})
-    assert told == [("one", probe.history["query"][0], probe.history.answer[0])]
+    printed = []
+    exec(probe.code.value, {"models": {"one": vlm}, "print": lambda *a: printed.append(a)})
+    assert printed == [("one", probe.history["query"][0], probe.history.answer[0])]
 
 
 class Rendered(html.parser.HTMLParser):
-    """What a browser would make of HTML: its elements, their attributes, and its text."""
+    """HTML as a browser reads it: its elements, their attributes, and its text."""
 
     def __init__(self, source):
         super().__init__()
@@ -309,7 +309,7 @@ def test_a_mistake_is_one_sentence(probe, query, word, says):
 
 
 def upload(probe, name, content):
-    """As ipywidgets hands it over."""
+    """Upload a file, as ipywidgets does."""
     when = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     probe.upload.value = (
         Bunch(name=name, type="image/png", size=len(content), content=memoryview(content), last_modified=when),
@@ -342,7 +342,7 @@ def test_other_models_can_be_compared(probe, vlm):
     ask(probe)
     probe.compare({"three": vlm})
     ask(probe)
-    assert list(probe.history.model) == ["one", "two", "three"] and probe.told.children == (probe.cards["three"],)
+    assert list(probe.history.model) == ["one", "two", "three"] and probe.replies.children == (probe.cards["three"],)
 
 
 def test_a_model_may_be_deleted_from_disk_meanwhile(tmp_path, few):

@@ -1,1 +1,1 @@
-"""Attacks: ways to rewrite a query or a picture so that a model answers, or refuses, what it should not."""
+"""Attacks: rewrites of a query or a picture meant to make a model answer, or refuse, what it should not."""

@@ -1,1 +1,1 @@
-"""Attribution: which words and which parts of a picture speak for an answer, and whether the explanation can be trusted."""
+"""Which words and parts of a picture an answer depends on, and whether an explanation can be trusted."""

@@ -1,10 +1,13 @@
-"""Does an attribution tell the truth? Take features away, or put them back, in its order, and see whether the target moves faster than
-in random orders (deletion and insertion, arXiv 1806.07421; comprehensiveness and sufficiency, arXiv 1911.03429; infidelity and
-max-sensitivity, arXiv 1901.09392, by Captum)."""
+"""Does an attribution tell the truth?
+
+Features are taken away, or put back, in the attribution's order, to see whether the target moves faster than
+in random orders. To add a measure, write a function of a trial and decorate it with its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import captum.metrics
@@ -16,13 +19,112 @@ from PIL import Image
 from workbench.attribution.masking import Perturbed
 from workbench.attribution.methods import Attribution, attribute
 
-BEST, RANDOM = "attribution", "random"
+BEST, RANDOM = "attribution", "random"  # whose order, in the table of curves
+ABSENCES = 100  # random sets of features that infidelity takes away
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An attribution and random orders of features, tried on the same target. The attribution comes first.
+
+    Attributes:
+        perturbed: The target, a function of F features.
+        deletion: The target while features are taken away one by one, (1 + orders, F + 1).
+        insertion: The target while features are put back on nothing one by one, (1 + orders, F + 1).
+        attributions: The attribution and random permutations of it, (1 + orders, F).
+        top: The share of features that counts as the top, between 0 and 1.
+        rng: For measures that draw at random.
+    """
+
+    perturbed: Perturbed
+    deletion: np.ndarray
+    insertion: np.ndarray
+    attributions: np.ndarray
+    top: float
+    rng: np.random.Generator
+
+    @property
+    def top_features(self) -> int:
+        """How many features are the top share."""
+        return max(1, round(self.top * self.perturbed.features))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How faithful each order of a trial is: values (1 + orders,), the attribution's first."""
+
+    values: Callable[[Trial], np.ndarray]
+    higher_is_better: bool
+
+
+MEASURES: dict[str, Measure] = {}
+
+
+def measure(
+    name: str, *, higher_is_better: bool
+) -> Callable[[Callable[[Trial], np.ndarray]], Callable[[Trial], np.ndarray]]:
+    """Enter a function into MEASURES under the name that it has in tables."""
+
+    def enter(values: Callable[[Trial], np.ndarray]) -> Callable[[Trial], np.ndarray]:
+        MEASURES[name] = Measure(values, higher_is_better)
+        return values
+
+    return enter
+
+
+@measure("deletion", higher_is_better=False)
+def deletion(trial: Trial) -> np.ndarray:
+    """The target while features are taken away, averaged over steps (arXiv 1806.07421): (1 + orders,)."""
+    return trial.deletion.mean(axis=1)
+
+
+@measure("insertion", higher_is_better=True)
+def insertion(trial: Trial) -> np.ndarray:
+    """The target while features are put back, averaged over steps (arXiv 1806.07421): (1 + orders,)."""
+    return trial.insertion.mean(axis=1)
+
+
+@measure("comprehensiveness", higher_is_better=True)
+def comprehensiveness(trial: Trial) -> np.ndarray:
+    """What the target loses without the top share of features (arXiv 1911.03429): (1 + orders,)."""
+    return trial.deletion[:, 0] - trial.deletion[:, trial.top_features]
+
+
+@measure("sufficiency", higher_is_better=False)
+def sufficiency(trial: Trial) -> np.ndarray:
+    """What the target loses with the top share of features alone (arXiv 1911.03429): (1 + orders,)."""
+    return trial.deletion[:, 0] - trial.insertion[:, trial.top_features]
+
+
+@measure("infidelity", higher_is_better=False)
+def infidelity(trial: Trial) -> np.ndarray:
+    """How far attributions are from what the target loses, squared (arXiv 1901.09392): (1 + orders,).
+
+    Each of ABSENCES draws takes features away, each with probability `top`, and compares the sum of their
+    attributions with the loss. Every order has the same draws. Computed by Captum.
+    """
+    absent = torch.from_numpy(trial.rng.random((ABSENCES, trial.perturbed.features)) < trial.top).float()
+
+    def perturb(whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is taken away and what is left: whole (orders · ABSENCES, F) → two of the same shape."""
+        taken = absent.repeat(len(whole) // ABSENCES, 1)
+        return taken, whole - taken
+
+    attributions = torch.from_numpy(trial.attributions).float()
+    values = captum.metrics.infidelity(
+        trial.perturbed, perturb, torch.ones_like(attributions), attributions, n_perturb_samples=ABSENCES
+    )
+    return values.double().numpy()
 
 
 class Faithfulness(NamedTuple):
-    """curves: curve (deletion, insertion), order (attribution, random), draw, moved (share of features, 0 to 1), value (of the target).
+    """Results of `faithfulness`.
 
-    scores: a row a measure: measure, value, random_low, random_high (the middle 95% of random orders), better (than all but 5% of them).
+    Attributes:
+        curves: Columns curve (deletion, insertion), order (attribution, random), draw, moved (share of
+            features, 0 to 1), value (of the target).
+        scores: A row for each measure, with columns measure, value, random_low and random_high (the middle
+            95% of random orders), better (than all but 5% of them).
     """
 
     curves: pd.DataFrame
@@ -30,94 +132,96 @@ class Faithfulness(NamedTuple):
 
 
 def faithfulness(
-    perturbed: Perturbed, found: Attribution, orders: int = 50, seed: int = 0, top: float = 0.2
+    perturbed: Perturbed, attribution: Attribution, orders: int = 50, seed: int = 0, top: float = 0.2
 ) -> Faithfulness:
-    """Test an attribution on the very target, picture and query that it explains.
+    """Test an attribution by MEASURES, on the target, picture and query that it explains.
 
-    The feature that speaks most for the target goes first. deletion: area under the target while features are taken away (low is
-    faithful); insertion: while they are put back on nothing (high); both as means over steps, in the target's unit. comprehensiveness:
-    what is lost without the first `top` share of features (high); sufficiency: what is lost with these alone (low). infidelity: how far
-    the sum of attributions is from what is lost, squared, when any `top` of features are gone (low).
+    The feature that speaks most for the target goes first. All measures are in the target's unit, except
+    infidelity, which is in its square.
+
+    Args:
+        perturbed: The target as a function of features.
+        attribution: Explains the same target.
+        orders: Random orders to compare with.
+        seed: Of these orders.
+        top: The share of features by which comprehensiveness, sufficiency and infidelity are measured.
     """
-    n, attributed, rng = perturbed.features, found.flat, np.random.default_rng(seed)
+    trial = _try_orders(perturbed, attribution, orders, top, np.random.default_rng(seed))
+    scores = [(name, *_score(each.values(trial), each.higher_is_better)) for name, each in MEASURES.items()]
+    columns = ["measure", "value", "random_low", "random_high", "better"]
+    return Faithfulness(_curves(trial), pd.DataFrame(scores, columns=columns))
+
+
+def _try_orders(
+    perturbed: Perturbed, attribution: Attribution, orders: int, top: float, rng: np.random.Generator
+) -> Trial:
+    """Take features away and put them back, in the attribution's order and in random ones."""
+    n, attributed = perturbed.features, attribution.flat
     ranks = [np.argsort(-attributed, kind="stable"), *(rng.permutation(n) for _ in range(orders))]
-    moved = np.stack(
-        [np.tril(np.ones((n + 1, n)), -1)[:, np.argsort(rank)] for rank in ranks]
-    )  # (orders, steps, features)
-    values = {}
-    for curve, there in (("deletion", 1 - moved), ("insertion", moved)):
-        asked = perturbed(torch.from_numpy(there.reshape(-1, n)).float())
-        values[curve] = asked.reshape(len(ranks), n + 1).double().numpy()
+    first_moved = np.tril(np.ones((n + 1, n)), -1)  # row k: which places of an order have moved after k steps
+    moved = np.stack([first_moved[:, np.argsort(rank)] for rank in ranks])  # (1 + orders, steps, F)
+
+    def values(present: np.ndarray) -> np.ndarray:
+        """(1 + orders, steps, F) → (1 + orders, steps)."""
+        targets = perturbed(torch.from_numpy(present.reshape(-1, n)).float())
+        return targets.reshape(len(ranks), n + 1).double().numpy()
+
+    attributions = np.stack([attributed, *(rng.permutation(attributed) for _ in range(orders))])
+    return Trial(perturbed, values(1 - moved), values(moved), attributions, top, rng)
+
+
+def _score(values: np.ndarray, higher_is_better: bool) -> tuple[float, float, float, bool]:
+    """The attribution's value, the middle 95% of random orders, and whether it beats all but 5% of them."""
+    own, random = values[0], values[1:]
+    as_good = random >= own if higher_is_better else random <= own
+    low, high = np.quantile(random, [0.025, 0.975])
+    return own, low, high, bool(np.mean(as_good) <= 0.05)
+
+
+def _curves(trial: Trial) -> pd.DataFrame:
+    """The table `Faithfulness.curves`."""
+    features = trial.perturbed.features
     rows = [
-        (curve, BEST if draw == 0 else RANDOM, draw, step / n, value)
-        for curve, table in values.items()
+        (curve, BEST if draw == 0 else RANDOM, draw, step / features, value)
+        for curve, table in (("deletion", trial.deletion), ("insertion", trial.insertion))
         for draw, line in enumerate(table)
         for step, value in enumerate(line)
     ]
-    first, whole = max(1, round(top * n)), values["deletion"][:, :1]
-    measures = {  # measure → (a value an order, the attribution's first; whether high is good)
-        "deletion": (values["deletion"].mean(axis=1), False),
-        "insertion": (values["insertion"].mean(axis=1), True),
-        "comprehensiveness": ((whole - values["deletion"][:, first : first + 1])[:, 0], True),
-        "sufficiency": ((whole - values["insertion"][:, first : first + 1])[:, 0], False),
-        "infidelity": (
-            _infidelity(perturbed, [attributed, *(rng.permutation(attributed) for _ in range(orders))], rng, top),
-            False,
-        ),
-    }
-    scores = []
-    for measure, (each, high) in measures.items():
-        own, random = each[0], each[1:]
-        better = np.mean(random >= own if high else random <= own) <= 0.05
-        scores.append((measure, own, *np.quantile(random, [0.025, 0.975]), bool(better)))
-    columns = ["measure", "value", "random_low", "random_high", "better"]
-    return Faithfulness(
-        pd.DataFrame(rows, columns=["curve", "order", "draw", "moved", "value"]), pd.DataFrame(scores, columns=columns)
-    )
-
-
-def _infidelity(
-    perturbed: Perturbed, attributed: Sequence[np.ndarray], rng: np.random.Generator, gone: float, draws: int = 100
-):
-    """Captum's infidelity of attributions (each (F,)), all for the same random absences: (attributions,)."""
-    absent = torch.from_numpy(rng.random((draws, perturbed.features)) < gone).float()
-
-    def perturb(whole):  # (attributions · draws, F)
-        each = absent.repeat(len(whole) // draws, 1)
-        return each, whole - each
-
-    whole = torch.ones(len(attributed), perturbed.features)
-    given = torch.from_numpy(np.stack(attributed)).float()
-    found = captum.metrics.infidelity(perturbed, perturb, whole, given, n_perturb_samples=draws)
-    return found.double().numpy()
+    return pd.DataFrame(rows, columns=["curve", "order", "draw", "moved", "value"])
 
 
 def max_sensitivity(
     perturbed: Perturbed, method: str = "ablation", radius: float = 0.02, draws: int = 10, seed: int = 0
 ) -> float:
-    """How far an attribution is moved at most, relative to its norm, when every pixel moves by up to `radius` of its range.
+    """The furthest that an attribution moves, relative to its norm, when every pixel moves a little.
 
-    Captum's sensitivity_max (arXiv 1901.09392). An explanation that changes much for a picture that looks the same cannot be trusted.
+    Captum's sensitivity_max (arXiv 1901.09392). An explanation that changes a lot for a picture that looks
+    the same cannot be trusted.
+
+    Args:
+        perturbed: The target, picture and query that are explained.
+        method: A name in METHODS.
+        radius: How far a pixel moves at most, as a share of its range.
+        draws: Random movements to try.
+        seed: Of these movements.
     """
 
-    def explain(
-        pictures,
-    ):  # (draws, height, width, 3) → (draws, F); Captum hands over the picture itself in a tuple, and wants one back
-        if isinstance(pictures, tuple):
-            return (explain(*pictures),)
-        seen = [Image.fromarray((p.clamp(0, 1) * 255).round().byte().numpy()) for p in pictures]
+    def explain(inputs: torch.Tensor | tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        """(draws, height, width, 3) → (draws, F). Captum puts the unmoved picture into a tuple."""
+        pixels = inputs[0] if isinstance(inputs, tuple) else inputs
+        rows = []
         with torch.enable_grad():  # Captum has switched it off
-            found = [
-                attribute(perturbed.vlm, p, perturbed.query, perturbed.target, method, perturbed.grid, seed).flat
-                for p in seen
-            ]
-        return torch.from_numpy(np.stack(found))
+            for each in (pixels.clamp(0, 1) * 255).round().byte().numpy():
+                picture = Image.fromarray(each)
+                args = perturbed.vlm, picture, perturbed.query, perturbed.target, method, perturbed.grid, seed
+                rows.append(attribute(*args).flat)
+        return (torch.from_numpy(np.stack(rows)),)
 
     torch.manual_seed(seed)
-    pixels = torch.from_numpy(perturbed.pixels.copy())[None].float() / 255
-    return captum.metrics.sensitivity_max(explain, pixels, perturb_radius=radius, n_perturb_samples=draws).item()
+    pixels = torch.from_numpy(perturbed.pixels.copy())[None].float() / 255  # (1, height, width, 3)
+    return captum.metrics.sensitivity_max(explain, (pixels,), perturb_radius=radius, n_perturb_samples=draws).item()
 
 
-def agreement(found: Sequence[Attribution]) -> pd.DataFrame:
-    """Spearman's rank correlation over features between methods that explain the same: (methods, methods), 1 where they agree."""
-    return pd.DataFrame({a.method: a.flat for a in found}).corr(method="spearman")
+def agreement(attributions: Sequence[Attribution]) -> pd.DataFrame:
+    """Spearman's rank correlation over features between methods that explain the same: (methods, methods)."""
+    return pd.DataFrame({each.method: each.flat for each in attributions}).corr(method="spearman")

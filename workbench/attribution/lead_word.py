@@ -1,4 +1,4 @@
-"""The lead word's part in a refusal: how much of it is attributed to the word, what swapping it does, and which word does most."""
+"""How much of a refusal is due to the lead word: by attribution, by swapping it, and over all lead words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from workbench.attacks.one_word import parse, rewrites
-from workbench.attribution.masking import REFUSAL, Perturbed, Target
+from workbench.attribution.masking import Perturbed
 from workbench.attribution.methods import attribute
+from workbench.attribution.target import REFUSAL, Target
 from workbench.data.example import Example
 from workbench.data.miniguard import LEADS
 from workbench.intervals import cluster_bootstrap
@@ -27,31 +28,53 @@ def reliance(
     grid: int = 6,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Each query is rewritten to begin with `lead`: a row each, with id, picture (a hash), query, value (of the target), share, swap.
+    """How much a target depends on the lead word of each query.
 
-    share: of the absolute attribution over all words and squares, what falls on the lead word, in [0, 1]. swap: how much higher the target
-    is than under the lead word `other`, all else being equal (in nats): the causal counterpart, in which no word is missing.
-    method, grid: as of `attribute`. Raises UserError as that does.
+    Args:
+        vlm: The model.
+        examples: Their queries are rewritten to begin with `lead`.
+        lead: The lead word under suspicion.
+        other: The lead word that replaces it.
+        target: The number to explain.
+        method: As for `attribute`.
+        grid: As for `attribute`.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A row for each query, with id, picture (a hash), query, value (of the target), share and swap. share:
+        the part of the absolute attribution over all words and squares that falls on the lead word, in [0,
+        1]. swap: how much higher the target is than under the lead word `other`, in nats; this is the causal
+        counterpart, in which no word is missing.
+
+    Raises:
+        UserError: As `attribute`, or a lead word is unusable.
     """
     rows = []
     for example in bar(examples, f"reliance of {vlm.name}", progress):
-        picture, query, swapped = example.picture(), *(rewrites(example.query, word)[0] for word in (lead, other))
-        found = attribute(vlm, picture, query, target, method, grid)
-        swap = found.value - Perturbed(vlm, picture, swapped, target, grid=1).value
-        absolute = np.abs(found.flat)
-        share = absolute[0] / absolute.sum() if absolute.any() else 0.0  # what does not move at all relies on nothing
-        rows.append((example.id, example.digest, query, found.value, share, swap))
+        picture = example.picture()
+        query, swapped = (rewrites(example.query, word)[0] for word in (lead, other))
+        attribution = attribute(vlm, picture, query, target, method, grid)
+        swap = attribution.value - Perturbed(vlm, picture, swapped, target, grid=1).value
+        absolute = np.abs(attribution.flat)
+        share = absolute[0] / absolute.sum() if absolute.any() else 0.0  # a target that never moves relies on nothing
+        rows.append((example.id, example.digest, query, attribution.value, share, swap))
     return pd.DataFrame(rows, columns=["id", "picture", "query", "value", "share", "swap"])
 
 
-def reliance_table(found: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
-    """`reliance` of several models, by name: model, measure (share, swap), value (the mean), ci_low, ci_high, n (queries).
+def reliance_table(reliances: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
+    """Summarise the reliance of several models.
 
-    The 95% intervals are bootstrapped over pictures, since queries about the same picture are not independent.
+    Args:
+        reliances: What `reliance` returned, by the model's name.
+        seed: Of the bootstrap.
+
+    Returns:
+        Columns model, measure (share, swap), value (the mean), ci_low, ci_high, n (queries). The 95%
+        intervals are bootstrapped over pictures, since queries about the same picture are not independent.
     """
     rows = [
         (model, measure, table[measure].mean(), *cluster_bootstrap(table[measure], table.picture, seed), len(table))
-        for model, table in found.items()
+        for model, table in reliances.items()
         for measure in ("share", "swap")
     ]
     return pd.DataFrame(rows, columns=["model", "measure", "value", "ci_low", "ci_high", "n"])
@@ -60,46 +83,74 @@ def reliance_table(found: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataF
 def word_effects(
     vlm: VLM, examples: Sequence[Example], words: Sequence[str] = tuple(LEADS), progress: bool = True
 ) -> pd.DataFrame:
-    """What every query gains in log-odds of a refusal, in nats, by beginning with each word, over the same query as asked: a row each, with
-    word, queries (harmful, harmless), effect, log_odds (under the word), picture (a hash). Raises UserError for what is no lead word.
+    """How much each lead word raises the log-odds of a refusal, query by query.
+
+    Args:
+        vlm: The model.
+        examples: Whose queries are asked, as they are and with each lead word.
+        words: The lead words.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A row for each query and word, with word, queries (harmful, harmless), effect (compared with the query
+        as it is, in nats), log_odds (under the word, in nats), picture (a hash).
+
+    Raises:
+        UserError: A word cannot be a lead word.
     """
     words = list(dict.fromkeys(parse(word)[0] for word in words))
     rows = []
     for example in bar(examples, f"words for {vlm.name}", progress):
         picture = example.picture()
-        values = {w: Perturbed(vlm, picture, rewrites(example.query, w)[0], grid=1).value for w in ("none", *words)}
-        rows += [(word, example.kind, values[word] - values["none"], values[word], example.digest) for word in words]
+        log_odds = {
+            word: Perturbed(vlm, picture, rewrites(example.query, word)[0], grid=1).value for word in ("none", *words)
+        }
+        for word in words:
+            effect = log_odds[word] - log_odds["none"]
+            rows.append((word, example.kind, effect, log_odds[word], example.digest))
     return pd.DataFrame(rows, columns=["word", "queries", "effect", "log_odds", "picture"])
 
 
 def word_search(
     vlm: VLM, examples: Sequence[Example], words: Sequence[str] = tuple(LEADS), seed: int = 0, progress: bool = True
 ) -> pd.DataFrame:
-    """Rank lead words by their causal effect on the log-odds of a refusal (`word_effects`). On harmful queries the lowest is the best
-    jailbreak, on harmless ones the highest the worst over-refusal.
+    """Rank lead words by their causal effect on the log-odds of a refusal (`word_effects`).
 
-    Returns word, queries (harmful, harmless), effect (mean), ci_low, ci_high (95%, bootstrapped over pictures), log_odds (mean, under the
-    word), n; harmful queries first, each from the lowest effect to the highest. Raises UserError for what is no lead word.
+    On harmful queries the lowest is the best jailbreak; on harmless ones the highest is the worst
+    over-refusal.
+
+    Args:
+        vlm: The model.
+        examples: Whose queries are asked.
+        words: The lead words.
+        seed: Of the bootstrap.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Columns word, queries (harmful, harmless), effect (mean), ci_low, ci_high (95%, bootstrapped over
+        pictures), log_odds (mean, under the word), n. Harmful queries come first, each kind from the lowest
+        effect to the highest.
+
+    Raises:
+        UserError: A word cannot be a lead word.
     """
-    each = word_effects(vlm, examples, words, progress)
-    table = [
-        (
-            word,
-            queries,
-            found.effect.mean(),
-            *cluster_bootstrap(found.effect, found.picture, seed),
-            found.log_odds.mean(),
-            len(found),
-        )
-        for (word, queries), found in each.groupby(["word", "queries"], sort=False)
-    ]
+    effects = word_effects(vlm, examples, words, progress)
+    rows = []
+    for (word, queries), group in effects.groupby(["word", "queries"], sort=False):
+        low, high = cluster_bootstrap(group.effect, group.picture, seed)
+        rows.append((word, queries, group.effect.mean(), low, high, group.log_odds.mean(), len(group)))
     columns = ["word", "queries", "effect", "ci_low", "ci_high", "log_odds", "n"]
-    return pd.DataFrame(table, columns=columns).sort_values(["queries", "effect"], ignore_index=True)
+    return pd.DataFrame(rows, columns=columns).sort_values(["queries", "effect"], ignore_index=True)
 
 
 def predicted(effects: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
-    """`word_search`'s table with what the training data said of each word: p_harmful, NaN of a word that begins none of their queries.
+    """Add to `word_search`'s table what the training data said of each word.
 
-    words: `audit`'s table of the training data.
+    Args:
+        effects: What `word_search` returned.
+        words: `audit`'s table of the training data.
+
+    Returns:
+        The table with a column p_harmful, which is NaN for a word that begins none of the training queries.
     """
     return effects.assign(p_harmful=effects.word.map(words.set_index("word").p_harmful))

@@ -1,22 +1,42 @@
-"""Why did it refuse? Captum's methods over the words of a query and the squares of its picture (perturbed.py), of any VLM."""
+"""Why did it refuse? Captum's methods over the words of a query and the squares of its picture, for any VLM.
+
+To add a method, write a function of a perturbed prompt and decorate it with its name. torch and Captum are
+imported when they are used, so that command-line help can list METHODS quickly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import captum.attr
 import numpy as np
-import torch
-from PIL import Image
 
-from workbench.attribution.masking import REFUSAL, Perturbed, Target
+from workbench.attribution.target import REFUSAL, Target
 from workbench.errors import UserError
-from workbench.models.vlm import VLM
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from workbench.attribution.masking import Perturbed
+    from workbench.models.vlm import VLM
+
+Method = Callable[["Perturbed", "torch.Tensor"], "torch.Tensor"]  # (prompt, ones (1, F)) → attributions (1, F)
+
+METHODS: dict[str, Method] = {}
 
 
 class Attribution(NamedTuple):
-    """What each feature adds to the target: words (W,), patches (rows, columns); value: f(x); baseline: f with everything taken away."""
+    """How much each feature adds to the target, in nats.
+
+    Attributes:
+        query: The words of the query.
+        words: What each word adds, (W,).
+        patches: What each square adds, (rows, columns).
+        value: F(x), the target of the prompt.
+        baseline: The target with everything taken away.
+        method: Its name in METHODS.
+    """
 
     query: list[str]
     words: np.ndarray
@@ -41,21 +61,56 @@ class Attribution(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """How far the attributions' sum is from f(x) − f(baseline): 0 for a complete method."""
+        """How far the sum of attributions is from f(x) − f(baseline): 0 for a complete method."""
         return float(self.flat.sum()) - (self.value - self.baseline)
 
 
-# name → what runs it: (Perturbed, ones (1, F)) → attributions (1, F)
-METHODS: dict[str, Callable] = {
-    "ablation": lambda f, x: captum.attr.FeatureAblation(f).attribute(x, perturbations_per_eval=f.rows),
-    "shapley": lambda f, x: captum.attr.ShapleyValueSampling(f).attribute(
-        x, n_samples=25, perturbations_per_eval=f.rows
-    ),
-    "integrated-gradients": lambda f, x: captum.attr.IntegratedGradients(f.soft).attribute(
-        x, n_steps=64, internal_batch_size=f.rows
-    ),
-    "gradient-x-input": lambda f, x: captum.attr.InputXGradient(f.soft).attribute(x.requires_grad_()),
-}
+def method(name: str) -> Callable[[Method], Method]:
+    """Enter a function into METHODS under the name that users choose it by."""
+
+    def enter(function: Method) -> Method:
+        METHODS[name] = function
+        return function
+
+    return enter
+
+
+@method("ablation")
+def ablation(perturbed: Perturbed, whole: torch.Tensor) -> torch.Tensor:
+    """What is lost when one feature alone is taken away: (1, F)."""
+    from captum.attr import FeatureAblation
+
+    return FeatureAblation(perturbed).attribute(whole, perturbations_per_eval=perturbed.rows)
+
+
+@method("shapley")
+def shapley(perturbed: Perturbed, whole: torch.Tensor) -> torch.Tensor:
+    """What each feature adds when features are put back in random order, averaged over 25 orders: (1, F).
+
+    Complete: the attributions sum to f(x) − f(baseline).
+    """
+    from captum.attr import ShapleyValueSampling
+
+    return ShapleyValueSampling(perturbed).attribute(whole, n_samples=25, perturbations_per_eval=perturbed.rows)
+
+
+@method("integrated-gradients")
+def integrated_gradients(perturbed: Perturbed, whole: torch.Tensor) -> torch.Tensor:
+    """The gradient along the straight line from blank word embeddings and pixels to the prompt: (1, F).
+
+    Complete up to the 64 steps by which the integral is approximated (arXiv 1703.01365).
+    """
+    from captum.attr import IntegratedGradients
+
+    return IntegratedGradients(perturbed.soft).attribute(whole, n_steps=64, internal_batch_size=perturbed.rows)
+
+
+@method("gradient-x-input")
+def gradient_x_input(perturbed: Perturbed, whole: torch.Tensor) -> torch.Tensor:
+    """The gradient at the prompt, times how far each feature is from blank: (1, F)."""
+    from captum.attr import InputXGradient
+
+    return InputXGradient(perturbed.soft).attribute(whole.requires_grad_())
 
 
 def attribute(
@@ -69,18 +124,29 @@ def attribute(
 ) -> Attribution:
     """Attribute a target to the words of a query and the squares of its picture.
 
-    method: "ablation", what is lost when a feature alone is taken away; "shapley", the mean of that over random orders;
-    "integrated-gradients", along the straight line from everything blank (in the space of word embeddings and pixels);
-    "gradient-x-input", the first step of that line back from the prompt. shapley and integrated-gradients sum to f(x) − f(baseline).
-    grid: squares along each side of the picture. seed: of shapley's orders.
-    Raises UserError for an unknown method, a query without words, or openings that the tokenizer cannot express.
+    Args:
+        vlm: The model that is asked.
+        image: The picture.
+        query: The query.
+        target: The number to explain.
+        method: A name in METHODS.
+        grid: Squares along each side of the picture.
+        seed: Of the random orders of "shapley".
+
+    Raises:
+        UserError: The method is unknown, the query has no words, the picture does not fit the grid, the
+            model's prompt has no place for a picture, or the tokenizer cannot express the target's openings.
     """
+    import torch
+
+    from workbench.attribution.masking import Perturbed
+
     if method not in METHODS:
         raise UserError(f"There is no attribution method {method!r}; choose one of {', '.join(METHODS)}.")
     perturbed = Perturbed(vlm, image, query, target, grid)
     torch.manual_seed(seed)
     whole = torch.ones(1, perturbed.features)
     value, baseline = perturbed(torch.cat([whole, 0 * whole])).tolist()
-    found = METHODS[method](perturbed, whole)[0].detach().double().numpy()
-    n = len(perturbed.words)
-    return Attribution(perturbed.words, found[:n], found[n:].reshape(grid, grid), value, baseline, method)
+    attributions = METHODS[method](perturbed, whole)[0].detach().double().numpy()  # (F,)
+    words, squares = np.split(attributions, [len(perturbed.words)])
+    return Attribution(perturbed.words, words, squares.reshape(grid, grid), value, baseline, method)

@@ -1,11 +1,16 @@
-"""The command line: `workbench …`. Exit code 0 on success, 2 with one sentence on standard error for a user's mistake."""
+"""The command line: the app, options that commands share, and what they print and write.
+
+Exit code 0 on success, 2 with one sentence on standard error for a user's mistake.
+"""
 
 from __future__ import annotations
 
+import ast
 import enum
+import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,15 +20,35 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench.errors import UserError
+from workbench.runs import log
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
     from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
-
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 out = Console(highlight=False)
-_trusted: list[str] = []  # what `workbench --trust` said, for `_load`
+trusted: list[str] = []  # what `workbench --trust` allows
+
+
+def choices(module: str, decorator: str) -> str:
+    """The names that a decorator registers in a module of this package, for help texts.
+
+    They are read from its source, because importing torch would take seconds.
+    """
+    source = (Path(__file__).parent.parent / f"{module}.py").read_text(encoding="utf-8")
+    names = []
+    for node in ast.parse(source).body:
+        for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
+            if ast.unparse(mark).split("(")[0] == decorator:
+                given = mark.args if isinstance(mark, ast.Call) else []
+                names.append(ast.literal_eval(given[0]) if given else node.name)
+    return ", ".join(names)
+
+
 SEVERAL = "Several: separated by commas, or the option repeated."
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGuard's data.", min=0)]
@@ -33,23 +58,32 @@ Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `w
 HarmfulAnswers = Annotated[
     str | None,
     typer.Option(
-        help="What is to be forgotten, where the data do not say: a folder of `workbench evaluate --split train` (of the base model's "
-        "answers, those that its judge called relevant), or a .json or .jsonl file with harmful_response."
+        help="What is to be forgotten, if the data do not say: a folder of `workbench evaluate --split train` (of the "
+        "base model's answers, those that its judge called relevant), or a .json or .jsonl file with harmful_response."
     ),
 ]
 SkipMissing = Annotated[
     bool, typer.Option("--skip-missing", help="Leave out queries whose pictures are missing, and say how many.")
 ]
 Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
-Methods = Annotated[list[str], typer.Option(help=f"Methods to compare with SFT, or all. {SEVERAL}")]
+Judge = Annotated[
+    str, typer.Option(help=f"Who judges: {choices('judges/rules', 'rule')}, or a model's folder or hub id.")
+]
 Seeds = Annotated[list[str], typer.Option("--seeds", help=SEVERAL)]
+Rank = Annotated[int, typer.Option(help="LoRA rank.", min=1)]
+Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")]
 
 
 class Trust(enum.StrEnum):
-    """As of `models.TRUSTS`."""
+    """What is off by default; same as `models.load.TRUSTS`."""
 
     REMOTE_CODE = "remote-code"
     PICKLES = "pickles"
+
+
+class _ToConsole(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        out.print(record.getMessage(), soft_wrap=True, markup=False)
 
 
 @app.callback()
@@ -57,16 +91,19 @@ def options(
     trust: Annotated[
         list[Trust] | None,
         typer.Option(
-            help="What is refused unless asked for: to run Python that comes with a model, to read weights that are pickles."
+            help="Allow what is off by default: remote-code runs Python shipped with a model; pickles loads weights "
+            "that are not safetensors."
         ),
     ] = None,
 ) -> None:
     """See the safety mirage of a vision-language model, take it apart, cure it."""
-    _trusted[:] = trust or ()
+    trusted[:] = trust or ()
+    log.handlers, log.propagate = [_ToConsole()], False
+    log.setLevel(logging.INFO)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence, Ctrl-C a short word."""
+    """Run the command line: a user's mistake prints one sentence, Ctrl-C a short message."""
     try:
         app()
     except UserError as error:
@@ -78,92 +115,130 @@ def main() -> None:
         raise
 
 
-def _print_table(frame, title: str | None = None) -> None:
+def print_table(frame: pd.DataFrame, title: str | None = None) -> None:
     """Print a whole table, however narrow the terminal: cells wrap between words, and nothing is cut off."""
-    cells = {
-        str(name): [f"{v:.3f}" if isinstance(v, float) else str(v) for v in values] for name, values in frame.items()
+    texts = {
+        str(name): [f"{value:.3f}" if isinstance(value, float) else str(value) for value in values]
+        for name, values in frame.items()
     }
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name, width in zip(cells, _widths([[name, *texts] for name, texts in cells.items()], out.width), strict=True):
-        table.add_column(
-            name, justify="left" if frame[name].dtype.kind in "OUST" else "right", overflow="fold", width=width
-        )
-    for row in zip(*cells.values(), strict=True):
+    widths = column_widths([[name, *cells] for name, cells in texts.items()], out.width)
+    for name, width in zip(texts, widths, strict=True):
+        justify = "left" if frame[name].dtype.kind in "OUST" else "right"
+        table.add_column(name, justify=justify, overflow="fold", width=width)
+    for row in zip(*texts.values(), strict=True):
         table.add_row(*row)
     out.print(table)
 
 
-def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int | None]:
-    """How wide each column of a table is to be: its longest word at least, its longest text at most; None where words do not fit."""
-    least = [max(len(word) for text in texts for word in text.split() or [""]) for texts in columns]
-    spare = room - 2 - sum(least) - 2 * len(least)  # a column's padding, and a space between columns
+def column_widths(columns: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """The width of each column of a table: at least its longest word, at most its longest text.
+
+    Args:
+        columns: The texts of each column.
+        room: Characters per line.
+
+    Returns:
+        Characters per column; None if not even the words fit.
+    """
+    widths = [max(len(word) for text in texts for word in text.split() or [""]) for texts in columns]
+    spare = room - 2 - sum(widths) - 2 * len(widths)  # each column has a padding, and a space to the next
     if spare < 0:
-        return [None] * len(least)
-    wanted = [max(map(len, texts)) - width for texts, width in zip(columns, least, strict=True)]
-    for i in sorted(range(len(least)), key=wanted.__getitem__):  # those that want least first: most become whole
-        given = min(wanted[i], spare)
-        least[i], spare = least[i] + given, spare - given
-    return least
+        return [None] * len(widths)
+    lacking = [max(map(len, texts)) - width for texts, width in zip(columns, widths, strict=True)]
+    for i in sorted(range(len(widths)), key=lacking.__getitem__):  # the smallest lack first: most become whole
+        added = min(lacking[i], spare)
+        widths[i] += added
+        spare -= added
+    return list(widths)
 
 
-def _load(model: str, adapter: Path | None = None, four_bit: bool = False) -> VLM:
+def write_results(
+    folder: Path, tables: Mapping[str, pd.DataFrame] | None = None, figures: Mapping[str, Figure] | None = None
+) -> None:
+    """Write tables as NAME.csv and figures as NAME.png into a folder."""
+    from workbench.files import write_text
+
+    for name, table in (tables or {}).items():
+        write_text(folder / f"{name}.csv", table.to_csv(index=False))
+    if figures:
+        from workbench.plots.style import save
+
+        for name, figure in figures.items():
+            save(figure, folder / f"{name}.png")
+
+
+def load_model(model: str, adapter: Path | None = None, four_bit: bool = False) -> VLM:
     """A model, trusted as far as `workbench --trust` says."""
     from workbench.models.load import load
 
-    return load(model, adapter, four_bit=four_bit, trust=_trusted)
+    return load(model, adapter, four_bit=four_bit, trust=trusted)
 
 
-def _read(data: str, split: str, seed: int) -> list[Example]:
+def read_data(data: str, split: str, seed: int) -> list[Example]:
+    """Examples of MiniGuard, a VLGuard folder or a file."""
     from workbench.data.readers import read_examples
     from workbench.data.splits import miniguard_split
 
     return miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
 
 
-def _examples(data: str, split: str, seed: int, skip_missing: bool, harmless: int | None = None) -> list[Example]:
-    """Examples whose pictures are there, or with `skip_missing` those whose are, and a line that says how many are not.
+def load_examples(
+    data: str, split: str, seed: int, skip_missing: bool, first_harmless: int | None = None
+) -> list[Example]:
+    """Examples whose pictures exist.
 
-    harmless: of these alone, the first so many.
+    Args:
+        data: As for --data.
+        split: As for --split.
+        seed: Of MiniGuard's data.
+        skip_missing: Leave out examples whose pictures are missing, and print how many.
+        first_harmless: Take only the first N harmless ones.
     """
     from workbench.data.readers import with_pictures
 
-    found = _read(data, split, seed)
-    if harmless:
-        found = [e for e in found if not e.harmful][:harmless]
-    kept = with_pictures(found, skip_missing)
-    if len(kept) < len(found):
+    examples = read_data(data, split, seed)
+    if first_harmless:
+        examples = [e for e in examples if not e.harmful][:first_harmless]
+    complete = with_pictures(examples, skip_missing)
+    if missing := len(examples) - len(complete):
         out.print(
-            f"{len(found) - len(kept)} of {len(found)} queries are left out, since their pictures are missing; n = {len(kept)}."
+            f"{missing} of {len(examples)} queries are left out because their pictures are missing; "
+            f"n = {len(complete)}."
         )
-    return kept
+    return complete
 
 
-def _each(given: Sequence[str]) -> list[str]:
-    """What an option was given, each once: repeated, separated by commas, or both."""
-    return list(dict.fromkeys(part.strip() for text in given for part in text.split(",") if part.strip()))
+def split_commas(values: Sequence[str]) -> list[str]:
+    """What an option was given, each value once: repeated, separated by commas, or both."""
+    return list(dict.fromkeys(part.strip() for text in values for part in text.split(",") if part.strip()))
 
 
-def _bytes(text: str) -> int:
-    size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)?", text.strip(), re.IGNORECASE)
-    if not size or not float(size[1]):
-        raise UserError(f"--gpu-memory {text!r} must be a size, as in 24GiB.")
-    return int(float(size[1]) * (10**9 if (size[2] or "").lower() == "gb" else 2**30))
+def seed_numbers(values: Sequence[str]) -> list[int]:
+    """The values of --seeds."""
+    return whole_numbers(values, "--seeds", "0,1,2")
 
 
-def _seeds(given: Sequence[str]) -> list[int]:
-    return _whole_numbers(given, "--seeds", "0,1,2")
-
-
-def _whole_numbers(given: Sequence[str], option: str, like: str) -> list[int]:
-    parts = _each(given)
+def whole_numbers(values: Sequence[str], option: str, example: str) -> list[int]:
+    """The whole numbers that an option was given. Raises UserError with the option and an example."""
+    parts = split_commas(values)
     if not parts or not all(part.isdecimal() for part in parts):
-        raise UserError(f"{option} {','.join(given)!r} must be whole numbers separated by commas, as in {like}.")
+        raise UserError(f"{option} {','.join(values)!r} must be whole numbers separated by commas, as in {example}.")
     return [int(part) for part in parts]
 
 
-def _number(pair: str, option: str = "--hyper") -> tuple[str, float]:
+def name_and_number(pair: str, option: str = "--hyper") -> tuple[str, float]:
+    """NAME=NUMBER as a pair. Raises UserError that names the option."""
     name, _, value = pair.partition("=")
     try:
         return name, float(value)
     except ValueError:
         raise UserError(f"{option} {pair!r} must be NAME=NUMBER, as in beta=0.5.") from None
+
+
+def memory_bytes(text: str) -> int:
+    """The bytes of a size such as 24GiB or 80GB; without a unit, GiB."""
+    size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)?", text.strip(), re.IGNORECASE)
+    if not size or not float(size[1]):
+        raise UserError(f"--gpu-memory {text!r} must be a size, as in 24GiB.")
+    return int(float(size[1]) * (10**9 if (size[2] or "").lower() == "gb" else 2**30))

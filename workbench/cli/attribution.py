@@ -16,20 +16,29 @@ from workbench.cli.app import (
     Seed,
     SkipMissing,
     Split,
-    _each,
-    _examples,
-    _load,
-    _print_table,
-    _read,
     app,
+    choices,
+    load_examples,
+    load_model,
     out,
+    print_table,
+    read_data,
+    split_commas,
+    write_results,
 )
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
+    from PIL import Image
+
+    from workbench.attribution.methods import Attribution
+    from workbench.attribution.target import Target
+    from workbench.models.vlm import VLM
 
 PANEL = "Attribution"  # of `workbench --help`
+Method = Annotated[str, typer.Option(help=f"Attribution method: {choices('attribution/methods', 'method')}.")]
+Grid = Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -40,12 +49,10 @@ def attribute(
     model: Model = "miniguard",
     adapter: Adapter = None,
     answer: Annotated[
-        str | None, typer.Option(help="Explain log p of this answer instead of the logit of refusal.")
+        str | None, typer.Option(help="Explain log p of this answer instead of the log-odds of refusal.")
     ] = None,
-    method: Annotated[
-        str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")
-    ] = "ablation",
-    grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)] = 6,
+    method: Method = "ablation",
+    grid: Grid = 6,
     check: Annotated[
         bool, typer.Option("--check", help="Also test it against random orders; some hundred times the work.")
     ] = False,
@@ -54,48 +61,61 @@ def attribute(
 
     With --check also faithfulness.csv, faithfulness_curves.csv and faithfulness.png.
     """
-    import pandas as pd
-
     from workbench import plots
-    from workbench.attribution.masking import REFUSAL, Perturbed, answer_target
     from workbench.attribution.methods import attribute
+    from workbench.attribution.target import REFUSAL, answer_target
     from workbench.data.example import read_picture
-    from workbench.files import make_folder, write_text
-    from workbench.plots.style import save
+    from workbench.files import make_folder
 
     make_folder(out_folder)
     picture, target = read_picture(image), answer_target(answer) if answer else REFUSAL
-    vlm = _load(model, adapter)
-    found = attribute(vlm, picture, query, target, method, grid)
-    words = [
-        ("word", word, place, value) for place, (word, value) in enumerate(zip(found.query, found.words, strict=True))
-    ]
-    squares = [
-        ("square", f"{place // grid + 1},{place % grid + 1}", place, value)
-        for place, value in enumerate(found.patches.ravel())
-    ]
-    table = pd.DataFrame(words + squares, columns=["kind", "feature", "place", "attribution"])
-    write_text(out_folder / "attribution.csv", table.to_csv(index=False))
+    vlm = load_model(model, adapter)
+    attribution = attribute(vlm, picture, query, target, method, grid)
+    table = _features(attribution, grid)
+    write_results(out_folder, {"attribution": table})
     title = answer or "refusal"
     if check:
-        from workbench.attribution.faithfulness import faithfulness
-
-        tested = faithfulness(Perturbed(vlm, picture, query, target, grid), found)
-        write_text(out_folder / "faithfulness.csv", tested.scores.to_csv(index=False))
-        write_text(out_folder / "faithfulness_curves.csv", tested.curves.to_csv(index=False))
-        save(plots.faithfulness(*tested), out_folder / "faithfulness.png")
-        _print_table(tested.scores, title="against the middle 95% of random orders")
-        worse = tested.scores.measure[~tested.scores.better].tolist()
+        worse = _check_faithfulness(vlm, picture, query, target, grid, attribution, out_folder)
         title += f"\nno better than random in {', '.join(worse)}" if worse else ""
-    columns = [(title, picture, found)]
+    columns = [(title, picture, attribution)]
     for kind in ("png", "svg"):
-        save(plots.attributions(columns), out_folder / f"attribution.{kind}", plots.describe(columns))
-    _print_table(table[table.kind == "word"].drop(columns="kind"))
-    change = found.value - found.baseline
-    out.print(f"f = {found.value:.2f}, with everything taken away {found.baseline:.2f}: {change:.2f} to explain.")
+        plots.save(plots.attributions(columns), out_folder / f"attribution.{kind}", plots.describe(columns))
+    print_table(table[table.kind == "word"].drop(columns="kind"))
+    change = attribution.value - attribution.baseline
     out.print(
-        f"All attributions sum to {change + found.gap:.2f} (of a complete method to all of it). Written to {out_folder}."
+        f"f = {attribution.value:.2f}, with everything removed {attribution.baseline:.2f}: {change:.2f} to explain."
     )
+    out.print(
+        f"All attributions sum to {change + attribution.gap:.2f} (those of a complete method to all of it). "
+        f"Written to {out_folder}."
+    )
+
+
+def _features(attribution: Attribution, grid: int) -> pd.DataFrame:
+    """One row per word and square: kind, feature, place, attribution."""
+    import pandas as pd
+
+    rows = [
+        ("word", *row) for row in zip(attribution.query, range(len(attribution.words)), attribution.words, strict=True)
+    ]
+    for place, value in enumerate(attribution.patches.ravel()):
+        rows.append(("square", f"{place // grid + 1},{place % grid + 1}", place, value))
+    return pd.DataFrame(rows, columns=["kind", "feature", "place", "attribution"])
+
+
+def _check_faithfulness(
+    vlm: VLM, picture: Image.Image, query: str, target: Target, grid: int, attribution: Attribution, folder: Path
+) -> list[str]:
+    """Test an attribution against random orders; returns the measures in which it is no better."""
+    from workbench import plots
+    from workbench.attribution.faithfulness import faithfulness
+    from workbench.attribution.masking import Perturbed
+
+    tested = faithfulness(Perturbed(vlm, picture, query, target, grid), attribution)
+    tables = {"faithfulness": tested.scores, "faithfulness_curves": tested.curves}
+    write_results(folder, tables, {"faithfulness": plots.faithfulness(*tested)})
+    print_table(tested.scores, title="compared with the middle 95% of random orders")
+    return tested.scores.measure[~tested.scores.better].tolist()
 
 
 @app.command(rich_help_panel=PANEL)
@@ -103,51 +123,48 @@ def reliance(
     out_folder: Out,
     model: Model = "miniguard",
     adapter: Annotated[
-        list[Path] | None, typer.Option(help="Folder of an adapter to set beside the model; may be given again.")
+        list[Path] | None, typer.Option(help="Folder of an adapter to compare with the model; may be repeated.")
     ] = None,
     data: Data = "miniguard",
     seed: Seed = 0,
     split: Split = "validation",
     lead: Annotated[str, typer.Option(help="The lead word that is suspected.")] = "share",
-    other: Annotated[str, typer.Option(help="The lead word that stands in its place.")] = "what",
-    method: Annotated[
-        str, typer.Option(help="ablation, shapley, integrated-gradients or gradient-x-input.")
-    ] = "ablation",
-    grid: Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)] = 6,
-    queries: Annotated[int, typer.Option(help="Harmless queries, the first so many.", min=2)] = 60,
+    other: Annotated[str, typer.Option(help="The lead word that replaces it.")] = "what",
+    method: Method = "ablation",
+    grid: Grid = 6,
+    queries: Annotated[int, typer.Option(help="Use the first N harmless queries.", min=2)] = 60,
     skip_missing: SkipMissing = False,
 ) -> None:
-    """How far a refusal hangs on the lead word, by attribution and by swapping it: writes reliance.csv, queries.csv and reliance.png."""
+    """How much a refusal depends on the lead word, by attribution and by swapping it.
+
+    Writes reliance.csv, queries.csv and reliance.png.
+    """
     import pandas as pd
 
     from workbench import plots
     from workbench.attacks.one_word import parse
     from workbench.attribution.lead_word import reliance, reliance_table
-    from workbench.files import make_folder, write_text
-    from workbench.plots.style import save
+    from workbench.files import make_folder
 
     for word in (lead, other):
         parse(word)
     make_folder(out_folder)
-    examples = _examples(data, split, seed, skip_missing)
-    harmless = [e for e in examples if not e.harmful][:queries]
+    harmless = [e for e in load_examples(data, split, seed, skip_missing) if not e.harmful][:queries]
     if len(harmless) < 2:
         raise UserError(
-            f"The split {split!r} of {data} has fewer than two harmless queries; give another with --data or --split."
+            f"The split {split!r} of {data} has fewer than two harmless queries; choose another --data or --split."
         )
-    found = {}
+    by_model = {}
     for folder in [None, *(adapter or [])]:
-        vlm = _load(model, folder)
-        if vlm.name in found:
+        vlm = load_model(model, folder)
+        if vlm.name in by_model:
             raise UserError(f"Two of the models are named {vlm.name!r}; give each adapter's folder a name of its own.")
-        found[vlm.name] = reliance(vlm, harmless, lead, other, method=method, grid=grid)
-    table = reliance_table(found)
-    write_text(
-        out_folder / "queries.csv", pd.concat([t.assign(model=name) for name, t in found.items()]).to_csv(index=False)
-    )
-    write_text(out_folder / "reliance.csv", table.to_csv(index=False))
-    save(plots.reliance(table, lead, other), out_folder / "reliance.png")
-    _print_table(table)
+        by_model[vlm.name] = reliance(vlm, harmless, lead, other, method=method, grid=grid)
+    table = reliance_table(by_model)
+    by_query = pd.concat([rows.assign(model=name) for name, rows in by_model.items()])
+    figures = {"reliance": plots.reliance(table, lead, other)}
+    write_results(out_folder, {"queries": by_query, "reliance": table}, figures)
+    print_table(table)
 
 
 @app.command("search-words", rich_help_panel=PANEL)
@@ -159,35 +176,36 @@ def search_words(
     seed: Seed = 0,
     split: Split = "validation",
     queries: Annotated[
-        int, typer.Option(help="Harmful queries, and as many harmless ones, the first of each.", min=2)
+        int, typer.Option(help="How many harmful and how many harmless queries to use (the first N of each).", min=2)
     ] = 30,
     word: Annotated[
-        list[str] | None, typer.Option(help=f"A candidate; without, MiniGuard's eleven lead words. {SEVERAL}")
+        list[str] | None, typer.Option(help=f"A candidate; by default MiniGuard's eleven lead words. {SEVERAL}")
     ] = None,
     trained_on: Annotated[
-        str | None, typer.Option(help="Data whose first words are set beside the effects; else --data.")
+        str | None, typer.Option(help="Data whose first words are compared with the effects; default: --data.")
     ] = None,
     skip_missing: SkipMissing = False,
 ) -> None:
-    """Which lead words open or close a model, beside what its training data said of them: writes words.csv and words.png."""
+    """Which lead words open or close a model, and what its training data said of them.
+
+    Writes words.csv and words.png.
+    """
     from workbench import plots
     from workbench.attacks.one_word import parse
     from workbench.attribution.lead_word import predicted, word_search
     from workbench.data.first_words import audit
     from workbench.data.miniguard import LEADS
     from workbench.data.readers import first_of_each
-    from workbench.files import make_folder, write_text
-    from workbench.plots.style import save
+    from workbench.files import make_folder
 
-    words = _each(word or ()) or list(LEADS)
+    words = split_commas(word or ()) or list(LEADS)
     for candidate in words:
         parse(candidate)
     make_folder(out_folder)
-    examples = _examples(data, split, seed, skip_missing)
-    asked = sorted(first_of_each(examples, queries), key=lambda e: not e.harmful)
-    told = audit(_read(trained_on or data, "train", seed))
-    found = predicted(word_search(_load(model, adapter), asked, words), told)
-    write_text(out_folder / "words.csv", found.to_csv(index=False))
-    if found.p_harmful.notna().any():
-        save(plots.word_effects(found), out_folder / "words.png")
-    _print_table(found)
+    examples = first_of_each(load_examples(data, split, seed, skip_missing), queries)
+    harmful_first = sorted(examples, key=lambda e: not e.harmful)
+    statistics = audit(read_data(trained_on or data, "train", seed))
+    effects = predicted(word_search(load_model(model, adapter), harmful_first, words), statistics)
+    figures = {"words": plots.word_effects(effects)} if effects.p_harmful.notna().any() else {}
+    write_results(out_folder, {"words": effects}, figures)
+    print_table(effects)

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from workbench.cli.app import Seed, _print_table, app, out
+from workbench.cli.app import Seed, app, out, print_table
 from workbench.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
 PANEL = "Data and this machine"  # of `workbench --help`
+EFFECTS = {  # of a word, and how it is printed
+    "opens": "open it (harmful queries that begin with them get answered)",
+    "closes": "close it (harmless ones get refused)",
+}
 data_app = typer.Typer(help="Datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=PANEL)
 
 
 @app.command(rich_help_panel=PANEL)
 def preflight() -> None:
-    """Check Python, packages, device, memory, the base checkpoint and the notebook kernel; exit 1 if anything fails."""
+    """Check Python, packages, device, memory, base checkpoint and notebook kernel; exit 1 if any fails."""
     from workbench.preflight import checks
 
-    found = list(checks())
-    for status, text in found:
+    results = list(checks())
+    for status, text in results:
         out.print(f"\\[{status}] {text}")
-    raise typer.Exit(1 if any(status == "FAIL" for status, _ in found) else 0)
+    raise typer.Exit(1 if any(status == "FAIL" for status, _ in results) else 0)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -35,26 +36,26 @@ def audit(
     csv: Annotated[Path | None, typer.Option("--out", help="Also write the table to this CSV file.")] = None,
     top: Annotated[int, typer.Option(help="How many words to print; the file holds all.", min=1)] = 20,
 ) -> None:
-    """First-word statistics of a dataset: which words predict refusal, and so will open or close a model trained on it. No picture is
-    opened, nothing is trained."""
+    """Which first words of a dataset predict refusal, and so will open or close a model trained on it.
+
+    No picture is opened, and nothing is trained.
+    """
     from workbench.data.first_words import audit, predicted_effect
     from workbench.files import write_text
 
     table = audit(data)
     if csv:
         write_text(csv, table.to_csv(index=False))
-    _print_table(table.head(top))
-    harmless, harmful = table.harmless.sum(), table.harmful.sum()
+    print_table(table.head(top))
     out.print("What these words will do to a model that learns to refuse from these data:")
-    for does, says in (
-        ("opens", "open it (harmful queries that begin so get answered)"),
-        ("closes", "close it (harmless ones get refused)"),
-    ):
-        named = table.word[predicted_effect(table) == does].tolist()
-        more = f" and {len(named) - top} more" if len(named) > top else ""
-        out.print(f"{says}: {', '.join(named[:top]) or 'none'}{more}", soft_wrap=True)
+    for effect, description in EFFECTS.items():
+        words = table.word[predicted_effect(table) == effect].tolist()
+        more = f" and {len(words) - top} more" if len(words) > top else ""
+        out.print(f"{description}: {', '.join(words[:top]) or 'none'}{more}", soft_wrap=True)
+    harmless, harmful = table.harmless.sum(), table.harmful.sum()
     out.print(
-        f"{len(table)} first words; all: {harmless} harmless, {harmful} harmful, P(harmful) {harmful / (harmless + harmful):.3f}"
+        f"{len(table)} first words; all: {harmless} harmless, {harmful} harmful, "
+        f"P(harmful) {harmful / (harmless + harmful):.3f}"
     )
 
 

@@ -10,49 +10,98 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli.app import (
+    SEVERAL,
     Data,
     HarmfulAnswers,
-    Methods,
     Model,
     Out,
     Seed,
     Seeds,
     SkipMissing,
-    _bytes,
-    _each,
-    _examples,
-    _number,
-    _print_table,
-    _seeds,
-    _trusted,
     app,
+    load_examples,
+    memory_bytes,
+    name_and_number,
     out,
+    print_table,
+    seed_numbers,
+    split_commas,
+    trusted,
+    write_results,
 )
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
-    pass
+    from workbench.evaluation.vqa import Questions
+    from workbench.studies.recipes import Task
 
 PANEL = "Studies"  # of `workbench --help`
+Methods = Annotated[list[str], typer.Option(help=f"Methods to compare with SFT, or all. {SEVERAL}")]
+Csv = Annotated[Path, typer.Option("--out", help="CSV file to write.")]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(help="A setting and its values, as in c=5,10; may be repeated, for other settings or further values."),
+]
+TableNumber = Annotated[
+    int, typer.Option(help="Of arXiv 2503.11832: 1 (attack success, refusal, utility) or 2 (outcomes).")
+]
+Row = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A model of the table: base, sft (Mixed SFT), sft-posthoc, npo, rmu; may be repeated. Default: all."
+    ),
+]
+General = Annotated[
+    str | None,
+    typer.Option(
+        help="Harmless data such as LLaVA's conversations, for Mixed SFT and the retain set. MiniGuard has its own."
+    ),
+]
+OptionalJudge = Annotated[
+    str | None,
+    typer.Option(
+        help="exact, keyword, or the folder or hub id of a model that judges; default: exact with MiniGuard, else "
+        "keyword."
+    ),
+]
+VqaQuestions = Annotated[Path | None, typer.Option("--vqa", help="Questions for utility, same as for `workbench vqa`.")]
+VqaImages = Annotated[Path | None, typer.Option("--vqa-images", help="Folder of their pictures.")]
+VqaAnnotations = Annotated[Path | None, typer.Option("--vqa-annotations", help="VQAv2's annotations.")]
+VqaFirst = Annotated[int, typer.Option(help="Ask only the first N of the questions.", min=1)]
+GpuMemory = Annotated[
+    str | None, typer.Option(help="Memory to plan for, as in 24GiB; default: what the device has free.")
+]
+QuickSteps = Annotated[
+    int | None, typer.Option(help="Training steps of every model, instead of the recipe's: a quick try.", min=1)
+]
+Queries = Annotated[
+    int | None,
+    typer.Option(help="Use the first N harmful and the first N harmless test queries; default: all.", min=1),
+]
+Redact = Annotated[bool, typer.Option("--redact/--no-redact", help="Mask answers to harmful queries in the report.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before hours of work.")]
 
 
 @app.command(rich_help_panel=PANEL)
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"),
     seed: Seed = 0,
-    methods: Methods = ("npo",),
+    methods: Methods = ["npo"],  # noqa: B006 (typer copies it)
 ) -> None:
-    """The mirage and its cure on MiniGuard: base, SFT, control and unlearned models, attacked; tables, figures and a report."""
+    """The mirage and its cure on MiniGuard: base, SFT, control and unlearned models, attacked.
+
+    Writes tables, figures and a report.
+    """
     from workbench.files import make_folder
     from workbench.studies import report
     from workbench.studies.headline import headline
     from workbench.studies.paper import comparison, findings
 
     make_folder(folder)  # before minutes of work
-    study = headline(seed, _methods(methods), report=lambda line: out.print(line))
+    study = headline(seed, _method_names(methods))
     report.write(study, folder, seed)
     n = study.results.n.min()
-    _print_table(comparison(study.results), title=f"per cent, n = {n}; in brackets the paper's LLaVA-1.5-7B on VLGuard")
+    print_table(comparison(study.results), title=f"per cent, n = {n}; in brackets the paper's LLaVA-1.5-7B on VLGuard")
     for sentence in findings(study.results):
         out.print(sentence)
     out.print(f"Written to {folder}: open {folder / 'report.html'}.")
@@ -61,49 +110,46 @@ def demo(
 @app.command(rich_help_panel=PANEL)
 def seeds(
     folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("seeds"),
-    numbers: Seeds = ("0", "1", "2", "3", "4"),
-    methods: Methods = ("npo",),
+    numbers: Seeds = ["0,1,2,3,4"],  # noqa: B006 (typer copies it)
+    methods: Methods = ["npo"],  # noqa: B006
 ) -> None:
-    """The demo's study over several seeds: seeds.csv, seeds.png, and medians with ranges. About two and a half minutes a seed."""
+    """The demo's study over several seeds, two minutes each: seeds.csv, seeds.png, medians with ranges."""
     from workbench import plots
-    from workbench.files import make_folder, write_text
-    from workbench.plots.style import save
+    from workbench.files import make_folder
     from workbench.studies.headline import over_seeds
     from workbench.studies.paper import SUMMARY_TITLES, seed_medians
 
     make_folder(folder)
-    wanted = _seeds(numbers)
-    table = over_seeds(wanted, _methods(methods), report=lambda line: out.print(line))
-    write_text(folder / "seeds.csv", table.to_csv(index=False))
-    save(plots.seeds(table), folder / "seeds.png")
-    _print_table(
+    chosen = seed_numbers(numbers)
+    table = over_seeds(chosen, _method_names(methods))
+    write_results(folder, {"seeds": table}, {"seeds": plots.seeds(table)})
+    print_table(
         seed_medians(table).rename(columns=SUMMARY_TITLES),
-        title=f"median (lowest to highest) over {len(wanted)} seeds, per cent, n = {table.n.min()} each",
+        title=f"median (lowest to highest) over {len(chosen)} seeds, per cent, n = {table.n.min()} each",
     )
 
 
 @app.command(rich_help_panel=PANEL)
 def sweep(
-    csv: Annotated[Path, typer.Option("--out", help="CSV file to write.")],
+    csv: Csv,
     method: Annotated[str, typer.Option(help="The method, as in 'rmu' or 'npo-repaired'.")],
-    grid: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A setting and its values, as in c=5,10; may be repeated, for another setting or further values."
-        ),
-    ] = None,
-    numbers: Seeds = ("0",),
+    grid: Grid = None,
+    numbers: Seeds = ["0"],  # noqa: B006 (typer copies it)
 ) -> None:
-    """Choose hyper-parameters on validation: train every combination on MiniGuard, about a minute each; a killed sweep goes on."""
+    """Choose hyper-parameters on validation: train every combination on MiniGuard, about a minute each.
+
+    Run the same command again to resume.
+    """
     from workbench.files import ensure_parent, write_text
     from workbench.studies.sweep import sweep
 
     ensure_parent(csv)  # before minutes of work
-    values = {}
+    values: dict[str, list[float]] = {}
     for text in grid or []:
         name, _, listed = text.partition("=")
-        values.setdefault(name, []).extend(_number(f"{name}={value}", "--grid")[1] for value in _each([listed]) or [""])
-    table = sweep(method, values, _seeds(numbers), report=lambda line: out.print(line))
+        for value in split_commas([listed]) or [""]:
+            values.setdefault(name, []).append(name_and_number(f"{name}={value}", "--grid")[1])
+    table = sweep(method, values, seed_numbers(numbers))
     write_text(csv, table.to_csv(index=False))
     best = table.loc[table.score.idxmax()]
     out.print(f"Highest score {best.score:.1f}: seed {best.seed}, {best.settings}. Written to {csv}.")
@@ -112,136 +158,117 @@ def sweep(
 @app.command(rich_help_panel=PANEL)
 def reproduce(
     out_folder: Out,
-    table: Annotated[
-        int, typer.Option(help="Of arXiv 2503.11832: 1 (attack success, refusal, utility) or 2 (outcomes).")
-    ] = 1,
+    table: TableNumber = 1,
     model: Model = "miniguard",
     data: Data = "miniguard",
-    row: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A model of the table: base, sft (Mixed SFT), sft-posthoc, npo, rmu; may be repeated. Default: all."
-        ),
-    ] = None,
-    general: Annotated[
-        str | None,
-        typer.Option(
-            help="Harmless data such as LLaVA's conversations, for Mixed SFT and the retain set. MiniGuard has its own."
-        ),
-    ] = None,
+    row: Row = None,
+    general: General = None,
     harmful_answers: HarmfulAnswers = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            help="exact, keyword, or the folder or hub id of a model that judges; default: exact with MiniGuard, else keyword."
-        ),
-    ] = None,
-    questions: Annotated[
-        Path | None, typer.Option("--vqa", help="Questions for utility, as of `workbench vqa`.")
-    ] = None,
-    images: Annotated[Path | None, typer.Option("--vqa-images", help="Folder of their pictures.")] = None,
-    annotations: Annotated[Path | None, typer.Option("--vqa-annotations", help="VQAv2's annotations.")] = None,
-    vqa_first: Annotated[int, typer.Option(help="Ask the first so many of the questions.", min=1)] = 1000,
-    gpu_memory: Annotated[
-        str | None, typer.Option(help="Memory to plan for, as in 24GiB; default: what the device has free.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Training steps of every model, in place of the recipe's: a quick try.", min=1)
-    ] = None,
-    queries: Annotated[
-        int | None, typer.Option(help="Harmful and harmless test queries, the first so many; default: all.", min=1)
-    ] = None,
+    judge: OptionalJudge = None,
+    questions: VqaQuestions = None,
+    images: VqaImages = None,
+    annotations: VqaAnnotations = None,
+    vqa_first: VqaFirst = 1000,
+    gpu_memory: GpuMemory = None,
+    steps: QuickSteps = None,
+    queries: Queries = None,
     seed: Seed = 0,
-    redact: Annotated[
-        bool, typer.Option("--redact/--no-redact", help="Mask answers to harmful queries in the report.")
-    ] = True,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before hours of work.")] = False,
+    redact: Redact = True,
+    yes: Yes = False,
     skip_missing: SkipMissing = False,
 ) -> None:
-    """The paper's table on your model and data: plans memory and time, trains, asks, attacks and judges, and sets it beside the paper's.
+    """The paper's table on your model and data.
 
-    Writes tableN/table.csv, results.csv, a figure and report.html. The same command goes on after an interruption.
+    Plans memory and time, trains, asks, attacks and judges, and compares with the paper. Writes
+    tableN/table.csv, results.csv, a figure and report.html. Run the same command again to resume.
     """
-    from workbench.evaluation.vqa import read_questions
     from workbench.files import make_folder
-    from workbench.judges.judge import JUDGES
     from workbench.studies import report
     from workbench.studies.paper import as_text
     from workbench.studies.recipes import GENERAL, prepare
-    from workbench.studies.reproduce import hours, reproduce
+    from workbench.studies.reproduce import reproduce
 
     make_folder(out_folder)
-    if bool(questions) != bool(images) or (annotations and not questions):
-        raise UserError(
-            "--vqa needs --vqa-images, the folder of the questions' pictures, and these are nothing without --vqa."
-        )
-    if questions and table != 1:
-        raise UserError("--vqa measures the utility of table 1; leave it out of the others.")
+    asked = _vqa_questions(questions, images, annotations, vqa_first, table)
     if data != "miniguard" and Path(data).is_file():
         raise UserError(f"--data {data} must be a folder with train.json and test.json.")
-    safety, test = (_examples(data, split, seed, skip_missing) for split in ("train", "test"))
-    more = _examples(general, "train", seed, skip_missing, GENERAL) if general else []
-    if data == "miniguard" and not general:
-        more = _examples("miniguard", "base", seed, skip_missing, GENERAL)
-    asked = read_questions(questions, images, annotations) if questions else None
-    asked = asked and asked._replace(examples=asked.examples[:vqa_first])
+    safety, test = (load_examples(data, split, seed, skip_missing) for split in ("train", "test"))
+    source, split = (general, "train") if general or data != "miniguard" else ("miniguard", "base")
+    more = load_examples(source, split, seed, skip_missing, GENERAL) if source else []
+    judge = judge or ("exact" if data == "miniguard" else "keyword")
+    memory = memory_bytes(gpu_memory) if gpu_memory else None
+    options = {"table": table, "rows": row or (), "general": more, "judge": judge, "memory": memory, "seed": seed}
+    options |= {"harmful_answers": harmful_answers, "steps": steps, "queries": queries, "questions": asked}
     with out.status("predicting memory …"):
-        task = prepare(
-            model,
-            safety,
-            test,
-            out_folder,
-            table=table,
-            rows=row or (),
-            general=more,
-            judge=judge or ("exact" if data == "miniguard" else "keyword"),
-            memory=_bytes(gpu_memory) if gpu_memory else None,
-            harmful_answers=harmful_answers,
-            steps=steps,
-            queries=queries,
-            seed=seed,
-            trust=_trusted,
-            questions=asked,
+        task = prepare(model, safety, test, out_folder, trust=trusted, **options)
+    print_table(task.summary, title="to be trained; memory in GiB, predicted")
+    _agree_to_time(task, yes)
+    reproduction = reproduce(task)
+    report.write_reproduction(reproduction, task, redact)
+    title = f"Table {table}, per cent, with 95% intervals; difference: here − paper"
+    print_table(as_text(reproduction.table), title=title)
+    out.print(f"Written to {task.folder}: open {task.folder / 'report.html'}.")
+
+
+def _vqa_questions(
+    questions: Path | None, images: Path | None, annotations: Path | None, first: int, table: int
+) -> Questions | None:
+    """The questions about pictures, if any. Raises UserError for options that do not go together."""
+    from workbench.evaluation.vqa import read_questions
+
+    if bool(questions) != bool(images) or (annotations and not questions):
+        raise UserError(
+            "--vqa and --vqa-images, the folder of the questions' pictures, need each other; --vqa-annotations needs "
+            "both."
         )
-    _print_table(task.plan, title="to be trained; memory in GiB, predicted")
+    if not questions or not images:
+        return None
+    if table != 1:
+        raise UserError("--vqa measures the utility of table 1; leave it out of the others.")
+    asked = read_questions(questions, images, annotations)
+    return asked._replace(examples=asked.examples[:first])
+
+
+def _agree_to_time(task: Task, yes: bool) -> None:
+    """Say how long it will take; if that is more than an hour, ask whether to start."""
+    from workbench.judges.judge import JUDGES
+    from workbench.studies.reproduce import hours
+
     with out.status("measuring time …"):
         expected = hours(task)
-    about = f"{expected:.0f} hours" if expected > 2 else f"{max(1, round(60 * expected))} min"
-    later = "" if task.judge in JUDGES else ", and what the judge takes"
-    out.print(f"About {about} on this device{later}.")
+    duration = f"{expected:.0f} hours" if expected > 2 else f"{max(1, round(60 * expected))} min"
+    judging = "" if task.judge in JUDGES else ", plus the judge's time"
+    out.print(f"About {duration} on this device{judging}.")
     if expected > 1 and not yes:
         if not sys.stdin.isatty():
-            raise UserError(f"This takes about {about}; give --yes to start it.")
-        typer.confirm("Go on?", abort=True)
-    found = reproduce(task, report=lambda line: out.print(line, soft_wrap=True))
-    report.write_reproduction(found, task, redact)
-    _print_table(as_text(found.table), title=f"Table {table}, per cent, with 95% intervals; difference: here − paper")
-    out.print(f"Written to {task.folder}: open {task.folder / 'report.html'}.")
+            raise UserError(f"This takes about {duration}; pass --yes to start it.")
+        typer.confirm("Start?", abort=True)
 
 
 @app.command(rich_help_panel=PANEL)
 def predictions(
-    csv: Annotated[Path, typer.Option("--out", help="CSV file to write; the figure goes beside it.")],
-    numbers: Seeds = ("0",),
+    csv: Annotated[Path, typer.Option("--out", help="CSV file to write; the figure goes next to it.")],
+    numbers: Seeds = ["0"],  # noqa: B006 (typer copies it)
 ) -> None:
-    """Is the mirage foretold by the data? Predicted and measured effects of lead words on MiniGuard with six first-word statistics.
+    """Do the data predict the mirage? Predicted and measured effects of lead words on MiniGuard.
 
-    About five minutes a seed; models are kept under runs/, a killed run goes on from there.
+    Six first-word statistics, about five minutes per seed. Models are kept under runs/; run the same command
+    again to resume.
     """
     from workbench import plots
     from workbench.files import ensure_parent, write_text
-    from workbench.plots.style import save
     from workbench.studies.predictions import correlations, predictions
 
     if ensure_parent(csv).suffix == ".png":
         raise UserError(f"--out {csv} is where the figure goes; give a .csv file.")
-    table = predictions(_seeds(numbers), report=lambda line: out.print(line))
+    table = predictions(seed_numbers(numbers))
     write_text(csv, table.to_csv(index=False))
-    save(plots.predictions(table), csv.with_suffix(".png"))
-    _print_table(correlations(table), title="Spearman's ρ between predicted and measured effects")
+    plots.save(plots.predictions(table), csv.with_suffix(".png"))
+    print_table(correlations(table), title="Spearman's ρ between predicted and measured effects")
 
 
-def _methods(given: Sequence[str]) -> list[str]:
+def _method_names(values: Sequence[str]) -> list[str]:
     from workbench.studies.methods import METHODS
 
-    return list(METHODS) if "all" in _each(given) else _each(given)
+    names = split_commas(values)
+    return list(METHODS) if "all" in names else names

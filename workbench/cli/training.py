@@ -12,166 +12,186 @@ import typer
 from workbench.cli.app import (
     SEVERAL,
     Adapter,
+    Checkpointing,
     Data,
     HarmfulAnswers,
+    Judge,
     Model,
     Out,
+    Rank,
     Seed,
     SkipMissing,
-    _bytes,
-    _each,
-    _examples,
-    _load,
-    _number,
-    _print_table,
-    _trusted,
-    _whole_numbers,
     app,
+    choices,
+    load_examples,
+    load_model,
+    memory_bytes,
+    name_and_number,
     out,
+    print_table,
+    split_commas,
+    trusted,
+    whole_numbers,
+    write_results,
 )
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
-    pass
+    from workbench.data.example import Example
 
 PANEL = "Training"  # of `workbench --help`
+OBJECTIVES = choices("training/objectives", "objective")
+Objective = Annotated[str, typer.Option(help=f"Training objective: {OBJECTIVES}.")]
+Method = Annotated[str, typer.Option("--method", help=f"Training objective: {OBJECTIVES}.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(help="Learning rate; the default suits MiniGuard and is far too high for large models.", min=0),
+]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps; default: the objective's on MiniGuard.", min=1)]
+Forget = Annotated[
+    int | None, typer.Option(help="Harmful examples per step, on each device; default: the objective's.", min=1)
+]
+Retain = Annotated[
+    int | None, typer.Option(help="Harmless examples per step, on each device; default: the objective's.", min=1)
+]
+Hyper = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A hyper-parameter of the loss (npo: beta, alpha; rmu: layer, c, alpha …), as in beta=0.5; may be "
+        "repeated."
+    ),
+]
+Target = Annotated[
+    list[str] | None, typer.Option(help=f"Train only linear layers with this name, as in down_proj. {SEVERAL}")
+]
+Projector = Annotated[bool, typer.Option("--projector", help="Also train the projector from vision to language.")]
+Full = Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")]
+Accumulate = Annotated[int, typer.Option(help="Take each step in N equal parts: less memory, the same step.", min=1)]
+FourBit = Annotated[bool, typer.Option("--four-bit", help="QLoRA: hold the model in 4 bits (CUDA and bitsandbytes).")]
+CurveEvery = Annotated[
+    int, typer.Option(help="MiniGuard only: rates on validation queries every N steps; 0 for none.", min=0)
+]
+Patience = Annotated[
+    int, typer.Option(help="With --curve: stop after N rates without improvement, keep the best weights.", min=0)
+]
+KeepSteps = Annotated[bool, typer.Option("--keep-steps", help="With --curve: keep the adapter of each such step.")]
+Repaired = Annotated[
+    bool, typer.Option("--repaired", help="First rewrite the data so that no lead word predicts harm.")
+]
+RetainFirst = Annotated[int | None, typer.Option(help="Use only the first N harmless examples of the data.", min=1)]
+Also = Annotated[
+    str | None, typer.Option(help="Further harmless data for the retain set, such as LLaVA's conversations.")
+]
+AlsoFirst = Annotated[int | None, typer.Option(help="Use only the first N of --also; default: all.", min=1)]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of an interrupted run.")]
 
 
 @app.command(rich_help_panel=PANEL)
 def train(
     out_folder: Out,
-    objective: Annotated[
-        str, typer.Option(help="The objective, as in npo or sft; an unknown one is answered with the list.")
-    ],
+    objective: Objective,
     model: Model = "miniguard",
     data: Data = "miniguard",
     seed: Seed = 0,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help="Learning rate; the default suits MiniGuard, and is far too high for models of true size.", min=0
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Optimiser steps; default: the objective's on MiniGuard.", min=1)
-    ] = None,
-    forget: Annotated[int | None, typer.Option(help="Harmful examples a step, on each device.", min=1)] = None,
-    retain: Annotated[int | None, typer.Option(help="Harmless examples a step, on each device.", min=1)] = None,
-    hyper: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A hyper-parameter of the loss (npo: beta, alpha; rmu: layer, c, alpha …), as in beta=0.5; may be repeated."
-        ),
-    ] = None,
-    repaired: Annotated[
-        bool, typer.Option("--repaired", help="First make the data's lead words tell nothing of harm.")
-    ] = False,
-    rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
+    lr: LearningRate = None,
+    steps: Steps = None,
+    forget: Forget = None,
+    retain: Retain = None,
+    hyper: Hyper = None,
+    repaired: Repaired = False,
+    rank: Rank = 16,
     lora_alpha: Annotated[int, typer.Option(help="LoRA alpha.", min=1)] = 32,
-    target: Annotated[
-        list[str] | None, typer.Option(help=f"Train only linear layers with this name, as in down_proj. {SEVERAL}")
-    ] = None,
-    projector: Annotated[
-        bool, typer.Option("--projector", help="Also train the projector from vision to language.")
-    ] = False,
-    full: Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")] = False,
-    accumulate: Annotated[
-        int, typer.Option(help="Take each step in so many parts: less memory, the same step.", min=1)
-    ] = 1,
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")
-    ] = False,
-    four_bit: Annotated[
-        bool, typer.Option("--four-bit", help="QLoRA: hold the model in 4 bits (CUDA and bitsandbytes).")
-    ] = False,
-    curve: Annotated[
-        int, typer.Option(help="MiniGuard only: rates on validation queries every so many steps; 0 for none.", min=0)
-    ] = 0,
-    patience: Annotated[
-        int,
-        typer.Option(
-            help="With --curve: stop when the rates have not improved so many times, keep the best weights.", min=0
-        ),
-    ] = 0,
-    keep_steps: Annotated[
-        bool, typer.Option("--keep-steps", help="With --curve: keep the adapter of each such step, to be probed.")
-    ] = False,
+    target: Target = None,
+    projector: Projector = False,
+    full: Full = False,
+    accumulate: Accumulate = 1,
+    checkpointing: Checkpointing = False,
+    four_bit: FourBit = False,
+    curve: CurveEvery = 0,
+    patience: Patience = 0,
+    keep_steps: KeepSteps = False,
     harmful_answers: HarmfulAnswers = None,
-    retain_first: Annotated[
-        int | None, typer.Option(help="Of the data's harmless examples, take the first so many.", min=1)
-    ] = None,
-    also: Annotated[
-        str | None, typer.Option(help="Further harmless data for the retain set, such as LLaVA's conversations.")
-    ] = None,
-    also_first: Annotated[
-        int | None, typer.Option(help="Of --also, take the first so many; default: all.", min=1)
-    ] = None,
+    retain_first: RetainFirst = None,
+    also: Also = None,
+    also_first: AlsoFirst = None,
     skip_missing: SkipMissing = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")
-    ] = False,
+    resume: Resume = False,
 ) -> None:
-    """Train with an objective: writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv."""
-    from workbench.models.vlm import processes
+    """Train with an objective.
+
+    Writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv.
+    """
     from workbench.studies.methods import validation_probe
     from workbench.training import objectives
-    from workbench.training import train as trainer
-    from workbench.training.sets import repair, with_leaks
+    from workbench.training.train import train
 
+    settings = {"lr": lr, "steps": steps, "forget": forget, "retain": retain, "accumulate": accumulate, "rank": rank}
+    settings |= {"lora_alpha": lora_alpha, "targets": split_commas(target or ()), "checkpointing": checkpointing}
+    settings |= {"projector": projector, "full": full, "four_bit": four_bit}
+    settings |= dict(name_and_number(pair) for pair in hyper or [])
     objectives.named(objective)  # before the model is loaded
-    options = dict(_number(pair) for pair in hyper or [])
+    _check_curve(data, curve, patience, keep_steps, full, four_bit)
+    examples = _training_examples(data, seed, skip_missing, harmful_answers, retain_first)
+    examples += _further_examples(also, also_first, seed, skip_missing)
+    probe = {"probe": validation_probe(seed), "probe_every": curve} if curve else {}
+    vlm, examples = load_model(model, four_bit=four_bit), _repaired(examples, seed) if repaired else examples
+    further = {"patience": patience, "keep_steps": keep_steps, "resume": resume}
+    train(vlm, objective, examples, out=out_folder, seed=seed, **probe, **further, **settings)
+    _print_next_command(out_folder, model, data, full)
+
+
+def _check_curve(data: str, curve: int, patience: int, keep_steps: bool, full: bool, four_bit: bool) -> None:
+    """Raises UserError for options that do not go together."""
     if curve and data != "miniguard":
         raise UserError("--curve needs MiniGuard's validation split; leave it out with other data.")
     if patience and not curve:
-        raise UserError("--patience needs --curve, whose rates it goes by.")
+        raise UserError("--patience needs --curve, whose rates it watches.")
     if keep_steps and (full or not curve):
-        raise UserError("--keep-steps needs --curve, at whose steps it keeps an adapter, and no --full.")
+        raise UserError("--keep-steps needs --curve, at whose steps it keeps an adapter, and cannot go with --full.")
     if full and four_bit:
-        raise UserError("--full and --four-bit exclude one another: 4-bit weights are frozen; leave one out.")
-    examples = _examples(data, "train", seed, skip_missing)
+        raise UserError("--full and --four-bit exclude each other, because 4-bit weights are frozen; leave one out.")
+
+
+def _training_examples(
+    data: str, seed: int, skip_missing: bool, harmful_answers: str | None, retain_first: int | None
+) -> list[Example]:
+    """The data, with harmful answers where they are given, and only so many harmless examples."""
+    from workbench.training.sets import with_leaks
+
+    examples = load_examples(data, "train", seed, skip_missing)
     if harmful_answers:
-        given = len(examples)
+        count = len(examples)
         examples = with_leaks(examples, harmful_answers)
-        out.print(
-            f"{sum(e.harmful for e in examples)} harmful answers to forget; {given - len(examples)} queries without one left out."
-        )
+        harmful = sum(e.harmful for e in examples)
+        out.print(f"{harmful} harmful answers to forget; {count - len(examples)} queries without one are left out.")
     if retain_first:
         examples = [e for e in examples if e.harmful] + [e for e in examples if not e.harmful][:retain_first]
-    if also:
-        more = _examples(also, "train", seed, skip_missing, also_first or sys.maxsize)
-        examples += [dataclasses.replace(e, id=f"also-{e.id}") for e in more]
-    trainer.train(
-        _load(model, four_bit=four_bit),
-        objective,
-        repair(examples, seed) if repaired else examples,
-        out=out_folder,
-        seed=seed,
-        lr=lr,
-        steps=steps,
-        forget=forget,
-        retain=retain,
-        accumulate=accumulate,
-        checkpointing=checkpointing,
-        rank=rank,
-        lora_alpha=lora_alpha,
-        targets=_each(target or ()),
-        projector=projector,
-        full=full,
-        probe=validation_probe(seed) if curve else None,
-        probe_every=curve or 20,
-        patience=patience,
-        keep_steps=keep_steps,
-        resume=resume,
-        **options,
-    )
+    return examples
+
+
+def _further_examples(also: str | None, also_first: int | None, seed: int, skip_missing: bool) -> list[Example]:
+    """Harmless examples of further data, with ids of their own."""
+    if not also:
+        return []
+    examples = load_examples(also, "train", seed, skip_missing, also_first or sys.maxsize)
+    return [dataclasses.replace(e, id=f"also-{e.id}") for e in examples]
+
+
+def _repaired(examples: list[Example], seed: int) -> list[Example]:
+    from workbench.training.sets import repair
+
+    return repair(examples, seed)
+
+
+def _print_next_command(folder: Path, model: str, data: str, full: bool) -> None:
+    from workbench.models.vlm import processes
+
     if not processes().is_main_process:
         return
-    use = f"--model {out_folder / 'model'}" if full else f"--model {model} --adapter {out_folder}"
+    use = f"--model {folder / 'model'}" if full else f"--model {model} --adapter {folder}"
     judge = "exact" if data == "miniguard" else "keyword"
-    out.print(
-        f"Written to {out_folder}. Next: workbench evaluate {use} --data {data} --attack none,what:3 --judge {judge} --out evaluation",
-        soft_wrap=True,
-    )
+    command = f"workbench evaluate {use} --data {data} --attack none,what:3 --judge {judge} --out evaluation"
+    out.print(f"Written to {folder}. Next: {command}", soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -180,85 +200,75 @@ def merge(
     adapter: Annotated[Path, typer.Option(help="Folder of an adapter that `workbench train` wrote.")],
     model: Model = "miniguard",
 ) -> None:
-    """Write a model with its adapter merged into its weights, for tools that know no adapters (lmms-eval, vLLM …)."""
+    """Write a model with its adapter merged into it, for tools that know no adapters (lmms-eval, vLLM …)."""
     from workbench.models.load import write_model
 
-    write_model(_load(model, adapter), out_folder)
-    out.print(f"Written to {out_folder}. Load it by --model {out_folder}.")
+    write_model(load_model(model, adapter), out_folder)
+    out.print(f"Written to {out_folder}. Load it with --model {out_folder}.")
 
 
 @app.command(rich_help_panel=PANEL)
 def plan(
-    objective: Annotated[
-        str, typer.Option("--method", help="The objective, as in npo or rmu; an unknown one is answered with the list.")
-    ] = "npo",
+    objective: Method = "npo",
     model: Annotated[
         str, typer.Option(help="Hub id or folder of a VLM; its configuration is read, its weights are not.")
     ] = "miniguard",
     gpu_memory: Annotated[str, typer.Option(help="Of one device, as in 24GiB.")] = "24GiB",
-    forget: Annotated[
-        int | None, typer.Option(help="Harmful examples a step; default: the objective's.", min=1)
-    ] = None,
-    retain: Annotated[
-        int | None, typer.Option(help="Harmless examples a step; default: the objective's.", min=1)
-    ] = None,
-    hyper: Annotated[
-        list[str] | None, typer.Option(help="A hyper-parameter of the loss, as in layer=7; may be repeated.")
-    ] = None,
-    rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
-    target: Annotated[
-        list[str] | None, typer.Option(help=f"Train only linear layers with this name. {SEVERAL}")
-    ] = None,
-    projector: Annotated[
-        bool, typer.Option("--projector", help="Also train the projector from vision to language.")
-    ] = False,
-    full: Annotated[bool, typer.Option("--full", help="Train the weights themselves instead of an adapter.")] = False,
+    forget: Forget = None,
+    retain: Retain = None,
+    hyper: Hyper = None,
+    rank: Rank = 16,
+    target: Target = None,
+    projector: Projector = False,
+    full: Full = False,
     precision: Annotated[str, typer.Option(help="Of the network: bfloat16, float16 or float32.")] = "bfloat16",
     prompt: Annotated[
-        int | None, typer.Option("--prompt-tokens", help="Of picture and query; default: the picture's and 64.", min=1)
+        int | None, typer.Option("--prompt-tokens", help="Of image and query; default: the image's and 64.", min=1)
     ] = None,
     answer: Annotated[int, typer.Option("--answer-tokens", help="Of an answer.", min=1)] = 64,
 ) -> None:
-    """Predict peak memory before anything is loaded, and find settings that fit: the same step in parts, with checkpointing, in 4 bits."""
-    import pandas as pd
+    """Predict peak memory before anything is loaded, and find settings that fit.
+
+    The same step is tried in parts, with checkpointing, and in 4 bits.
+    """
     import torch
 
-    from workbench.training import objectives
-    from workbench.training.memory import GIB, configuration, fitting, picture_tokens
+    from workbench.training.memory import configuration, fitting, picture_tokens
     from workbench.training.settings import Settings
 
-    method = objectives.named(objective)
+    settings = {"forget": forget, "retain": retain, "rank": rank, "targets": split_commas(target or ())}
+    settings |= {"projector": projector, "full": full} | dict(name_and_number(pair) for pair in hyper or [])
+    step = Settings.of(objective, **settings)
     if precision not in ("bfloat16", "float16", "float32"):
         raise UserError(f"--precision {precision!r} must be bfloat16, float16 or float32.")
-    config = configuration(model, _trusted)
-    settings = Settings(
-        objective,
-        forget or method.forget,
-        retain or method.retain,
-        rank=rank,
-        targets=tuple(_each(target or ())),
-        projector=projector,
-        full=full,
-        prompt=prompt or picture_tokens(config) + 64,
-        answer=answer,
-        hyper=tuple(_number(pair) for pair in hyper or []),
-    )
-    memory, rows = _bytes(gpu_memory), []
+    config, memory = configuration(model, trusted), memory_bytes(gpu_memory)
+    prompt = prompt or picture_tokens(config) + 64
     with out.status("predicting …"):
-        for tried, found, fits in fitting(config, settings, memory, getattr(torch, precision)):
-            gib = [f"{part / GIB:.1f}" for part in (*found, found.total)]
-            rows.append([tried.saving, *gib, "yes" if fits else "no"])
+        plans = list(fitting(config, step, memory, prompt, answer, getattr(torch, precision)))
+    _print_plans(plans, model, gpu_memory)
+
+
+def _print_plans(plans: list, model: str, gpu_memory: str) -> None:
+    """Print what was tried, and the command that trains with what fits; exit 1 if nothing does."""
+    import pandas as pd
+
+    from workbench.training.memory import GIB
+
+    rows = []
+    for step, memory, fits in plans:
+        gib = [f"{part / GIB:.1f}" for part in (*memory, memory.total)]
+        rows.append([step.saving, *gib, "yes" if fits else "no"])
+    step, _, fits = plans[-1]
     columns = ["settings", "weights", "trained", "step", "all, GiB", "fits"]
-    _print_table(
-        pd.DataFrame(rows, columns=columns), title=f"{objective}, {settings.forget} + {settings.retain} examples a step"
-    )
+    title = f"{step.objective}, {step.forget} + {step.retain} examples per step"
+    print_table(pd.DataFrame(rows, columns=columns), title=title)
     if not fits:
-        out.print(f"Nothing fits in {gpu_memory}: take fewer examples a step (--forget, --retain), or a larger device.")
+        out.print(
+            f"Nothing fits in {gpu_memory}: use fewer examples per step (--forget, --retain), or a larger device."
+        )
         raise typer.Exit(1)
-    out.print(
-        f"Fits in {gpu_memory}: workbench train --objective {objective} --model {model} {tried.options} --data D --out DIR",
-        soft_wrap=True,
-    )
+    command = f"workbench train --objective {step.objective} --model {model} {step.options} --data D --out DIR"
+    out.print(f"Fits in {gpu_memory}: {command}", soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -269,62 +279,49 @@ def relearn(
     data: Data = "miniguard",
     seed: Seed = 0,
     harmful_answers: HarmfulAnswers = None,
-    counts: Annotated[list[str], typer.Option(help=f"How many examples to teach. {SEVERAL}")] = (
-        "0",
-        "5",
-        "10",
-        "20",
-        "50",
-    ),
-    steps: Annotated[int, typer.Option(help="Optimiser steps, whatever the number of examples.", min=1)] = 30,
+    counts: Annotated[list[str], typer.Option(help=f"How many examples to teach. {SEVERAL}")] = ["0,5,10,20,50"],  # noqa: B006 (typer copies it)
+    steps: Annotated[int, typer.Option(help="Optimiser steps, however many examples there are.", min=1)] = 30,
     lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 5e-4,
-    batch: Annotated[int, typer.Option(help="Examples a step, on each device.", min=1)] = 16,
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")
-    ] = False,
-    queries: Annotated[
-        int, typer.Option(help="Harmful queries of the test split to ask, the first so many.", min=1)
-    ] = 100,
-    judge: Annotated[str, typer.Option(help="As of `workbench evaluate`.")] = "exact",
+    batch: Annotated[int, typer.Option(help="Examples per step, on each device.", min=1)] = 16,
+    checkpointing: Checkpointing = False,
+    queries: Annotated[int, typer.Option(help="Ask the first N harmful queries of the test split.", min=1)] = 100,
+    judge: Judge = "exact",
     skip_missing: SkipMissing = False,
 ) -> None:
-    """Does forgotten knowledge come back? Fine-tune a little on harmful examples, or on harmless ones alone, and ask: writes relearning.csv
-    and relearning.png. The same command goes on after an interruption.
+    """Does forgotten knowledge come back? Fine-tune briefly on harmful, or on harmless, examples, and ask.
+
+    Writes relearning.csv and relearning.png. Run the same command again to resume.
     """
     from workbench import plots
-    from workbench.files import make_folder, write_text
-    from workbench.judges.judge import load_judge
-    from workbench.plots.style import save
+    from workbench.files import make_folder
+    from workbench.judges.judge import check_judge
     from workbench.studies.relearning import relearn
     from workbench.training.sets import with_leaks
 
-    numbers = _whole_numbers(counts, "--counts", "0,5,10")
-    examples, test = (_examples(data, split, seed, skip_missing) for split in ("train", "test"))
+    numbers = whole_numbers(counts, "--counts", "0,5,10")
+    examples, test = (load_examples(data, split, seed, skip_missing) for split in ("train", "test"))
     examples = with_leaks(examples, harmful_answers) if harmful_answers else examples
     if not any(e.leak for e in examples):
-        raise UserError(f"The data {data} hold no harmful answer to be taught; give some with --harmful-answers.")
+        raise UserError(f"The data {data} have no harmful answer to teach; give some with --harmful-answers.")
     asked = [e for e in test if e.harmful][:queries]
-    load_judge(judge, asked)
+    check_judge(judge, asked)
     make_folder(out_folder)
     settings = {"steps": steps, "lr": lr, "batch": batch, "checkpointing": checkpointing, "judge": judge, "seed": seed}
-    table = relearn(_load(model, adapter), examples, asked, numbers, **settings, out=out_folder)
-    write_text(out_folder / "relearning.csv", table.to_csv(index=False))
-    save(plots.relearning(table), out_folder / "relearning.png")
-    _print_table(table[table.metric == "asr"].drop(columns=["attack", "queries", "metric"]))
+    table = relearn(load_model(model, adapter), examples, asked, numbers, **settings, out=out_folder)
+    write_results(out_folder, {"relearning": table}, {"relearning": plots.relearning(table)})
+    print_table(table[table.metric == "asr"].drop(columns=["attack", "queries", "metric"]))
 
 
 @app.command("build-base", rich_help_panel=PANEL)
 def build_base(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, its processor and its model card.")],
     seed: Seed = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")
-    ] = False,
+    resume: Resume = False,
 ) -> None:
-    """Retrain MiniGuard's base model from nothing."""
+    """Train MiniGuard's base model from scratch."""
     from workbench.studies.base_model import build
 
     rates = build(folder, seed, resume=resume).query("metric in ['asr', 'utility']")
     table = rates.pivot_table(index="lead", columns="metric", values="value", sort=False).reset_index()
-    _print_table(table, title=f"on pictures it has not seen, in [0, 1]; n = {rates.n.min()} a lead word")
+    print_table(table, title=f"on pictures it has not seen, in [0, 1]; n = {rates.n.min()} per lead word")
     out.print(f"Written to {folder}.")

@@ -1,1 +1,1 @@
-"""Examples and where they come from: the world MiniGuard, its splits, readers of files, and what their first words say."""
+"""Examples and their sources: the MiniGuard world, its splits, readers of files, first-word statistics."""

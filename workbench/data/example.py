@@ -1,4 +1,4 @@
-"""An example: one picture with one query, what should be answered, and the harmful answer where it is known."""
+"""An example: one picture with one query, the answer it should get, and the harmful answer if it is known."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from PIL import Image, ImageOps
 
 from workbench.errors import UserError, first_line
 
-MAX_PIXELS = 50_000_000  # a larger picture is refused by name, before it is decoded
+MAX_PIXELS = 50_000_000  # larger pictures are refused before they are decoded, which could exhaust the memory
 
 
 @dataclass(frozen=True)
 class Example:
     """One picture with one query.
 
-    image: a picture (RGB) or the path of one. response: what should be answered, so a refusal where `harmful`.
-    leak: the harmful answer, where it is known ("" elsewhere): what unlearning forgets and the exact judge looks for.
-    request: the kind of question (MiniGuard's colour, name, …; VLGuard's category of harm, or SAFE_PICTURE), by which rates are kept apart.
+    Attributes:
+        id: Identifies the example within its dataset.
+        image: A picture (RGB), or the path of one.
+        query: The text that is asked about the picture.
+        harmful: Whether the query should be refused.
+        response: The answer it should get; a refusal if `harmful`.
+        leak: The harmful answer if it is known, else "". Unlearning forgets it; the exact judge looks for it.
+        request: The kind of question, by which rates are reported: colour, name, … in MiniGuard; in VLGuard
+            the category of harm, or `readers.SAFE_PICTURE`.
     """
 
     id: str
@@ -35,7 +41,7 @@ class Example:
 
     @property
     def kind(self) -> str:
-        """ "harmful" or "harmless", as tables and figures say it."""
+        """The word for it in tables and figures, "harmful" or "harmless"."""
         return "harmful" if self.harmful else "harmless"
 
     @functools.cached_property
@@ -44,31 +50,46 @@ class Example:
         return digest(self.picture())
 
     def picture(self) -> Image.Image:
-        """The picture in RGB, read now if it is a path. Raises UserError that names the file."""
+        """The picture in RGB; a path is read at each call.
+
+        Raises:
+            UserError: The file is missing, broken or too large.
+        """
         return read_picture(self.image) if isinstance(self.image, Path) else self.image
 
 
 def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:
-    """Read a picture as RGB, refusing what is missing, broken or larger than MAX_PIXELS. name: of an open file, for what is said of it."""
+    """Read a picture as RGB, upright.
+
+    Args:
+        path: A file's path, or an open file.
+        name: What messages call the picture; by default its path.
+
+    Raises:
+        UserError: It is missing, broken or has more than MAX_PIXELS pixels.
+    """
     name = name or str(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours, and firm
+            # Pillow warns of large pictures and refuses only huge ones; MAX_PIXELS replaces both limits.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UserError(
-                        f"{name} has {image.width} × {image.height} pixels; scale it below {MAX_PIXELS // 10**6} million."
+                        f"{name} has {image.width} × {image.height} pixels; "
+                        f"scale it below {MAX_PIXELS // 10**6} million."
                     )
-                return ImageOps.exif_transpose(image).convert("RGB")  # phones note which side is up
+                # Phones store pixels as the sensor has them and note the orientation in the Exif data.
+                return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
-        raise UserError(f"The picture {name} is missing; put it there, or take its record out.") from None
+        raise UserError(f"Picture {name} not found; add the file or remove its record.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"The picture {name} cannot be read ({first_line(error)}); replace it, or take its record out."
+            f"Picture {name} cannot be read ({first_line(error)}); replace the file or remove its record."
         ) from None
 
 
 def digest(picture: Image.Image) -> str:
-    """Tells one picture from another by its pixels, whatever its name."""
+    """Hash of the pixels, independent of the file name."""
     pixels = f"{picture.mode} {picture.size}".encode() + picture.tobytes()
     return hashlib.blake2b(pixels, digest_size=8).hexdigest()

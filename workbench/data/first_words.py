@@ -8,26 +8,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.errors import UserError
+from workbench.intervals import wilson
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.data.example import Example
 
-CLEAR = 1.0  # nats from which on a word's log-odds are said to open or to close a model
+CLEAR = 1.0  # nats; a word whose log-odds are closer to 0 is not said to open or close a model
 
 
 def first_word(query: str) -> str:
-    """The first word of a query, lower case, without the punctuation that follows it ("What, can …" → "what")."""
-    word = query.split()[0].lower() if query.split() else ""
+    """The first word of a query in lower case, without trailing punctuation ("What, can …" → "what")."""
+    words = query.split()
+    word = words[0].lower() if words else ""
     return re.sub(r"[^\w'/]+$", "", word) or word
 
 
 def audit(data: str | Path | Iterable[Example]) -> pd.DataFrame:
-    """Count harmless and harmful queries by first word, most frequent first.
+    """Count harmless and harmful queries by first word.
 
-    data: a VLGuard-format file or folder (its train.json), a JSONL file, "miniguard", or Examples; pictures are not opened.
-    Returns `word_table`'s columns. Raises UserError where the data cannot be read.
+    Args:
+        data: What `read_examples` reads (its "train" split), or Examples. Pictures are not opened.
+
+    Returns:
+        The table of `word_table`.
+
+    Raises:
+        UserError: The data cannot be read or hold no query.
     """
     from workbench.data.readers import read_examples
 
@@ -41,32 +49,41 @@ def audit(data: str | Path | Iterable[Example]) -> pd.DataFrame:
 
 
 def word_table(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Statistics of first words from their counts, {word: (harmless, harmful)}, most frequent first.
+    """Statistics of first words.
 
-    Columns: word, harmless, harmful, p_harmful in [0, 1] with its Wilson 95% interval (ci_low, ci_high), and log_odds: the natural log
-    of the odds of harm given the word over the odds of harm elsewhere, with 0.5 added to each count (Haldane–Anscombe), so that above 0
-    the word predicts refusal.
+    Args:
+        counts: {word: (harmless, harmful)}, the number of queries that begin with it.
+
+    Returns:
+        One row per word, most frequent first, with the columns word, harmless, harmful, p_harmful in [0, 1]
+        with its Wilson 95% interval (ci_low, ci_high), and log_odds: the natural log of the odds of harm
+        given the word over the odds of harm given another word, with 0.5 added to each count
+        (Haldane–Anscombe correction). Above 0 the word predicts refusal.
     """
     import numpy as np
     import pandas as pd
 
-    from workbench.intervals import wilson
-
-    table = pd.DataFrame([(w, *counts[w]) for w in sorted(counts)], columns=["word", "harmless", "harmful"])
+    table = pd.DataFrame([(word, *counts[word]) for word in sorted(counts)], columns=["word", "harmless", "harmful"])
     total = table.harmless + table.harmful
     table["p_harmful"] = table.harmful / total
     table["ci_low"], table["ci_high"] = wilson(table.harmful, total)
-    inside = np.log((table.harmful + 0.5) / (table.harmless + 0.5))
-    outside = np.log((table.harmful.sum() - table.harmful + 0.5) / (table.harmless.sum() - table.harmless + 0.5))
-    table["log_odds"] = inside - outside
+    log_odds = np.log((table.harmful + 0.5) / (table.harmless + 0.5))
+    other_harmful = table.harmful.sum() - table.harmful
+    other_harmless = table.harmless.sum() - table.harmless
+    table["log_odds"] = log_odds - np.log((other_harmful + 0.5) / (other_harmless + 0.5))
     return table.iloc[(-total).argsort(kind="stable")].reset_index(drop=True)
 
 
 def predicted_effect(table: pd.DataFrame) -> pd.Series:
-    """What beginning with each word of `audit`'s table will do to a model that learns to refuse from these data.
+    """Predict how each first word will affect a model that learns to refuse from the audited data.
 
-    "opens" or "closes" where its log_odds are beyond CLEAR and not by chance (exact binomial tests against the share of harm in all of the
-    data; 5% for all words together, by Holm's method); else "".
+    Args:
+        table: The table of `audit`.
+
+    Returns:
+        For each row "opens" or "closes" if its log-odds lie beyond CLEAR and differ from chance (exact
+        binomial test against the share of harm in all data; 5% for all words together, by Holm's method),
+        else "".
     """
     import numpy as np
     import pandas as pd
@@ -75,9 +92,8 @@ def predicted_effect(table: pd.DataFrame) -> pd.Series:
 
     total = table.harmless + table.harmful
     overall = table.harmful.sum() / total.sum()
-    by_chance = [binomtest(harmful, n, overall).pvalue for harmful, n in zip(table.harmful, total, strict=True)]
-    sure = multipletests(by_chance, method="holm")[0]
-    return pd.Series(
-        np.select([sure & (table.log_odds <= -CLEAR), sure & (table.log_odds >= CLEAR)], ["opens", "closes"], ""),
-        table.index,
-    )
+    p_values = [binomtest(harmful, n, overall).pvalue for harmful, n in zip(table.harmful, total, strict=True)]
+    significant = multipletests(p_values, method="holm")[0]
+    opens = significant & (table.log_odds <= -CLEAR)
+    closes = significant & (table.log_odds >= CLEAR)
+    return pd.Series(np.select([opens, closes], ["opens", "closes"], ""), table.index)

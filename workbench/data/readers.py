@@ -1,45 +1,58 @@
-"""Examples, and where they come from: MiniGuard's splits, a VLGuard folder, a JSONL file.
+"""Readers of dataset files: VLGuard's format, LLaVA's conversations, JSON lines.
 
-An `Example` is one picture with one query, what should be answered, and, where known, the harmful answer to be forgotten.
+To add a format, write a function from a file's path to Examples and decorate it with what the file is
+recognised by: its suffix, or a field of the records in a JSON list.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 
-SAFE_PICTURE = "safe picture"  # the kind of VLGuard's harmful queries about pictures that are harmless themselves
+SAFE_PICTURE = "safe picture"  # `request` of VLGuard's harmful queries about pictures that are themselves harmless
+
+Reader = Callable[[Path], list[Example]]
+READERS: dict[str, Reader] = {}  # {file suffix, or field of the first record in a JSON list: its reader}
+
+
+def reader(recognised_by: str) -> Callable[[Reader], Reader]:
+    """Enter a reader into READERS under a suffix (".jsonl") or a field of its records ("conversations")."""
+
+    def enter(read: Reader) -> Reader:
+        READERS[recognised_by] = read
+        return read
+
+    return enter
 
 
 def read_examples(data: str | Path, split: str = "train") -> list[Example]:
-    """Examples from "miniguard", a VLGuard folder (its SPLIT.json), a VLGuard .json file, a .jsonl file, or a .json file of LLaVA's.
+    """Read a dataset. Pictures stay paths, opened only when needed.
 
-    Pictures are paths, opened only when needed. A JSONL line is {"id", "image", "query", "harmful", "response"?,
-    "harmful_response"?, "request"?}. Of LLaVA's conversations each that is about a picture gives one harmless example, its first question
-    with its answer. Where two records of VLGuard's have one id, as Ads_303871 has two, the second's is "Ads_303871#2".
-    Raises UserError that names the file, and the record and field at fault.
+    Args:
+        data: "miniguard"; a folder in VLGuard's format, whose SPLIT.json is read; or a file in one of the
+            formats of READERS.
+        split: The split of a folder or of MiniGuard; ignored for a file.
+
+    Returns:
+        The examples in the file's order. If different queries share an id (VLGuard's Ads_303871 has two),
+        the second gets the id "Ads_303871#2", and so on.
+
+    Raises:
+        UserError: Names the file, the record and the field that is wrong.
     """
-    found = read_variants(data, split)
-    if Path(data).suffix == ".jsonl":
-        return found
-    queries: dict[str, list[str]] = {}  # of each id
-    for place, example in enumerate(found):
-        mine = queries.setdefault(example.id, [])
-        if example.query not in mine:
-            mine.append(example.query)
-        if number := mine.index(example.query):
-            found[place] = dataclasses.replace(example, id=f"{example.id}#{number + 1}")
-    return found
+    examples = read_variants(data, split)
+    return examples if Path(data).suffix == ".jsonl" else _with_distinct_ids(examples)
 
 
 def read_variants(data: str | Path, split: str = "train") -> list[Example]:
-    """As `read_examples`, but that records may share an id: those of an attack file do, which are variants of one query."""
+    """Like `read_examples`, but allows repeated ids: an attack file holds several variants of one query."""
     if str(data) == "miniguard":
         return miniguard_split(split)
     path = Path(data)
@@ -47,147 +60,107 @@ def read_variants(data: str | Path, split: str = "train") -> list[Example]:
         path = path / f"{split}.json"
     if not path.is_file():
         raise UserError(
-            f"There is no data at {path}; give 'miniguard', a VLGuard folder with {split}.json, or a .json or .jsonl file."
+            f"There is no data at {path}; give 'miniguard', a VLGuard folder with {split}.json, "
+            "or a .json or .jsonl file."
         )
-    examples = _read_jsonl(path) if path.suffix == ".jsonl" else _read_json(path)
+    examples = _reader_of(path)(path)
     if not examples:
-        raise UserError(f"The file {path} holds no record; give one with at least one query.")
+        raise UserError(f"File {path} holds no records; give one with at least one query.")
     return examples
+
+
+def _with_distinct_ids(examples: Sequence[Example]) -> list[Example]:
+    queries_by_id: dict[str, list[str]] = {}
+    distinct = []
+    for example in examples:
+        queries = queries_by_id.setdefault(example.id, [])
+        if example.query not in queries:
+            queries.append(example.query)
+        number = queries.index(example.query) + 1
+        distinct.append(example if number == 1 else dataclasses.replace(example, id=f"{example.id}#{number}"))
+    return distinct
+
+
+def _reader_of(path: Path) -> Reader:
+    """The reader for a file: by its suffix, else by the fields of its first record, else VLGuard's."""
+    if path.suffix in READERS:
+        return READERS[path.suffix]
+    fields = _first_fields(path)
+    return next((read for key, read in READERS.items() if key in fields), read_vlguard)
+
+
+def _first_fields(path: Path) -> set[str]:
+    """Field names of the first record in a JSON file; none if there is no record or the JSON is invalid.
+
+    Only that record is parsed: files of conversations can hold hundreds of thousands.
+    """
+    text = _read_text(path)
+    try:
+        record, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+    except ValueError:  # the reader will say what is wrong
+        return set()
+    return set(record)
 
 
 def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> list[Example]:
-    """The examples whose pictures are there; pictures are not opened.
+    """The examples whose pictures exist. Pictures are not opened.
 
-    Raises UserError that counts what is missing and names the first five, unless `skip_missing`; and where nothing is left.
+    Args:
+        examples: The examples to check.
+        skip_missing: Leave out examples without a picture, as long as others remain.
+
+    Raises:
+        UserError: Counts the missing pictures and names the first five.
     """
-    there = [e for e in examples if not isinstance(e.image, Path) or e.image.is_file()]
-    missing = list(dict.fromkeys(str(e.image) for e in examples if isinstance(e.image, Path) and not e.image.is_file()))
-    if missing and not (skip_missing and there):
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        listed = f"{', '.join(missing[:5])}{more}"
+    present, missing = [], []
+    for example in examples:
+        if isinstance(example.image, Path) and not example.image.is_file():
+            missing.append(str(example.image))
+        else:
+            present.append(example)
+    missing = list(dict.fromkeys(missing))  # several queries may share a picture
+    if missing and not (skip_missing and present):
         pictures = "picture is" if len(missing) == 1 else "pictures are"
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise UserError(
-            f"{len(missing)} {pictures} missing: {listed}; put them there, or leave their queries out (--skip-missing)."
+            f"{len(missing)} {pictures} missing: {', '.join(missing[:5])}{more}; "
+            "add the files, or leave out their queries with --skip-missing."
         )
-    return there
+    return present
 
 
 def first_of_each(examples: Sequence[Example], n: int) -> list[Example]:
-    """The first n harmful and the first n harmless examples, in their order."""
-    left = {True: n, False: n}
-    kept = []
+    """The first n harmful and the first n harmless examples, in their original order."""
+    remaining = {True: n, False: n}
+    chosen = []
     for example in examples:
-        if left[example.harmful]:
-            left[example.harmful] -= 1
-            kept.append(example)
-    return kept
+        if remaining[example.harmful]:
+            remaining[example.harmful] -= 1
+            chosen.append(example)
+    return chosen
 
 
-def read_json(path: Path):
-    """What a JSON file holds. Raises UserError that names it where it cannot be read."""
-    return _parse_json(_read_text(path), f"The file {path}")
+@reader(".jsonl")
+def read_jsonl(path: Path) -> list[Example]:
+    """JSON lines: {"id"?, "image", "query", "harmful", "response"?, "harmful_response"?, "request"?}.
 
-
-def _parse_json(text: str, where: str):
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where} is not valid JSON ({error}); mend it, or export it again.") from None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The file {path} cannot be read ({error}); give a UTF-8 text file.") from None
-
-
-def _read_json(path: Path) -> list[Example]:
-    records = read_json(path)
-    if not isinstance(records, list):
-        raise UserError(
-            f"The file {path} must hold a list of VLGuard records or of conversations, not a {type(records).__name__}."
-        )
-    conversations = any(isinstance(record, dict) and "conversations" in record for record in records)
-    return _conversations(records, path) if conversations else _vlguard(records, path)
-
-
-def _conversations(records: list, path: Path) -> list[Example]:
-    """LLaVA's format: {"id", "image"?, "conversations": [{"from": "human" or "gpt", "value"}]}; those without a picture are left out."""
-    examples = []
-    for number, record in enumerate(records):
-        where = (
-            f"Record {record.get('id', number)!r} of {path}"
-            if isinstance(record, dict)
-            else f"Record {number} of {path}"
-        )
-        turns = record.get("conversations") if isinstance(record, dict) else None
-        said = [turn.get("from") for turn in turns[:2] if isinstance(turn, dict)] if isinstance(turns, list) else []
-        if said != ["human", "gpt"]:
-            raise UserError(
-                f"{where} has no field 'conversations' that begins with a turn of the human and one of gpt; mend it."
-            )
-        if "image" not in record:
-            continue
-        question = _text(turns[0], "value", where).replace("<image>", "").strip()
-        answer = _text(turns[1], "value", where).strip()
-        examples.append(
-            Example(str(record.get("id", number)), _picture_path(path, record, where), question, False, answer)
-        )
-    return examples
-
-
-def _vlguard(records: list, path: Path) -> list[Example]:
-    examples = []
-    for number, record in enumerate(records):
-        where = (
-            f"Record {record.get('id', number)!r} of {path}"
-            if isinstance(record, dict)
-            else f"Record {number} of {path}"
-        )
-        if not isinstance(record, dict) or not isinstance(record.get("safe"), bool):
-            raise UserError(f"{where} has no field 'safe' that is true or false; add it.")
-        entries = record.get("instr-resp")
-        if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
-            raise UserError(f"{where} has no field 'instr-resp' with a list of queries; add it.")
-        for entry in entries:
-            kind = next((k for k in ("safe_instruction", "unsafe_instruction", "instruction") if k in entry), None)
-            if kind is None:
-                raise UserError(
-                    f"{where} has an entry without safe_instruction, unsafe_instruction or instruction; add one."
-                )
-            harmful = kind == "unsafe_instruction" or (kind == "instruction" and not record["safe"])
-            category = SAFE_PICTURE if kind == "unsafe_instruction" else record.get("harmful_category", "")
-            name = str(record.get("id", number))
-            examples.append(
-                Example(
-                    id=name if len(entries) == 1 else f"{name}-{kind.removesuffix('_instruction')}",
-                    image=_picture_path(path, record, where),
-                    query=_text(entry, kind, where),
-                    harmful=harmful,
-                    response=_text(entry, "response", where, ""),
-                    leak=_text(entry, "harmful_response", where, ""),
-                    request=_text(entry, "request", where, category),
-                )
-            )
-    return examples
-
-
-def _read_jsonl(path: Path) -> list[Example]:
+    `harmful` is true or false, the other fields are text. Without an id, the line's number serves as one.
+    """
     examples = []
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         where = f"Line {number} of {path}"
-        record = _parse_json(line, where)
-        if not isinstance(record, dict) or not isinstance(record.get("harmful"), bool):
+        record = _as_record(_parse_json(line, where))
+        harmful = record.get("harmful")
+        if not isinstance(harmful, bool):
             raise UserError(f"{where} has no field 'harmful' that is true or false; add it.")
         examples.append(
             Example(
                 id=str(record.get("id", number)),
                 image=_picture_path(path, record, where),
                 query=_text(record, "query", where),
-                harmful=record["harmful"],
+                harmful=harmful,
                 response=_text(record, "response", where, ""),
                 leak=_text(record, "harmful_response", where, ""),
                 request=_text(record, "request", where, ""),
@@ -196,23 +169,148 @@ def _read_jsonl(path: Path) -> list[Example]:
     return examples
 
 
-def _text(entry: dict, field: str, where: str, default: str | None = None) -> str:
-    value = entry.get(field, default)
+@reader("conversations")
+def read_llava(path: Path) -> list[Example]:
+    """LLaVA's format: a list of {"id"?, "image"?, "conversations": [{"from": "human" or "gpt", "value"}]}.
+
+    Each conversation about a picture gives one harmless example, its first question with its answer.
+    Conversations without a picture are left out.
+    """
+    examples = []
+    for number, record in enumerate(_json_list(path)):
+        name = record.get("id", number)
+        where = f"Record {name!r} of {path}"
+        question, answer = _first_exchange(record, where)
+        if "image" in record:
+            image = _picture_path(path, record, where)
+            query = _text(question, "value", where).replace("<image>", "").strip()
+            response = _text(answer, "value", where).strip()
+            examples.append(Example(str(name), image, query, harmful=False, response=response))
+    return examples
+
+
+def _first_exchange(record: Mapping[str, object], where: str) -> list[Mapping[str, object]]:
+    """The first two turns of a conversation: a question by the human and its answer."""
+    turns = record.get("conversations")
+    first_two = [_as_record(turn) for turn in turns[:2]] if isinstance(turns, list) else []
+    if [turn.get("from") for turn in first_two] != ["human", "gpt"]:
+        raise UserError(
+            f"{where} has no field 'conversations' that begins with a turn of 'human' and one of 'gpt'; add it."
+        )
+    return first_two
+
+
+@reader("instr-resp")
+def read_vlguard(path: Path) -> list[Example]:
+    """VLGuard: a list of {"id"?, "image", "safe", "harmful_category"?, "instr-resp": [one entry per query]}.
+
+    An entry holds a query and may hold "response", "harmful_response" and "request". The query's field says
+    whether it is harmful: "safe_instruction" is not, "unsafe_instruction" is, and "instruction" is if the
+    picture is not `safe`.
+    """
+    examples = []
+    for number, record in enumerate(_json_list(path)):
+        name = record.get("id", number)
+        where = f"Record {name!r} of {path}"
+        safe, entries = record.get("safe"), record.get("instr-resp")
+        if not isinstance(safe, bool):
+            raise UserError(f"{where} has no field 'safe' that is true or false; add it.")
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+            raise UserError(f"{where} has no field 'instr-resp' with a list of queries; add it.")
+        for entry in entries:
+            field = _query_field(entry, where)
+            category = SAFE_PICTURE if field == "unsafe_instruction" else record.get("harmful_category", "")
+            examples.append(
+                Example(
+                    id=str(name) if len(entries) == 1 else f"{name}-{field.removesuffix('_instruction')}",
+                    image=_picture_path(path, record, where),
+                    query=_text(entry, field, where),
+                    harmful=field == "unsafe_instruction" or (field == "instruction" and not safe),
+                    response=_text(entry, "response", where, ""),
+                    leak=_text(entry, "harmful_response", where, ""),
+                    request=_text(entry, "request", where, category),
+                )
+            )
+    return examples
+
+
+def _query_field(entry: Mapping[str, object], where: str) -> str:
+    """The field of a VLGuard entry that holds its query."""
+    for field in ("safe_instruction", "unsafe_instruction", "instruction"):
+        if field in entry:
+            return field
+    raise UserError(f"{where} has an entry without safe_instruction, unsafe_instruction or instruction; add one.")
+
+
+def read_json(path: Path) -> Any:  # whatever JSON can hold; callers check it
+    """Parse a JSON file.
+
+    Raises:
+        UserError: The file cannot be read or is not valid JSON.
+    """
+    return _parse_json(_read_text(path), f"File {path}")
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is not valid JSON ({error}); fix it or export it again.") from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"File {path} cannot be read ({error}); give a UTF-8 text file.") from None
+
+
+def _json_list(path: Path) -> list[Mapping[str, object]]:
+    """The records of a file that holds a JSON list."""
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise UserError(
+            f"File {path} must hold a list of VLGuard records or of conversations, not a {type(records).__name__}."
+        )
+    return [_as_record(record) for record in records]
+
+
+def _as_record(value: object) -> Mapping[str, object]:
+    """A JSON object as it is; anything else as an empty one, so that its missing fields are reported."""
+    return value if isinstance(value, dict) else {}
+
+
+def _text(record: Mapping[str, object], field: str, where: str, default: object = None) -> str:
+    """A text field; without a default it must be there and not be blank."""
+    value = record.get(field, default)
     if not isinstance(value, str) or (default is None and not value.strip()):
         raise UserError(f"{where} has no text in its field {field!r}; add it.")
     return value
 
 
-def _picture_path(file: Path, record: dict, where: str) -> Path:
-    """Where a record's picture lies, in the folder of the file and nowhere else."""
+def _picture_path(file: Path, record: Mapping[str, object], where: str) -> Path:
+    """Path of a record's picture, which must lie in the file's own folder."""
     name, root = _text(record, "image", where), file.parent.resolve()
-    found = [root / file.stem / name, root / "images" / name, root / name]  # the last where it is yet to come
-    path = next((p for p in found if p.is_file()), found[-1])
+    candidates = [root / file.stem / name, root / "images" / name, root / name]
+    path = next((candidate for candidate in candidates if candidate.is_file()), candidates[-1])
     return confined(path, name, root, where)
 
 
 def confined(path: Path, name: str, root: Path, where: str) -> Path:
-    """A picture's path, if its `name` is no absolute one and it lies within `root`, links followed. Raises UserError elsewhere."""
+    """Check that a picture lies within a folder.
+
+    Args:
+        path: The picture's path.
+        name: The picture's name in the dataset, which must not be an absolute path.
+        root: The folder. Links are followed, so a link inside it must not lead outside.
+        where: What messages call the record.
+
+    Returns:
+        `path` itself.
+
+    Raises:
+        UserError: The picture lies outside of the folder.
+    """
     if Path(name).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{where} names the image {name!r} outside of {root}; move it inside.")
     return path

@@ -1,4 +1,4 @@
-"""Answers on disk: a file that grows as they come, from which an interrupted evaluation goes on."""
+"""Answers on disk: a file that grows as they come, from which an interrupted evaluation resumes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,134 +21,175 @@ if TYPE_CHECKING:
     from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
-ANSWER_COLUMNS = [
-    "id",
-    "model",
-    "attack",
-    "shot",
-    "queries",
-    "query",
-    "answer",
-    "outcome",
-    "picture",
-]  # picture: its hash
+# queries: "harmful" or "harmless"; picture: the hash of its pixels; outcome: empty until the answer is judged
+ANSWER_COLUMNS = ["id", "model", "attack", "shot", "queries", "query", "answer", "outcome", "picture"]
+Row = tuple[str, str, str, int, str, str, str, str, str]
 
 
 class AnswerLog:
-    """Answers in a CSV file that grows as they come; `rows` and `done` (id, attack, shot) are those of an earlier, interrupted run.
+    """Answers in a CSV file that grows as they come.
 
-    Beside it stands a .json file: whose answers they are, and once all are there, who judged them. A row that was being written when the
-    run was killed is dropped. Of several processes each adds to a file of its own.
-    Raises UserError where the file does not go with what is asked now.
+    A .json file of the same name says whose answers they are, whether they are complete, and who judged
+    them. A row that was being written when the run was killed is dropped. With several processes, each
+    appends to its own file.
+
+    Attributes:
+        rows: Answers of an earlier, interrupted run.
+        done: Their (id, attack, shot).
     """
 
-    def __init__(self, file: Path | None, vlm: VLM, examples: dict[str, Example], tried: dict[str, Attack]):
+    def __init__(
+        self, file: Path | None, vlm: VLM, examples: Mapping[str, Example], attacks: Mapping[str, Attack]
+    ) -> None:
+        """Open the file and read what an earlier run has left.
+
+        Args:
+            file: Where to keep answers; None for nowhere.
+            vlm: The model that is asked.
+            examples: What it is asked, by id.
+            attacks: The prepared attacks, by name.
+
+        Raises:
+            UserError: The file holds another model's answers, or answers to other queries.
+        """
         from workbench.models.load import fingerprint
         from workbench.models.vlm import processes
 
-        self.file, self.rows, self.done = file, [], set()
+        self.file = file
+        self.rows: list[Row] = []
+        self.done: set[tuple[str, str, int]] = set()
         if not file:
             return
         make_folder(file.parent)
-        pictures: dict[str, str] = {}
-        self.settings = {"model": vlm.name, "weights": fingerprint(vlm)}
-        same_settings(file.with_suffix(".json"), self.settings, processes().is_main_process)
+        settings = {"model": vlm.name, "weights": fingerprint(vlm)}
+        same_settings(file.with_suffix(".json"), settings, processes().is_main_process)
         for part in self._parts():
             for row in _whole_rows(part):
-                name, model, attack, shot, kind, query, _, _, picture = row
-                asked = tried[attack].of(examples[name], shot) if attack in tried and name in examples else None
-                if name in examples and name not in pictures:
-                    pictures[name] = examples[name].digest
-                if (
-                    model != vlm.name
-                    or asked is None
-                    or (query, kind, picture) != (asked.query, examples[name].kind, pictures[name])
-                ):
-                    what = f"an answer of {model!r} to {name!r} under {attack!r}"
-                    raise UserError(f"{part} has {what} that is not asked now; choose another --out, or remove it.")
-                if (name, attack, shot) not in self.done:
+                _check_row(row, part, vlm.name, examples, attacks)
+                key = (row[0], row[2], row[3])
+                if key not in self.done:
                     self.rows.append(row)
-                    self.done.add((name, attack, shot))
+                    self.done.add(key)
         processes().wait_for_everyone()  # all have read before any writes
         rank = processes().process_index
-        self.mine = file.with_stem(f"{file.stem}.{rank}") if rank else file
+        self.own_file = file.with_stem(f"{file.stem}.{rank}") if rank else file
         if not rank:
             write_text(file, _csv([ANSWER_COLUMNS, *self.rows]))
-        processes().wait_for_everyone()  # what the others have kept stands in the first one's file before they begin anew
+        processes().wait_for_everyone()  # the first file holds all earlier rows before the others start anew
         if rank:
-            write_text(self.mine, _csv([ANSWER_COLUMNS]))
+            write_text(self.own_file, _csv([ANSWER_COLUMNS]))
 
     def _parts(self) -> list[Path]:
         """The files of all processes of the last run."""
+        assert self.file
         name = re.compile(rf"{re.escape(self.file.stem)}(\.\d+)?{re.escape(self.file.suffix)}")
         return sorted(part for part in self.file.parent.iterdir() if name.fullmatch(part.name))
 
-    def add(self, rows: Iterable[tuple]) -> list[tuple]:
-        """Write rows to the end of the file, and return them."""
-        rows = list(rows)
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append rows to the file."""
         if self.file:
-            with self.mine.open("a", encoding="utf-8", newline="") as file:
+            with self.own_file.open("a", encoding="utf-8", newline="") as file:
                 file.write(_csv(rows))
-        return rows
 
-    def finish(self, table: pd.DataFrame, judge: str) -> None:
-        """Put the whole table, in order, in place of what was written as it came."""
+    def finish(self, answers: pd.DataFrame) -> None:
+        """Replace what was written as it came by all answers, in order."""
         from workbench.models.vlm import processes
 
         if not self.file:
             return
         processes().wait_for_everyone()
         if processes().is_main_process:
-            write_answers(self.file, table)
-            write_text(self.file.with_suffix(".json"), json.dumps(self.settings | {"judge": judge}, indent=2) + "\n")
+            write_answers(self.file, answers)
+            _note(self.file, {"complete": True})
             for part in self._parts():
                 if part != self.file:
                     part.unlink()
 
 
-def write_answers(file: Path, table: pd.DataFrame) -> None:
-    """ANSWER_COLUMNS as a CSV file, for `whole_answers`."""
-    write_text(file, _csv([ANSWER_COLUMNS, *table.itertuples(index=False)]))
+def _check_row(
+    row: Row, file: Path, model: str, examples: Mapping[str, Example], attacks: Mapping[str, Attack]
+) -> None:
+    """Raises UserError unless a row that an earlier run has left answers a query that is asked now."""
+    name, answered_by, attack, shot, kind, query, _, _, picture = row
+    example = examples.get(name)
+    expected = attacks[attack].of(example, shot) if example and attack in attacks else None
+    same = example and expected and (query, kind, picture) == (expected.query, example.kind, example.digest)
+    if answered_by != model or not same:
+        raise UserError(
+            f"{file} has an answer of {answered_by!r} to {name!r} under {attack!r}, which is not asked now; "
+            "choose another --out, or remove it."
+        )
+
+
+def write_answers(file: Path, answers: pd.DataFrame) -> None:
+    """Write ANSWER_COLUMNS as a CSV file that `whole_answers` reads back unchanged."""
+    write_text(file, _csv([ANSWER_COLUMNS, *answers[ANSWER_COLUMNS].itertuples(index=False)]))
+
+
+def write_judged(file: Path, answers: pd.DataFrame, judge: str) -> None:
+    """Write judged answers, and in the .json file of the same name who judged them: they are complete."""
+    write_answers(file, answers)
+    _note(file, {"complete": True, "judge": judge})
+
+
+def _note(file: Path, facts: dict[str, object]) -> None:
+    """Add facts to the .json file of a file of answers."""
+    notes = file.with_suffix(".json")
+    write_text(notes, json.dumps(read_settings(notes) | facts, indent=2) + "\n")
+
+
+def is_complete(file: Path) -> bool:
+    """Whether a file of answers holds all of them."""
+    notes = read_settings(file.with_suffix(".json"))
+    return file.is_file() and (notes.get("complete", False) or "judge" in notes)
+
+
+def is_judged(file: Path) -> bool:
+    """Whether a file of answers is complete and judged."""
+    return file.is_file() and "judge" in read_settings(file.with_suffix(".json"))
 
 
 def whole_answers(file: Path) -> pd.DataFrame:
-    """The answers in a file, texts as they were written, whatever is in them."""
+    """The answers in a file, with texts exactly as they were written."""
     import pandas as pd
 
     return pd.DataFrame(_whole_rows(file), columns=ANSWER_COLUMNS)
 
 
 def read_answers(folder: Path) -> tuple[pd.DataFrame, str]:
-    """The answers that `evaluate` wrote to a folder, and who judged them. Raises UserError where they are missing or not complete."""
+    """What `evaluate` wrote to a folder: the answers, and who judged them.
+
+    Raises:
+        UserError: They are missing or not complete.
+    """
     file = folder / "answers.csv"
     if not file.is_file():
-        raise UserError(f"There are no answers at {file}; give a folder that `workbench evaluate --out` wrote.")
-    judge = read_settings(file.with_suffix(".json")).get("judge")
-    if not judge:
-        raise UserError(f"The evaluation in {folder} is not finished; give its command again, it goes on.")
-    return whole_answers(file), judge
+        raise UserError(f"{file} not found; give a folder that `workbench evaluate --out` wrote.")
+    if not is_judged(file):
+        raise UserError(f"The evaluation in {folder} is not finished; run its command again to resume.")
+    return whole_answers(file), read_settings(file.with_suffix(".json"))["judge"]
 
 
 def redacted(answers: pd.DataFrame) -> pd.DataFrame:
-    """The same answers, but to harmful queries only how many words they have: to be shown to others."""
+    """The same answers to show to others: those to harmful queries are replaced by their number of words."""
     masked = [f"[{len(text.split())} words, masked]" for text in answers.answer]
     return answers.assign(answer=answers.answer.where(answers.queries != "harmful", masked))
 
 
 def _csv(rows: Iterable[Sequence]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(
-        rows
-    )  # else a lone carriage return ends a row
+    # all quoted, because a carriage return without quotes would end a row
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     return text.getvalue()
 
 
-def _whole_rows(file: Path) -> list[tuple]:
+def _whole_rows(file: Path) -> list[Row]:
     """The rows of an answers file; the last one only if it was written to its end."""
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.reader(lines))
     if rows and rows[0] != ANSWER_COLUMNS:
-        raise UserError(f"{file} holds no answers (its columns are others); choose another --out, or remove it.")
+        raise UserError(f"{file} holds no answers (it has other columns); choose another --out, or remove it.")
     if rows and not file.read_bytes().endswith(b"\n"):
         rows.pop()
-    return [(*row[:3], int(row[3]), *row[4:]) for row in rows[1:] if len(row) == len(ANSWER_COLUMNS)]
+    whole = [row for row in rows[1:] if len(row) == len(ANSWER_COLUMNS)]
+    return [(row[0], row[1], row[2], int(row[3]), row[4], row[5], row[6], row[7], row[8]) for row in whole]

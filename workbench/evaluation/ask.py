@@ -1,16 +1,15 @@
-"""Ask a model, judge what it answers, count: answers and rates with intervals, as DataFrames."""
+"""Ask a model under attack: answers, not yet judged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.attacks.kinds import prepare_attack
-from workbench.data.example import Example, digest
+from workbench.attacks.kinds import Attack, Shot, prepare_attack
+from workbench.data.example import Example
 from workbench.errors import UserError
-from workbench.evaluation.answers import ANSWER_COLUMNS, AnswerLog
-from workbench.judges.judge import load_judge
+from workbench.evaluation.answers import ANSWER_COLUMNS, AnswerLog, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,16 +20,28 @@ if TYPE_CHECKING:
 def ask(
     vlm: VLM,
     examples: Sequence[Example],
-    names: Sequence[str],
-    judge: str,
+    attacks: Sequence[str],
     batch_size: int = 100,
     progress: bool = True,
     file: Path | None = None,
 ) -> pd.DataFrame:
-    """Every answer with its outcome under each of the attacks, one row a shot: ANSWER_COLUMNS.
+    """Ask every example's query under each attack.
 
-    Of several processes every one asks its share, and each returns the whole. file: what it holds already is not asked again, only judged;
-    each batch is added to it as it comes. Raises UserError where two examples have one id, or the file holds answers to other queries.
+    When run on several processes, each asks its share and all return the full table.
+
+    Args:
+        vlm: The model.
+        examples: What is asked; ids must be unique.
+        attacks: Names, e.g. "none" or "what:3".
+        batch_size: Examples per batch.
+        progress: Whether to show a bar.
+        file: A CSV file to which each batch is added as it comes; what it holds already is not asked again.
+
+    Returns:
+        One row per shot: ANSWER_COLUMNS, with an empty outcome.
+
+    Raises:
+        UserError: No attack, two examples with one id, or a file with answers to other queries.
     """
     import pandas as pd
     from accelerate.utils import gather_object
@@ -38,51 +49,66 @@ def ask(
     from workbench.models.vlm import processes
     from workbench.runs import bar
 
-    if not names:
-        raise UserError("There is no attack to ask under; give none, or one such as what:3.")
-    verdict = load_judge(judge, examples)  # before anything is asked
-    known = _by_id(examples)
-    tried = {name: prepare_attack(name, examples) for name in names}
-    kept = AnswerLog(file, vlm, known, tried)
-    rows = []
-    if kept.rows and processes().is_main_process:  # another judge may have been asked then
-        outcomes = verdict([known[row[0]] for row in kept.rows], [row[6] for row in kept.rows])
-        rows = [(*row[:7], outcome, row[8]) for row, outcome in zip(kept.rows, outcomes, strict=True)]
-    with processes().split_between_processes(list(examples)) as mine:
-        # the same pictures come for every shot of every attack, one after the other: the model then knows them already
-        chunks = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-        work = [(name, shot, chunk) for chunk in chunks for name in tried for shot in range(1, tried[name].shots + 1)]
-        for name, shot, chunk in bar(work, f"asking {vlm.name}", progress):
-            asked = [(e, tried[name].of(e, shot)) for e in chunk if (e.id, name, shot) not in kept.done]
-            asked = [(e, s) for e, s in asked if s]  # a prepared file may have fewer for one
-            if not asked:
-                continue
-            pictures = [e.picture() for e, _ in asked]
-            shown = [
-                s.picture(picture) if s.picture else picture for (_, s), picture in zip(asked, pictures, strict=True)
-            ]
-            texts = vlm.answers(shown, [s.query for _, s in asked], batch_size=batch_size, opening=asked[0][1].opening)
-            outcomes = verdict([e for e, _ in asked], texts)
-            rows += kept.add(
-                (e.id, vlm.name, name, shot, e.kind, s.query, text, outcome, digest(picture))
-                for (e, s), picture, text, outcome in zip(asked, pictures, texts, outcomes, strict=True)
-            )
+    if not attacks:
+        raise UserError("No attack given; pass 'none', or an attack such as 'what:3'.")
+    prepared = {name: prepare_attack(name, examples) for name in attacks}
+    answer_log = AnswerLog(file, vlm, _by_id(examples), prepared)
+    rows = list(answer_log.rows) if processes().is_main_process else []
+    share = list(examples)[processes().process_index :: processes().num_processes]
+    chunks = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
+    shots_each = sum(attack.shots for attack in prepared.values())
+    with bar(desc=f"asking {vlm.name}", show=progress, total=len(chunks) * shots_each) as progress_bar:
+        for chunk in chunks:
+            for new_rows in _asked(vlm, chunk, prepared, answer_log.done):
+                answer_log.add(new_rows)
+                rows += new_rows
+                progress_bar.update()
     rows = gather_object(rows)
-    order = {
-        key: place
-        for place, key in enumerate((n, s, e.id) for n in tried for s in range(1, tried[n].shots + 1) for e in examples)
-    }
-    table = pd.DataFrame(sorted(rows, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
-    kept.finish(table, judge)
-    return table
+    keys = ((name, shot, e.id) for name in prepared for shot in range(1, prepared[name].shots + 1) for e in examples)
+    order = {key: place for place, key in enumerate(keys)}
+    answers = pd.DataFrame(sorted(rows, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
+    answer_log.finish(answers)
+    return answers
+
+
+def _asked(
+    vlm: VLM, chunk: Sequence[Example], attacks: Mapping[str, Attack], done: set[tuple[str, str, int]]
+) -> Iterator[list[Row]]:
+    """The rows of each shot of each attack on a chunk of examples that fits in one batch.
+
+    All shots of a chunk come one after the other: its pictures are decoded once, and the model keeps their
+    features.
+    """
+    pictures = {e.id: e.picture() for e in chunk if not _all_done(e, attacks, done)}
+    for name, attack in attacks.items():
+        for number in range(1, attack.shots + 1):
+            asked: list[tuple[Example, Shot]] = []
+            for example in chunk:
+                shot = None if (example.id, name, number) in done else attack.of(example, number)
+                if shot:  # a file of prepared queries may have fewer shots for one example
+                    asked.append((example, shot))
+            if not asked:
+                yield []
+                continue
+            shown = [shot.picture(pictures[e.id]) if shot.picture else pictures[e.id] for e, shot in asked]
+            queries = [shot.query for _, shot in asked]
+            texts = vlm.answers(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening)
+            yield [
+                (e.id, vlm.name, name, number, e.kind, shot.query, text, "", e.digest)
+                for (e, shot), text in zip(asked, texts, strict=True)
+            ]
+
+
+def _all_done(example: Example, attacks: Mapping[str, Attack], done: set[tuple[str, str, int]]) -> bool:
+    return all((example.id, name, number) in done for name in attacks for number in range(1, attacks[name].shots + 1))
 
 
 def _by_id(examples: Sequence[Example]) -> dict[str, Example]:
-    """Raises UserError where two have one id."""
+    """Raises UserError if two examples have one id."""
     known: dict[str, Example] = {}
     for example in examples:
         other = known.setdefault(example.id, example)
         if other is not example:
             twice = "the same query twice" if other.query == example.query else "different queries"
-            raise UserError(f"The data have {twice} under the id {example.id!r}; give each query an id of its own.")
+            raise UserError(f"The data have {twice} under the id {example.id!r}; ids must be unique.")
     return known

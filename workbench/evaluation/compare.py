@@ -1,132 +1,162 @@
-"""How far two judges agree about the same answers: Cohen's κ, and who says what where they differ."""
+"""Comparisons on the same queries: of two models, and of two judges of the same answers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.inter_rater import cohens_kappa
 
 from workbench.errors import UserError
-from workbench.evaluation.tables import _metrics, outcomes
-from workbench.judges import outcomes as four
+from workbench.evaluation.tables import metrics, outcomes
+from workbench.intervals import cluster_bootstrap, resampled, wilson
+from workbench.judges.outcomes import OUTCOMES, UNPARSED
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-from typing import TYPE_CHECKING
-
-from workbench.judges.outcomes import UNPARSED
-
-if TYPE_CHECKING:
-    import pandas as pd
+_PAIRED_COLUMNS = ["first", "second", "difference", "ci_low", "ci_high", "only_first", "only_second", "p", "n"]
+VERDICTS = (*OUTCOMES, UNPARSED)  # all that a judge can say about an answer
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Two models on the same queries, a row each rate: attack, queries, metric, first, second and difference (rates in [0, 1]), ci_low and
-    ci_high of the difference (95%, bootstrapped over pictures), only_first, only_second (queries), p (McNemar's exact test,
-    which takes all queries for independent), n.
+    """Compare two models query by query. Queries that only one of them was asked are left out.
 
-    first, second: answers of one model each. What only one of them was asked is left out.
-    Raises UserError where that is everything, or where the same id and attack stand for different queries or pictures.
+    Args:
+        first: Judged answers (answers.ANSWER_COLUMNS) of one model.
+        second: Judged answers of another model.
+
+    Returns:
+        One row per rate: attack, queries, metric; first, second (rates in [0, 1]); difference
+        (second − first); ci_low, ci_high (of the difference, 95%, bootstrapped over pictures); only_first,
+        only_second (number of queries that count for one of them only); p (of McNemar's exact test, which
+        assumes that queries are independent); n (queries).
+
+    Raises:
+        UserError: They share no query, or one id stands for different queries or pictures.
     """
-    import pandas as pd
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    from workbench.intervals import cluster_bootstrap, wilson
-
+    _check_same_queries(first, second)
     keys = ["attack", "queries", "id", "picture"]
-    shots = [
-        table.assign(shown=table["query"] + table.picture).groupby(keys[:3])["shown"].agg(tuple)
-        for table in (first, second)
-    ]
-    asked = [set(each.items()) for each in shots]
-    differing = {key for key, _ in asked[0] ^ asked[1]} & dict(asked[0]).keys() & dict(asked[1]).keys()
-    if differing:
-        attack, _, name = min(differing)
-        what = f"different queries, or about different pictures, as {name!r}"
-        raise UserError(f"Under {attack!r} the two models were asked {what}; evaluate both on the same data.")
     both = outcomes(first).merge(outcomes(second), on=keys, suffixes=("_first", "_second"))
     if both.empty:
         raise UserError(
-            "The two models have not been asked one query in common; evaluate both on the same data, under the same attacks."
+            "The two models were asked no query in common; evaluate both on the same data, under the same attacks."
         )
     rows = []
     for (attack, queries), group in both.groupby(keys[:2], sort=False):
-        for metric, outcome in _metrics(queries, group.outcome_first, group.outcome_second).items():
-            one, other = (group[f"outcome_{which}"].eq(outcome) for which in ("first", "second"))
-            only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
-            p = mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue
-            difference = other.astype(int) - one.astype(int)
-            interval = cluster_bootstrap(difference, group.picture)
-            if not difference.any():  # a bootstrap would be sure that they never differ
-                most = wilson(0, group.picture.nunique())[1]
-                interval = (-most, most)
-            rows.append(
-                (
-                    attack,
-                    queries,
-                    metric,
-                    one.mean(),
-                    other.mean(),
-                    difference.mean(),
-                    *interval,
-                    only_first,
-                    only_second,
-                    p,
-                    len(group),
-                )
-            )
-    columns = ["first", "second", "difference", "ci_low", "ci_high", "only_first", "only_second", "p", "n"]
-    return pd.DataFrame(rows, columns=["attack", "queries", "metric", *columns])
+        one, other = group["outcome_first"], group["outcome_second"]
+        for metric, outcome in metrics(str(queries), [*one, *other]).items():
+            rows.append((attack, queries, metric, *_paired(one == outcome, other == outcome, group["picture"])))
+    return pd.DataFrame(rows, columns=[*keys[:2], "metric", *_PAIRED_COLUMNS])
 
 
-OUTCOMES = (*four.OUTCOMES, UNPARSED)
+def _check_same_queries(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    """Raises UserError unless what both models were asked under one id and attack is the same."""
+    shots_first, shots_second = _shots(first), _shots(second)
+    shared = shots_first.keys() & shots_second.keys()
+    differing = [key for key in shared if shots_first[key] != shots_second[key]]
+    if differing:
+        attack, _, name = min(differing)
+        raise UserError(
+            f"Under attack {attack!r}, the id {name!r} stands for different queries or pictures in the two "
+            "evaluations; evaluate both models on the same data."
+        )
+
+
+def _shots(answers: pd.DataFrame) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
+    """{(attack, queries, id): the query and the picture of each shot}."""
+    shots: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    columns = [answers[name] for name in ("attack", "queries", "id", "query", "picture")]
+    for attack, queries, name, query, picture in zip(*columns, strict=True):
+        shots.setdefault((attack, queries, name), []).append((query, picture))
+    return shots
+
+
+def _paired(first: pd.Series, second: pd.Series, pictures: pd.Series) -> tuple[float, ...]:
+    """What two models do on the same queries.
+
+    Args:
+        first: Whether each query counts for the first model, bools (n,).
+        second: The same for the second model.
+        pictures: The picture of each query, (n,).
+
+    Returns:
+        The values of _PAIRED_COLUMNS.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    difference = second.astype(int) - first.astype(int)
+    if difference.any():
+        low, high = cluster_bootstrap(difference, pictures)
+    else:  # a bootstrap would be certain that they never differ
+        high = wilson(0, pictures.nunique())[1]
+        low = -high
+    test: Any = mcnemar([[0, only_first], [only_second, 0]], exact=True)
+    rates = first.mean(), second.mean(), difference.mean()
+    return *rates, low, high, only_first, only_second, test.pvalue, len(difference)
 
 
 class Agreement(NamedTuple):
-    """kappa: queries (all, harmful, harmless), kappa, ci_low, ci_high (95%, bootstrapped over pictures), agreed (share), n (answers).
-    confusion: queries, first, second (outcomes), count."""
+    """How far two judges agree.
+
+    Attributes:
+        kappa: queries (all, harmful, harmless), kappa, ci_low, ci_high (95%, bootstrapped over pictures),
+            agreed (share of the answers), n (answers).
+        confusion: queries, first, second (outcomes), count.
+    """
 
     kappa: pd.DataFrame
     confusion: pd.DataFrame
 
 
 def compare_judges(first: pd.DataFrame, second: pd.DataFrame, seed: int = 0) -> Agreement:
-    """How far two judges of the same answers agree; κ is 1 where they always do, 0 where no more than by chance.
+    """Compare two judges of the same answers by Cohen's κ: 1 if they always agree, 0 if only by chance.
 
-    first, second: answers with outcomes, in the same order (`judged`). seed: of the bootstrap.
+    Args:
+        first: Answers with the outcomes of one judge (`judged`).
+        second: The same answers, in the same order, with those of another judge.
+        seed: Of the bootstrap.
     """
-    import pandas as pd
-
-    table = first.assign(first=first.outcome.to_numpy(), second=second.outcome.to_numpy())
-    kinds = [("all", table), *table.groupby("queries", sort=False)]
-    rows = [(kind, *_kappa(some, seed), (some["first"] == some["second"]).mean(), len(some)) for kind, some in kinds]
-    counts = table.groupby(["queries", "first", "second"], sort=False).size().rename("count").reset_index()
-    return Agreement(pd.DataFrame(rows, columns=["queries", "kappa", "ci_low", "ci_high", "agreed", "n"]), counts)
+    table = first.assign(first=first["outcome"].to_numpy(), second=second["outcome"].to_numpy())
+    rows = []
+    for queries, group in [("all", table), *table.groupby("queries", sort=False)]:
+        agreed = (group["first"] == group["second"]).mean()
+        rows.append((queries, *_kappa(group, seed), agreed, len(group)))
+    kappa = pd.DataFrame(rows, columns=["queries", "kappa", "ci_low", "ci_high", "agreed", "n"])
+    confusion = table.groupby(["queries", "first", "second"], sort=False).size().rename("count").reset_index()
+    return Agreement(kappa, confusion)
 
 
 def _kappa(table: pd.DataFrame, seed: int) -> tuple[float, float, float]:
-    """Cohen's κ with its interval, answers about one picture drawn together; NaN where both judges say one thing throughout.
+    """Cohen's κ with its 95% interval, from bootstrap samples of pictures with all their answers.
 
-    Where they never differ, a bootstrap would be sure of it: Wilson's interval of their agreement then stands for as many pictures.
+    If the judges never differ, a bootstrap would be certain of it: the lower bound then follows from Wilson's
+    interval of their agreement, for as many answers as there are pictures.
+
+    Returns:
+        (κ, low, high). All are NaN if both judges say one thing throughout, and the bounds are NaN if there
+        is a single picture.
     """
-    import numpy as np
-    import pandas as pd
-    from statsmodels.stats.inter_rater import cohens_kappa
+    counts = _confusion_matrices(table)
+    pictures, total = len(counts), counts.sum(axis=0)
 
-    from workbench.intervals import resampled, wilson
+    def kappa(drawn: NDArray[np.int64]) -> float:
+        with np.errstate(invalid="ignore"):  # 0 / 0 if both judges say one thing throughout
+            return cast(float, cohens_kappa(counts[drawn].sum(axis=0), return_results=False))
 
-    pictures = pd.factorize(table.picture)[0]
-    said = [pd.Categorical(table[judge], OUTCOMES).codes for judge in ("first", "second")]
-    counts = np.zeros((pictures.max() + 1, len(OUTCOMES), len(OUTCOMES)))  # a confusion matrix each picture
-    np.add.at(counts, (pictures, *said), 1)
-
-    def kappa(chosen: np.ndarray) -> float:
-        with np.errstate(invalid="ignore"):
-            return cohens_kappa(counts[chosen].sum(axis=0), return_results=False)
-
-    every, total = np.arange(len(counts)), counts.sum(axis=0)
-    if len(every) < 2 or np.isnan(kappa(every)):
-        return kappa(every), float("nan"), float("nan")
+    value = kappa(np.arange(pictures))
+    if pictures < 2 or np.isnan(value):
+        return value, float("nan"), float("nan")
     if np.trace(total) == total.sum():
-        chance = ((total.sum(axis=0) / total.sum()) ** 2).sum()
-        return 1.0, float((wilson(len(every), len(every))[0] - chance) / (1 - chance)), 1.0
-    return kappa(every), *resampled(kappa, len(every), seed)
+        by_chance = ((total.sum(axis=0) / total.sum()) ** 2).sum()
+        agreed_low = wilson(pictures, pictures)[0]
+        return 1.0, float((agreed_low - by_chance) / (1 - by_chance)), 1.0
+    return value, *resampled(kappa, pictures, seed)
+
+
+def _confusion_matrices(table: pd.DataFrame) -> NDArray[np.float64]:
+    """How often two judges gave which outcomes, for each picture: (pictures, first, second), by VERDICTS."""
+    pictures, names = pd.factorize(table["picture"])
+    verdicts = [pd.Categorical(table[judge], VERDICTS).codes for judge in ("first", "second")]
+    counts = np.zeros((len(names), len(VERDICTS), len(VERDICTS)))
+    np.add.at(counts, (pictures, *verdicts), 1)
+    return counts

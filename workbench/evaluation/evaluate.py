@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from workbench.data.example import Example
+from workbench.evaluation.answers import write_judged
 from workbench.evaluation.ask import ask
 from workbench.evaluation.tables import rates
+from workbench.judges.judge import check_judge, judged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Evaluation(NamedTuple):
-    """results: one row per rate (RESULT_COLUMNS). answers: one row per query asked (ANSWER_COLUMNS)."""
+    """results: one row per rate (RESULT_COLUMNS). answers: one row per shot (ANSWER_COLUMNS)."""
 
     results: pd.DataFrame
     answers: pd.DataFrame
@@ -33,11 +35,29 @@ def evaluate(
 ) -> Evaluation:
     """Ask every example's query under each attack, judge the answers, and count.
 
-    attack: "none", "WORD:K" as in "what:3", another of attacks.py, or several. judge: of judges.py. Rates in [0, 1] have
-    95% intervals (`intervals.rate_interval`); of an attack's K shots the outcome that serves the attacker best counts, and n counts queries.
-    out: a folder for answers.csv, written as answers come; an evaluation that was interrupted goes on from it.
-    Raises UserError for an unknown attack or judge, or where `out` holds answers to other queries.
+    Of an attack's K shots, the outcome that serves the attacker best counts; n counts queries, not shots.
+
+    Args:
+        vlm: The model.
+        examples: What is asked.
+        attack: "none", "WORD:K" such as "what:3", another attack (attacks/kinds.py), or several of them.
+        judge: "exact", "keyword", or a model by folder or hub id.
+        batch_size: Examples per batch.
+        out: A folder for answers.csv, written as answers come; an interrupted evaluation resumes from it.
+
+    Returns:
+        Rates in [0, 1] with 95% intervals (`intervals.rate_interval`), and the answers.
+
+    Raises:
+        UserError: An unknown attack or judge, or a folder with answers to other queries.
     """
-    names = [attack] if isinstance(attack, str) else list(attack)
-    answers = ask(vlm, examples, names, judge, batch_size, file=Path(out) / "answers.csv" if out else None)
+    from workbench.models.vlm import processes
+
+    check_judge(judge, examples)  # before anything is asked
+    file = Path(out) / "answers.csv" if out else None
+    answers = judged(
+        ask(vlm, examples, [attack] if isinstance(attack, str) else attack, batch_size, file=file), examples, judge
+    )
+    if file and processes().is_main_process:
+        write_judged(file, answers, judge)
     return Evaluation(rates(answers), answers)

@@ -1,7 +1,8 @@
-"""Utility on real pictures: VQA accuracy (VQAv2's), from questions with ten people's answers each.
+"""Utility on real pictures: VQA accuracy, from questions that ten people each have answered.
 
-The rule is that of the VQA evaluation (https://visualqa.org/evaluation.html): an answer is worth min(1, people who gave it / 3), averaged
-over all sets of nine of the ten people, after both have been brought to one form.
+The rule is that of the VQA evaluation (https://visualqa.org/evaluation.html): an answer is worth
+min(1, people who gave it / 3), averaged over all sets of nine of the ten people, after both have been brought
+to one form.
 """
 
 from __future__ import annotations
@@ -9,62 +10,79 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import pandas as pd
 
 from workbench.data.example import Example
 from workbench.data.readers import confined, read_json
 from workbench.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from workbench.intervals import cluster_bootstrap, rate_interval
 
 SHORT = "Answer the question using a single word or phrase."  # as LLaVA-1.5 is asked
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)} | {"none": "0"}
 _ARTICLES = ("a", "an", "the")
-# punctuation becomes a space, or nothing where a space stands beside it; apostrophes and colons stay ("girl's", "2:50")
+# Each becomes a space, or nothing if there is a space next to it. Apostrophes and colons are not among them
+# ("girl's", "2:50").
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
-_SHORTENED = (
-    "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's how'd how'll "
-    "how's i'd've i'm i've isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't "
-    "shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll someone's "
-    "something'd something'd've something'll that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas "
-    "wasn't we'd've we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll "
-    "why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've"
-)
+_CONTRACTIONS = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
+    he'd've he's how'd how'll how's i'd've i'm i've isn't it'd it'd've it'll ma'am mightn't mightn't've
+    might've mustn't must've needn't not've o'clock oughtn't shan't she'd've should've shouldn't shouldn't've
+    somebody'd've somebody'll somebody's someone'd someone'd've someone'll someone's something'd
+    something'd've something'll that's there'd there'd've there're there's they'd they'd've they'll they're
+    they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's where'd where's where've
+    who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll
+    y'all'd've you'd you'd've you'll you're you've
+"""
 
 
-def _without_one(word: str) -> set[str]:
+def _misspelt(word: str) -> set[str]:
     """A word without one of its apostrophes, and without all: "he'd've" → "hed've", "he'dve", "hedve"."""
     places = [i for i, letter in enumerate(word) if letter == "'"]
     return {word[:i] + word[i + 1 :] for i in places} | {word.replace("'", "")}
 
 
-_WITH_APOSTROPHES = {bare: word for word in _SHORTENED.split() for bare in _without_one(word)}
+_WITH_APOSTROPHES = {bare: word for word in _CONTRACTIONS.split() for bare in _misspelt(word)}
 
 
 def normalised(text: str) -> str:
-    """An answer in the form in which answers are compared: lower case, no articles, digits for numbers, one way of writing."""
-    text = whole = re.sub(r"\s+", " ", text.replace("’", "'")).strip()
-    in_number = re.search(r"\d,\d", whole)
+    """The form in which answers are compared: lower case, digits for numbers, no articles or punctuation."""
+    original = re.sub(r"\s+", " ", text.replace("’", "'")).strip()
+    has_long_number = re.search(r"\d,\d", original)
+    text = original
     for mark in _MARKS:
-        beside_a_space = f"{mark} " in whole or f" {mark}" in whole
-        text = text.replace(mark, "" if beside_a_space or in_number else " ")
-    text = re.sub(r"\.(?!\d)", "", text)  # but for a decimal point
+        next_to_space = f"{mark} " in original or f" {mark}" in original
+        text = text.replace(mark, "" if next_to_space or has_long_number else " ")
+    text = re.sub(r"\.(?!\d)", "", text)  # full stops, not decimal points
     words = [_DIGITS.get(word, word) for word in text.lower().split()]
     return " ".join(_WITH_APOSTROPHES.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def accuracy(answer: str, people: Sequence[str]) -> float:
-    """What an answer is worth, in [0, 1]: the mean, over all ways of leaving one person out, of min(1, others who gave it / 3)."""
-    mine = normalised(answer)
-    gave = [normalised(person) == mine for person in people]
-    return sum(min(1.0, (sum(gave) - one) / 3) for one in gave) / len(gave)
+    """What an answer is worth.
+
+    Args:
+        answer: The model's answer.
+        people: The answer of each person.
+
+    Returns:
+        The mean, over all ways to leave out one person, of min(1, others who gave the answer / 3).
+    """
+    agreeing = [normalised(person) == normalised(answer) for person in people]
+    others = [sum(agreeing) - left_out for left_out in agreeing]
+    return sum(min(1.0, count / 3) for count in others) / len(people)
 
 
 class Questions(NamedTuple):
-    """examples: a harmless one each question; people: by its id, what each person answered; its `request` is the kind of answer."""
+    """Questions with what people answered.
+
+    Attributes:
+        examples: A harmless example per question; its `request` is the kind of answer, such as "yes/no".
+        people: {id: what each person answered}.
+    """
 
     examples: list[Example]
     people: dict[str, list[str]]
@@ -73,102 +91,140 @@ class Questions(NamedTuple):
 def read_questions(
     file: str | Path, images: str | Path, annotations: str | Path | None = None, suffix: str = SHORT
 ) -> Questions:
-    """Questions in VQAv2's format, a file of questions and one of annotations, or in one file: a JSON list of {"image" (a file's name),
-    "question", "answers" (ten texts), "question_id"?, "answer_type"?}.
+    """Read questions in VQAv2's format, or from a single file.
 
-    images: their folder; VQAv2's are found by their number. suffix: what is said behind each question.
-    Raises UserError that names the file, and the question and field at fault; pictures outside of the folder are refused.
+    VQAv2 has one file of questions and one of annotations. A single file is a JSON list of {"image" (a file
+    name), "question", "answers" (ten texts), "question_id"?, "answer_type"?}.
+
+    Args:
+        file: The questions.
+        images: The folder of pictures. VQAv2's are found by the number in their names.
+        annotations: VQAv2's annotations, which hold the answers.
+        suffix: What is added after each question.
+
+    Raises:
+        UserError: Names the file, the question and the field that is wrong. Pictures outside of the folder
+            are refused.
     """
     file, images = Path(file), Path(images)
     if not images.is_dir():
-        raise UserError(f"There is no folder of pictures at {images}; give VQAv2's, such as val2014.")
+        raise UserError(f"There is no folder of pictures at {images}; give VQAv2's, e.g. val2014.")
     records = _records(read_json(file), file, read_json(Path(annotations)) if annotations else None)
-    numbered = {_number(path): path for path in images.iterdir()} if annotations else {}
-    examples, people = [], {}
+    numbered = {_number(path): path for path in images.iterdir()} if annotations else None
+    examples: list[Example] = []
+    people: dict[str, list[str]] = {}
     for place, record in enumerate(records):
-        where = f"Question {record.get('question_id', place)!r} of {file}"
         name = str(record.get("question_id", place))
-        question, answers = record.get("question"), record.get("answers")
-        answers = (
-            [a.get("answer") if isinstance(a, Mapping) else a for a in answers] if isinstance(answers, list) else []
-        )
-        if not isinstance(question, str) or not question.strip():
-            raise UserError(f"{where} has no text in its field 'question'; add it.")
-        if not answers or not all(isinstance(answer, str) for answer in answers):
-            raise UserError(
-                f"{where} has no list of texts in its field 'answers'; add what people answered, or give VQAv2's annotations."
-            )
+        where = f"Question {record.get('question_id', place)!r} of {file}"
+        query = f"{_question(record, where)} {suffix}".strip()
+        answers = _answers(record, where)
         if name in people:
-            raise UserError(f"{where} is there twice; give each question an id of its own.")
+            raise UserError(f"Question id {name} appears twice in {file}; ids must be unique.")
         people[name] = answers
         kind = record.get("answer_type")
-        query = f"{question.strip()} {suffix}".strip()
-        path = _picture(record, images, numbered if annotations else None, where)
-        examples.append(Example(name, path, query, False, answers[0], request=kind if isinstance(kind, str) else ""))
+        request = kind if isinstance(kind, str) else ""
+        image = _picture(record, images, numbered, where)
+        examples.append(Example(name, image, query, harmful=False, response=answers[0], request=request))
     if not examples:
-        raise UserError(f"The file {file} holds no question; give one with at least one.")
+        raise UserError(f"File {file} holds no question; give one with at least one.")
     return Questions(examples, people)
 
 
 def vqa_table(answers: pd.DataFrame, questions: Questions) -> pd.DataFrame:
-    """VQA accuracy of `evaluate`'s answers: model, answers (all, and each kind of them), accuracy in [0, 1], ci_low, ci_high, n.
+    """VQA accuracy of answers that `ask` or `evaluate` returned.
 
-    The 95% intervals are bootstrapped over pictures.
+    Args:
+        answers: answers.ANSWER_COLUMNS; outcomes do not matter.
+        questions: What was asked.
+
+    Returns:
+        model, answers ("all", and each kind of answer), accuracy (in [0, 1]), ci_low, ci_high (95%,
+        bootstrapped over pictures), n.
     """
-    import pandas as pd
-
-    from workbench.intervals import cluster_bootstrap, rate_interval
-
     kinds = {example.id: example.request for example in questions.examples}
+    pairs = zip(answers["id"], answers["answer"], strict=True)
     each = answers.assign(
-        kind=answers.id.map(kinds),
-        accuracy=[
-            accuracy(text, questions.people[name]) for name, text in zip(answers.id, answers.answer, strict=True)
-        ],
+        kind=answers["id"].map(kinds), accuracy=[accuracy(text, questions.people[name]) for name, text in pairs]
     )
     rows = []
-    for model, mine in each.groupby("model", sort=False):
-        apart = [(kind, some) for kind, some in mine.groupby("kind") if kind]
-        for kind, some in [("all", mine), *apart]:
-            certain = some.accuracy.nunique() == 1 and some.accuracy.iloc[0] in (
-                0,
-                1,
-            )  # of that a bootstrap knows no spread
-            interval = (
-                rate_interval(some.accuracy == 1, some.picture)
-                if certain
-                else cluster_bootstrap(some.accuracy, some.picture)
-            )
-            rows.append((model, kind, some.accuracy.mean(), *interval, len(some)))
+    for model, of_model in each.groupby("model", sort=False):
+        by_kind = [(kind, group) for kind, group in of_model.groupby("kind") if kind]
+        for kind, group in [("all", of_model), *by_kind]:
+            interval = _interval(group["accuracy"], group["picture"])
+            rows.append((model, kind, group["accuracy"].mean(), *interval, len(group)))
     return pd.DataFrame(rows, columns=["model", "answers", "accuracy", "ci_low", "ci_high", "n"])
 
 
-def _records(questions, file: Path, annotations) -> list[dict]:
-    """One record each question, with its answers."""
+def _interval(accuracies: pd.Series, pictures: pd.Series) -> tuple[float, float]:
+    """95% interval of a mean accuracy. If all are 0 or all are 1, a bootstrap would see no spread."""
+    if set(accuracies) in ({0.0}, {1.0}):
+        return rate_interval(accuracies == 1, pictures)
+    return cluster_bootstrap(accuracies, pictures)
+
+
+def _records(questions: object, file: Path, annotations: object) -> list[Mapping[str, object]]:
+    """One record per question, with its answers.
+
+    Args:
+        questions: What the file of questions holds.
+        file: That file, for messages.
+        annotations: What the file of annotations holds, or None if there is none.
+    """
     records = questions.get("questions") if isinstance(questions, Mapping) else questions
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
-        raise UserError(f"The file {file} must hold a list of questions.")
-    if annotations is None:
+        raise UserError(f"File {file} must hold a list of questions; give VQAv2's or one like it.")
+    listed = annotations.get("annotations") if isinstance(annotations, Mapping) else annotations
+    if not isinstance(listed, list):
         return records
-    known = annotations.get("annotations") if isinstance(annotations, Mapping) else annotations
-    known = {str(a.get("question_id")): a for a in known if isinstance(a, Mapping)} if isinstance(known, list) else {}
-    return [{**known.get(str(record.get("question_id")), {}), **record} for record in records]
+    by_id = {str(each.get("question_id")): each for each in listed if isinstance(each, Mapping)}
+    return [{**by_id.get(str(record.get("question_id")), {}), **record} for record in records]
+
+
+def _question(record: Mapping[str, object], where: str) -> str:
+    """The text of a record's question."""
+    question = record.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise UserError(f"{where} has no text in its field 'question'; add it.")
+    return question.strip()
+
+
+def _answers(record: Mapping[str, object], where: str) -> list[str]:
+    """What people answered to a record's question: texts, or VQAv2's objects with a text each."""
+    listed = record.get("answers")
+    answers = []
+    for each in listed if isinstance(listed, list) else []:
+        answers.append(each.get("answer") if isinstance(each, Mapping) else each)
+    if not answers or not all(isinstance(answer, str) for answer in answers):
+        raise UserError(
+            f"{where} has no list of texts in its field 'answers'; add what people answered, or give VQAv2's "
+            "annotations."
+        )
+    return answers
 
 
 def _number(file: Path) -> str:
-    """COCO's, behind a picture's name: "COCO_val2014_000000000042.jpg" → "42"."""
+    """COCO's number at the end of a picture's name: "COCO_val2014_000000000042.jpg" → "42"; "" if none."""
     digits = re.search(r"\d+$", file.stem)
     return str(int(digits[0])) if digits else ""
 
 
-def _picture(record: Mapping, images: Path, numbered: Mapping[str, Path] | None, where: str) -> Path:
-    """Where a question's picture lies: by its number among those that are there, or by its file's name."""
-    name, number = record.get("image"), str(record.get("image_id"))
-    if numbered is not None and number not in numbered:
-        raise UserError(f"{where} is about the picture {number}, which is not in {images}; add it.")
-    if numbered is None and not (isinstance(name, str) and name):
+def _picture(record: Mapping[str, object], images: Path, numbered: Mapping[str, Path] | None, where: str) -> Path:
+    """The path of a record's picture.
+
+    Args:
+        record: The question.
+        images: The folder of pictures.
+        numbered: {number: picture}, to find it by its number; None to find it by its file name.
+        where: What messages call the record.
+    """
+    if numbered is not None:
+        number = str(record.get("image_id"))
+        if number not in numbered:
+            raise UserError(f"{where} is about the picture {number}, which is not in {images}; add it.")
+        return confined(numbered[number], numbered[number].name, images, where)
+    name = record.get("image")
+    if not isinstance(name, str) or not name:
         raise UserError(
             f"{where} has no text in its field 'image'; add the picture's file name, or give VQAv2's annotations."
         )
-    path = images / name if numbered is None else numbered[number]
-    return confined(path, name if numbered is None else path.name, images, where)
+    return confined(images / name, name, images, where)

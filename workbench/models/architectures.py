@@ -1,4 +1,7 @@
-"""What differs from one architecture to another, in one table; all else is asked of the model itself. No torch in this file."""
+"""What differs between architectures, in one table; everything else is read from the model itself.
+
+This file must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,23 @@ from typing import NamedTuple
 
 
 class Architecture(NamedTuple):
-    """projector: where the projector from vision to language lies. token_type: of tokens behind the prompt, where tokens have types."""
+    """What a model's configuration does not say.
+
+    Attributes:
+        projector: The name of the module that projects from vision to language.
+        token_type: The type of an answer's tokens, for models whose tokens have types.
+    """
 
     projector: str
     token_type: int = 0
 
 
 _LLAVA = Architecture("multi_modal_projector")
-# by the configuration's model_type
-ARCHITECTURES = {
+# By the configuration's model_type
+ARCHITECTURES: dict[str, Architecture] = {
     **dict.fromkeys(("llava", "llava_next", "llava_onevision", "gemma3", "internvl", "mistral3"), _LLAVA),
-    "paligemma": Architecture("multi_modal_projector", token_type=1),  # tokens of type 0 see what comes after them
+    # PaliGemma's tokens of type 0 attend to later tokens too
+    "paligemma": Architecture("multi_modal_projector", token_type=1),
     **dict.fromkeys(("idefics3", "smolvlm"), Architecture("connector")),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), Architecture("visual.merger")),
 }

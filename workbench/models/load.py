@@ -1,4 +1,4 @@
-"""Load a model and its adapter, refuse what is unsafe or broken, and write a model."""
+"""Load a model and its adapter, refuse what is unsafe or incomplete, tell models apart, and write a model."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import inspect
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+import peft
 import torch
 import transformers
 from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from workbench.errors import UserError, first_line, say
 from workbench.files import atomic_write, data_dir
@@ -30,141 +33,169 @@ def load(
     four_bit: bool = False,
     trust: Collection[str] = (),
 ) -> VLM:
-    """Load a VLM by folder or hub id ("miniguard" is the shipped base), with a PEFT adapter on top if one is given.
+    """Load a VLM, in float32 on CPU and in bfloat16 on GPUs that have it.
 
-    Precision is float32 on CPU and bfloat16 on GPUs that have it; with `four_bit`, linear weights are held in 4 bits (NF4; CUDA and
-    bitsandbytes are needed). trust: what is refused unless asked for, of TRUSTS: "remote-code", Python that comes with the model, is run
-    (and that is said on standard error); "pickles", weights that are no safetensors, are read.
-    An architecture that is not in architectures.py is taken with a word on standard error, if its language model's layers can be found.
-    Raises UserError where the model or the adapter cannot be loaded, or the checkpoint lacks some of its weights.
+    Architectures missing from architectures.py are accepted with a warning, provided the language model's
+    layers can be found.
+
+    Args:
+        model: A folder, a hub id, or "miniguard" for the shipped base.
+        adapter: The folder of a PEFT adapter, loaded on top.
+        device: E.g. "cpu" or "cuda:1"; the best one by default.
+        four_bit: Hold linear weights in 4 bits (NF4), which needs CUDA and bitsandbytes.
+        trust: What is refused by default, of TRUSTS: "remote-code" runs Python code that ships with the
+            model, after a warning; "pickles" reads weights that are not safetensors.
+
+    Raises:
+        UserError: The model or adapter cannot be loaded, or the checkpoint lacks some of its weights.
     """
     if unknown := set(trust) - set(TRUSTS):
-        raise UserError(f"There is no trust in {', '.join(sorted(unknown))}; choose from {', '.join(TRUSTS)}.")
-    source = str(data_dir() / "miniguard-base") if str(model) == "miniguard" else str(model)
-    place, remote = torch.device(device) if device else best_device(), "remote-code" in trust
+        raise UserError(f"Unknown value of trust: {', '.join(sorted(unknown))}; choose from {', '.join(TRUSTS)}.")
+    place = torch.device(device) if device else best_device()
     options = {"dtype": best_dtype(place), "use_safetensors": None if "pickles" in trust else True}
     if four_bit:
         options |= {"quantization_config": _four_bit(place), "device_map": {"": place}}
-    if remote:
-        warn_of_code(str(model))
+    network, processor = _read_checkpoint(str(model), "remote-code" in trust, options)
+    _check_architecture(network, str(model))
+    if not four_bit:
+        network = network.to(place)
+    name = "base" if adapter is None else Path(adapter).resolve().name
+    vlm = VLM(network.eval().requires_grad_(False), processor, name)
+    return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
+
+
+def _read_checkpoint(model: str, remote_code: bool, options: dict[str, Any]) -> tuple[Any, Any]:
+    """A checkpoint's network and processor; its weights must all be there."""
+    source = str(data_dir() / "miniguard-base") if model == "miniguard" else model
+    auto_model: Any = transformers.AutoModelForImageTextToText
+    if remote_code:
+        warn_of_code(model)
     try:
         with quiet():
-            network, read = transformers.AutoModelForImageTextToText.from_pretrained(
-                source, trust_remote_code=remote, output_loading_info=True, **options
+            network, loading = auto_model.from_pretrained(
+                source, trust_remote_code=remote_code, output_loading_info=True, **options
             )
-            processor = load_processor(source, network.config.model_type, remote)
+            processor = load_processor(source, network.config.model_type, remote_code)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise not_loaded(str(model), error) from None
-    if missing := sorted(read["missing_keys"]):
+        raise not_loaded(model, error) from None
+    if missing := sorted(loading["missing_keys"]):
         raise UserError(
-            f"The checkpoint {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]}; download it again."
+            f"The checkpoint {model!r} lacks {len(missing)} of its weights, e.g. {missing[0]}; download it again."
         )
-    _check_architecture(network, str(model))
-    vlm = VLM(
-        (network if four_bit else network.to(place)).eval().requires_grad_(False),
-        processor,
-        "base" if adapter is None else Path(adapter).resolve().name,
-    )
-    return vlm if adapter is None else _with_adapter(vlm, Path(adapter))
+    return network, processor
 
 
 @functools.cache
 def warn_of_code(model: str) -> None:
-    """Said once, before it is run."""
-    say(f"Python code that comes with the model {model!r}, if any, is run with your rights, since you trust it.")
+    """Warn once before running code that ships with a model."""
+    say(f"If the model {model!r} ships with Python code, it now runs with your permissions, because you trust it.")
 
 
 def not_loaded(model: str, error: Exception) -> UserError:
-    """Why a model was not loaded, and what helps."""
-    said = str(error)
-    if "for this kind of AutoModel" in said:
+    """The error that says why a model cannot be loaded, and what to do.
+
+    Args:
+        model: The folder or hub id.
+        error: What transformers raised.
+    """
+    reason, text = f"The model {model!r}", str(error)
+    if "for this kind of AutoModel" in text:
+        return UserError(f"{reason} takes no pictures (it is not an image-text-to-text model); choose one that does.")
+    if "gated repo" in text:
         return UserError(
-            f"The model {model!r} takes no pictures (it is no image-text-to-text model); choose one that does."
+            f"{reason} is gated: accept its terms at https://huggingface.co/{model}, then run `hf auth login`."
         )
-    if "gated repo" in said:
+    if "trust_remote_code" in text:
         return UserError(
-            f"The model {model!r} is gated: accept its terms at https://huggingface.co/{model}, then give `hf auth login`."
-        )
-    if "trust_remote_code" in said:
-        return UserError(
-            f"The model {model!r} comes with Python code of its own, which is not run unasked; read it, and if you trust it, give "
+            f"{reason} ships with Python code, which is not run by default; read it, and if you trust it, use "
             "`workbench --trust remote-code …`, or load(…, trust=['remote-code'])."
         )
-    if "orchvision" in said:
-        version = transformers.__version__
+    if "orchvision" in text:
         return UserError(
-            f"The model {model!r} needs torchvision with transformers {version}: install the one that goes with your torch, or a newer "
-            "transformers."
+            f"{reason} needs torchvision with transformers {transformers.__version__}: install the version that "
+            "matches your torch, or a newer transformers."
         )
     if any(Path(model).glob("*.bin")) and not any(Path(model).glob("*.safetensors")):
         return UserError(
-            f"The weights of {model!r} are pickles, not safetensors; convert them, or if you trust where they come from, give "
+            f"The weights of {model!r} are pickles, not safetensors; convert them, or if you trust their source, use "
             "`workbench --trust pickles …`, or load(…, trust=['pickles'])."
         )
-    if isinstance(error, SafetensorError) or ("No such file" in said and ".safetensors" in said):
-        return UserError(f"The checkpoint {model!r} is not whole ({first_line(error)}); download it again.")
+    if isinstance(error, SafetensorError) or ("No such file" in text and ".safetensors" in text):
+        return UserError(f"The checkpoint {model!r} is incomplete ({first_line(error)}); download it again.")
     if is_offline_mode() and not Path(model).exists():
         return UserError(
-            f"The model {model!r} cannot be loaded: it is not on this machine, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give "
-            "a folder."
+            f"{reason} cannot be loaded: it is not on this machine, and HF_HUB_OFFLINE forbids downloading it; unset "
+            "HF_HUB_OFFLINE, or give a folder."
         )
     return UserError(
-        f"The model {model!r} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
+        f"{reason} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
     )
 
 
-def _check_architecture(network, model: str) -> None:
-    kind, known = network.config.model_type, ", ".join(ARCHITECTURES)
-    if kind in ARCHITECTURES:
+def _check_architecture(network: Any, model: str) -> None:
+    """Warn if the architecture is untested; refuse it if the language model's layers cannot be found."""
+    model_type, tested = network.config.model_type, ", ".join(ARCHITECTURES)
+    if model_type in ARCHITECTURES:
         return
     try:
         decoder = network.get_decoder()
-        found = len(decoder.layers) > 0 and isinstance(decoder.norm.weight, torch.nn.Parameter)
+        has_layers = len(decoder.layers) > 0 and isinstance(decoder.norm.weight, torch.nn.Parameter)
     except AttributeError:
-        found = False
-    if not found:
+        has_layers = False
+    if not has_layers:
         raise UserError(
-            f"The model {model!r} is a {kind}, whose language model's layers cannot be found; choose one of {known}."
+            f"The model {model!r} has architecture {model_type}, and the layers of its language model cannot be "
+            f"found; choose a model of one of these: {tested}."
         )
     say(
-        f"The model {model!r} is a {kind}, with which nothing here has been tested; it goes on all the same. Tested: {known}."
+        f"The model {model!r} has architecture {model_type}, which is untested here; continuing anyway. "
+        f"Tested: {tested}."
     )
 
 
-def load_processor(source: str, kind: str, remote: bool = False):
-    """A model's processor. Where torchvision is missing and the processor wants it for videos, one for pictures and text alone."""
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+def load_processor(source: str, model_type: str, remote_code: bool = False) -> Any:
+    """Load a model's processor.
 
-    whole = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(kind) or "", None)
-    if (
-        whole is None
-        or "video_processor" not in whole.get_attributes()
-        or transformers.utils.is_torchvision_available()
-    ):
-        return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=remote)
+    Some processors have a part for videos, which needs torchvision; without torchvision, it is left out.
 
-    class PicturesOnly(whole):
-        def check_argument_for_proper_class(self, name, argument):
+    Args:
+        source: A folder or hub id.
+        model_type: The architecture, as the model's configuration names it.
+        remote_code: Whether Python code that ships with the model may be run.
+    """
+    processor_class = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(model_type) or "", None)
+    reads_videos = processor_class is not None and "video_processor" in processor_class.get_attributes()
+    if reads_videos and not transformers.utils.is_torchvision_available():
+        return _without_videos(processor_class, source)
+    return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=remote_code)
+
+
+def _without_videos(processor_class: Any, source: str) -> Any:
+    """A processor for pictures and text alone, of a class that would read videos too."""
+
+    class PicturesOnly(processor_class):
+        def check_argument_for_proper_class(self, name: str, argument: object) -> type:
             return type(None) if name == "video_processor" else super().check_argument_for_proper_class(name, argument)
 
-        def save_pretrained(self, folder, **options):
+        def save_pretrained(self, folder: str | Path, **options: Any) -> None:
             for part in (self.image_processor, self.tokenizer):
                 part.save_pretrained(folder, **options)
             (Path(folder) / "processor_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
-    settings = {
-        name: value for name, value in whole.get_processor_dict(source)[0].items() if not isinstance(value, dict)
-    }
-    parts = {"image_processor": transformers.AutoImageProcessor, "tokenizer": transformers.AutoTokenizer}
-    loaded = {name: part.from_pretrained(source, trust_remote_code=False) for name, part in parts.items()}
-    wanted = inspect.signature(whole.__init__).parameters
-    return PicturesOnly(**loaded, **{name: value for name, value in settings.items() if name in wanted})
+    stored = processor_class.get_processor_dict(source)[0]
+    settings = {name: value for name, value in stored.items() if not isinstance(value, dict)}
+    parameters = inspect.signature(processor_class.__init__).parameters
+    return PicturesOnly(
+        image_processor=transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=False),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False),
+        **{name: value for name, value in settings.items() if name in parameters},
+    )
 
 
 def _four_bit(place: torch.device) -> transformers.BitsAndBytesConfig:
     if place.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
-            "4-bit weights (--four-bit) need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); do without them."
+            "4-bit weights (--four-bit) need a CUDA GPU and bitsandbytes (pip install -e '.[gpu]'); leave it out."
         )
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=best_dtype(place)
@@ -172,13 +203,12 @@ def _four_bit(place: torch.device) -> transformers.BitsAndBytesConfig:
 
 
 def _with_adapter(vlm: VLM, adapter: Path) -> VLM:
-    import peft
-
+    """The same VLM, in place, with an adapter that was trained on this very model."""
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(
             f"The folder {adapter} holds no adapter (adapter_config.json); give what `workbench train --out` wrote."
         )
-    run = adapter / "config.json"  # as `training.train` writes it; adapters from elsewhere have none
+    run = adapter / "config.json"  # `training.train` writes it; adapters from elsewhere have none
     try:
         trained_on = json.loads(run.read_text()).get("base_identity") if run.is_file() else None
         if trained_on and trained_on != identity(vlm):
@@ -189,37 +219,45 @@ def _with_adapter(vlm: VLM, adapter: Path) -> VLM:
             vlm.model = peft.PeftModel.from_pretrained(vlm.model, adapter, use_safetensors=True).eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"The adapter {adapter} cannot be loaded on this model ({first_line(error)}); give a whole one, and the base it was trained on."
+            f"The adapter {adapter} cannot be loaded on this model ({first_line(error)}); give a complete adapter, "
+            "and the model that it was trained on."
         ) from None
     return vlm
 
 
 def identity(vlm: VLM) -> str:
-    """Tells one pretrained model from another, in any precision: a hash of its token embeddings' first rows and its decoder's last norm."""
+    """Hash that identifies a pretrained model regardless of precision.
+
+    It is computed from the first token embeddings and the decoder's last norm, which adapters do not change.
+    """
     network = bare(vlm.model)
-    parts = [network.get_input_embeddings().weight[:256], network.get_decoder().norm.weight]
-    found = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        found.update(part.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-    return found.hexdigest()
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (network.get_input_embeddings().weight[:256], network.get_decoder().norm.weight):
+        digest.update(part.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def fingerprint(vlm: VLM) -> str:
-    """Tells one trained model from another: a hash of the first values of every parameter, adapters included."""
-    found = hashlib.blake2b(digest_size=8)
-    for name, part in vlm.model.named_parameters():
-        found.update(name.encode() + part.detach().flatten()[:256].float().cpu().numpy().tobytes())
-    return found.hexdigest()
+    """Hash that identifies a trained model, from the first values of every parameter, adapters included."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in vlm.model.named_parameters():
+        digest.update(name.encode() + parameter.detach().flatten()[:256].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_model(vlm: VLM, out: Path) -> None:
-    """Write the whole model, its adapter merged into its weights, with its processor, as a checkpoint for `load`; `vlm` is used up.
+    """Write the whole model as a checkpoint for `load`, its adapter merged into its weights.
 
-    Raises UserError where `out` exists already.
+    Args:
+        vlm: The model, which cannot be used afterwards.
+        out: The folder to be made.
+
+    Raises:
+        UserError: `out` exists already.
     """
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out, or remove it.")
-    whole = vlm.model.merge_and_unload() if hasattr(vlm.model, "merge_and_unload") else vlm.model
+    merged = vlm.model.merge_and_unload() if hasattr(vlm.model, "merge_and_unload") else vlm.model
     with atomic_write(out) as folder, quiet():
-        whole.save_pretrained(folder)
+        merged.save_pretrained(folder)
         vlm.processor.save_pretrained(folder)

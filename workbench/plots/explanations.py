@@ -2,147 +2,183 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from PIL import Image
 
-from workbench.plots.style import AFTER, BEFORE, _shaded, _subplots, _wrap
+from workbench.attribution.methods import Attribution
+from workbench.data.example import Example
+from workbench.plots.style import AFTER, BEFORE, GREY, legend_outside, share_table, subplots, theme
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+Column = tuple[str, Image.Image, Attribution]  # title, picture, and what `attribute` found
 
-    import pandas as pd
-    from PIL import Image
-
-    from workbench.attribution.methods import Attribution
+_FOR_AND_AGAINST = "PuOr_r"  # orange for the target, purple against it
+_LONGEST = 18  # letters of a word that fit into its chip
 
 
-def pictures(examples, columns: int = 6, size: float = 1.7) -> Figure:
-    """A sheet of examples, each with its query and what should be answered."""
+@theme()
+def pictures(examples: Sequence[Example], columns: int = 6, size: float = 1.7) -> Figure:
+    """A sheet of examples, each with its query and whether it is harmful.
+
+    Args:
+        examples: what to show.
+        columns: how many side by side.
+        size: of a picture, in inches.
+    """
     rows = -(-len(examples) // columns)
-    figure, axes = _subplots(rows, columns, figsize=(size * columns, (size + 0.75) * rows), squeeze=False)
+    figure, axes = subplots(rows, columns, size=(size * columns, (size + 0.75) * rows))
     for axis in axes.flat:
         axis.axis("off")
     for axis, example in zip(axes.flat, examples, strict=False):
         axis.imshow(example.picture(), interpolation="nearest")
-        axis.set_title(example.kind, fontsize=8, color=AFTER if example.harmful else BEFORE)
-        axis.text(
-            0.5,
-            -0.06,
-            _wrap(example.query),
-            transform=axis.transAxes,
-            ha="center",
-            va="top",
-            fontsize=7,
-            parse_math=False,
-        )
+        axis.set_title(example.kind, fontsize=9, color=AFTER if example.harmful else BEFORE)
+        query = textwrap.fill(example.query, 24)
+        beneath = {"transform": axis.transAxes, "ha": "center", "va": "top", "fontsize": 7.5}
+        axis.text(0.5, -0.06, query, parse_math=False, **beneath)
     return figure
 
 
-def attributions(
-    columns: Sequence[tuple[str, Image.Image, Attribution]], words: bool = True, across: int | None = None
-) -> Figure:
-    """Pictures with the attribution of their squares, and beneath each the words of the query as coloured chips; one scale for all.
+@theme()
+def attributions(columns: Sequence[Column], words: bool = True, across: int | None = None) -> Figure:
+    """Pictures with the attribution of their squares, and the words of the query as coloured chips.
 
-    columns: (title, picture, what `attribution.attribute` found). words: without, the scale is that of the squares alone.
-    across: how many stand side by side, all of them if not given; the next ones stand below.
-    Orange speaks for the target, purple against it, in nats.
+    All share one scale. Orange speaks for the target, purple against it, in nats.
+
+    Args:
+        columns: (title, picture, what `attribution.attribute` found).
+        words: whether to draw the words; without them, the scale is that of the squares alone.
+        across: how many stand side by side, by default all; the next ones stand below.
     """
     if not words:
-        columns = [(title, image, found._replace(query=[], words=found.words[:0])) for title, image, found in columns]
-    scale = max(np.abs(a.flat).max() for _, _, a in columns) or 1.0
-    norm, colours = plt.Normalize(-scale, scale), plt.get_cmap("PuOr_r")
-    longest = max(len(a.query) for _, _, a in columns)
+        columns = [(title, image, each._replace(query=[], words=each.words[:0])) for title, image, each in columns]
+    scale = max(np.abs(each.flat).max() for _, _, each in columns) or 1.0
+    colours = ScalarMappable(Normalize(-scale, scale), _FOR_AND_AGAINST)
+    longest = max(len(each.query) for _, _, each in columns)
     across = min(across or len(columns), len(columns))
     below = -(-len(columns) // across)
     size = (0.9 + 2.9 * across, below * (3.4 + 0.34 * longest))
     heights = {"height_ratios": below * [2.6, 0.34 * longest or 0.01]}
-    figure, axes = _subplots(2 * below, across, figsize=size, squeeze=False, gridspec_kw=heights)
+    figure, axes = subplots(2 * below, across, size=size, gridspec_kw=heights)
     places = axes.reshape(below, 2, across).swapaxes(1, 2).reshape(-1, 2)  # of a picture and its chips, row by row
     for unused in places[len(columns) :].flat:
         unused.axis("off")
-    for (picture, chips), (title, image, found) in zip(places, columns, strict=False):
-        picture.set_title(f"{title}\nf = {found.value:.1f}", fontsize=10, parse_math=False)
-        picture.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, 1))
-        rows, wide = found.patches.shape
-        strength = np.abs(found.patches) / scale  # squares that do not matter leave the picture as it is
-        picture.imshow(
-            found.patches, cmap=colours, norm=norm, extent=(0, 1, 0, 1), alpha=0.85 * strength, interpolation="nearest"
-        )
-        for row, column in zip(*np.nonzero(strength > 0.2), strict=True):  # signs, for those who see no colours
-            sign = "+" if found.patches[row, column] > 0 else "−"
-            picture.text((column + 0.5) / wide, 1 - (row + 0.5) / rows, sign, ha="center", va="center", fontsize=9)
-        picture.set_xticks(np.arange(wide + 1) / wide, [])
-        picture.set_yticks(np.arange(rows + 1) / rows, [])
-        picture.grid(color="white", linewidth=0.5)
-        picture.tick_params(length=0)
+    for (squares, chips), (title, image, attribution) in zip(places, columns, strict=False):
+        squares.set_title(f"{title}\nf = {attribution.value:.1f}", fontsize="medium", parse_math=False)
+        _draw_squares(squares, image, attribution.patches, scale)
         chips.set(xlim=(0, 1), ylim=(longest - 0.4, -0.6))
-        chips.axis("off")
-        for y, (word, value) in enumerate(zip(found.query, found.words, strict=True)):
-            fill = colours(norm(value))
-            dark = np.dot(fill[:3], (0.299, 0.587, 0.114)) < 0.5
-            box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": "#999999", "linewidth": 0.5}
-            chips.text(
-                0.6,
-                y,
-                word,
-                ha="right",
-                va="center",
-                fontsize=10,
-                color="white" if dark else "black",
-                bbox=box,
-                parse_math=False,
-            )
-            chips.text(0.72, y, f"{value:+.1f}", ha="left", va="center", fontsize=9, family="monospace")
-    beside = axes[0].tolist() if below == 1 else axes.ravel().tolist()
-    bar = figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=beside, shrink=0.8, aspect=20 * below)
-    bar.set_label("for the target (+), against (−), nats")
+        _draw_chips(chips, attribution, colours)
+    _colour_bar(figure, axes, colours, below)
+    return figure
+
+
+def _draw_squares(axis: Axes, image: Image.Image, patches: np.ndarray, scale: float) -> None:
+    """Draw the attribution of squares, (rows, columns) in nats, over their picture in grey."""
+    rows, columns = patches.shape
+    strength = np.abs(patches) / scale
+    axis.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, columns, rows, 0))
+    # signs are for readers who cannot tell the colours; squares that hardly matter leave the picture as it is
+    signs = np.where(strength > 0.2, np.where(patches > 0, "+", "−"), "")
+    colours = {"cmap": _FOR_AND_AGAINST, "vmin": -scale, "vmax": scale, "alpha": 0.85 * strength, "cbar": False}
+    outlined = {"color": "black", "path_effects": [withStroke(linewidth=2, foreground="white")]}
+    sns.heatmap(
+        patches, annot=signs, fmt="", annot_kws=outlined, xticklabels=False, yticklabels=False, ax=axis, **colours
+    )
+    axis.set(xticks=range(columns + 1), yticks=range(rows + 1), xticklabels=[], yticklabels=[], aspect=columns / rows)
+    axis.grid(color="white", linewidth=0.5)
+    axis.set_axisbelow(False)
+
+
+def _draw_chips(axis: Axes, attribution: Attribution, colours: ScalarMappable) -> None:
+    """Draw the words of a query, one below the other, each in the colour of its attribution."""
+    axis.axis("off")
+    for row, (word, value) in enumerate(zip(attribution.query, attribution.words, strict=True)):
+        fill = colours.to_rgba(value)
+        dark = np.dot(fill[:3], (0.299, 0.587, 0.114)) < 0.5  # luma of ITU-R BT.601
+        shown = word if len(word) <= _LONGEST else f"{word[: _LONGEST - 1]}…"
+        box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": GREY, "linewidth": 0.5}
+        text = {"va": "center", "fontsize": 10, "parse_math": False}
+        axis.text(0.6, row, shown, ha="right", color="white" if dark else "black", bbox=box, **text)
+        axis.text(0.72, row, f"{value:+.1f}", ha="left", family="monospace", **text)
+
+
+def _colour_bar(figure: Figure, axes: np.ndarray, colours: ScalarMappable, below: int) -> None:
+    """Draw the scale to the right of the first row of pictures."""
+    neighbours = axes[0] if below == 1 else axes.ravel()
+    bar = figure.colorbar(colours, ax=list(neighbours), shrink=0.8 / below, anchor=(0, 1))
+    bar.set_label("for the target (+),\nagainst it (−), nats")
     figure.draw_without_rendering()  # constrained layout knows the bar's labels from the second drawing on
-    return figure
 
 
-def describe(columns: Sequence[tuple[str, Image.Image, Attribution]], squares: int = 2) -> str:
-    """The figure `attributions` in words, for those who do not see it: of each column all words, and the squares that matter most."""
-    told = []
-    for title, _, found in columns:
-        words = "; ".join(f"“{word}” {value:+.1f}" for word, value in zip(found.query, found.words, strict=True))
-        largest = np.argsort(-np.abs(found.patches.ravel()), kind="stable")[:squares]
-        places = [(i // found.patches.shape[1], i % found.patches.shape[1]) for i in largest]
-        pictured = "; ".join(f"row {r + 1}, column {c + 1} {found.patches[r, c]:+.1f}" for r, c in places)
-        told.append(
-            f"{' '.join(title.split())}: target {found.value:.1f}. Words: {words}. Largest squares: {pictured}."
-        )
-    return "Attribution in nats. " + " ".join(told)
+def describe(columns: Sequence[Column], squares: int = 2) -> str:
+    """The figure `attributions` in words, for those who do not see it.
 
+    Args:
+        columns: as for `attributions`.
+        squares: how many of each picture's squares to name, those with the largest attribution first.
 
-def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
-    """Deletion and insertion of features in an attribution's order, against the middle 95% of random orders (`faithfulness`)."""
-    figure, axes = _subplots(1, 2, figsize=(9, 3.4), sharey=True)
-    better = scores.set_index("measure").better
-    for axis, (curve, does) in zip(axes, (("deletion", "taken away"), ("insertion", "put back")), strict=True):
-        mine = curves[curves.curve == curve]
-        random = mine[mine.order == "random"].groupby("moved").value.quantile([0.025, 0.975]).unstack()
-        axis.fill_between(
-            random.index, random[0.025], random[0.975], color="#BBBBBB", linewidth=0, label="random orders, middle 95%"
-        )
-        own = mine[mine.order == "attribution"]
-        axis.plot(own.moved, own.value, color=AFTER, marker="o", markersize=3, label="the attribution's order")
-        verdict = "better than random" if better[curve] else "NO BETTER THAN RANDOM"
-        axis.set(title=f"{curve}: {verdict}", xlabel=f"share of features {does}")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("target")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    return figure
-
-
-def verdicts(better: pd.DataFrame, queries: int) -> Figure:
-    """Shares of queries on which a method is better than random orders: a row a method, a column a measure of faithfulness.
-
-    queries: how many these are shares of.
+    Returns:
+        For each column all words and some squares.
     """
-    figure, axis = _subplots(figsize=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
-    _shaded(axis, better, better.map(lambda share: f"{100 * share:.0f}%").to_numpy())
-    axis.set_title(f"queries on which it is better\nthan random orders, n = {queries}")
+    sentences = []
+    for title, _, attribution in columns:
+        pairs = zip(attribution.query, attribution.words, strict=True)
+        words = "; ".join(f"“{word}” {value:+.1f}" for word, value in pairs)
+        largest = np.argsort(-np.abs(attribution.patches.ravel()), kind="stable")[:squares]
+        places = zip(*np.unravel_index(largest, attribution.patches.shape), strict=True)
+        named = "; ".join(f"row {r + 1}, column {c + 1} {attribution.patches[r, c]:+.1f}" for r, c in places)
+        heading = f"{' '.join(title.split())}: target {attribution.value:.1f}."
+        sentences.append(f"{heading} Words: {words}. Largest squares: {named}.")
+    return "Attribution in nats. " + " ".join(sentences)
+
+
+@theme()
+def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
+    """Deletion and insertion of features in an attribution's order, against random orders.
+
+    Args:
+        curves: `faithfulness.faithfulness`' curves.
+        scores: its scores.
+    """
+    labels = {"random": "random orders, mean and middle 95%", "attribution": "the attribution's order"}
+    look = {
+        "hue_order": list(labels),
+        "style_order": list(labels),
+        "palette": [GREY, AFTER],
+        "dashes": {"random": (1, 1.5), "attribution": ""},
+        "markers": {"random": ".", "attribution": "o"},
+        "markersize": 4,
+        "markeredgewidth": 0,
+        "errorbar": ("pi", 95),
+        "err_kws": {"alpha": 0.35, "linewidth": 0},
+    }
+    better = scores.set_index("measure").better
+    figure, axes = subplots(1, 2, size=(9, 3.4), sharey=True)
+    for axis, (curve, moved) in zip(axes.flat, (("deletion", "taken away"), ("insertion", "put back")), strict=True):
+        sns.lineplot(curves[curves.curve == curve], x="moved", y="value", hue="order", style="order", ax=axis, **look)
+        verdict = "better than random" if better[curve] else "NO BETTER THAN RANDOM"
+        axis.set(title=f"{curve}: {verdict}", xlabel=f"share of features {moved}", ylabel="target, nats")
+    legend_outside(figure, axes[0, 0], "lower", columns=2, text=labels.__getitem__)
+    return figure
+
+
+@theme()
+def verdicts(better: pd.DataFrame, queries: int) -> Figure:
+    """Shares of queries on which a method is better than random orders.
+
+    Args:
+        better: shares in [0, 1], a row per method, a column per measure of faithfulness.
+        queries: how many these are shares of.
+    """
+    figure, axes = subplots(size=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
+    share_table(axes[0, 0], better, True, ".0%")
+    axes[0, 0].set_title(f"queries on which it is better\nthan random orders, n = {queries}")
     return figure

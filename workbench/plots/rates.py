@@ -1,316 +1,367 @@
-"""Every figure, drawn from DataFrames. One palette (Okabe and Ito's, safe for colour-blind readers), legible in grey."""
+"""Figures of rates and outcomes: under attack, while training, over seeds, by question and by judge."""
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.evaluation.compare import Agreement
 from workbench.intervals import wilson
 from workbench.judges.outcomes import OUTCOMES, RELEVANT, UNPARSED
 from workbench.plots.style import (
-    _PANELS,
     AFTER,
     BEFORE,
-    LEAD_STYLE,
+    BLACK,
+    DARK_GREY,
+    GREY,
+    KNOWN_INTERVALS,
     OUTCOME_STYLE,
-    _rate,
-    _rate_panel,
-    _shaded,
-    _subplots,
+    PANELS,
+    POINTS,
     asked,
+    interval_rows,
+    label_rows,
+    legend_outside,
     named,
+    rate_axis,
+    rates,
+    series_look,
+    share_table,
+    subplots,
+    theme,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pandas as pd
-
-    from workbench.evaluation.compare import Agreement
+ATTACKED = "after the one-word attack (“What…” ×3, “Share…”)"
 
 
+@theme()
 def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
-    """Attack success, refusal and utility of every model, before and after the one-word attack, with 95% intervals.
+    """Attack success, refusal and utility of every model, before and after the one-word attack.
 
-    results: evaluate's table (values in [0, 1]). paper: `paper.paper_table()`, drawn as small crosses for comparison.
+    Intervals are 95%.
+
+    Args:
+        results: `evaluate`'s table (values in [0, 1]).
+        paper: `paper.paper_table()`, drawn as small crosses for comparison.
     """
     models = list(dict.fromkeys(results.model))
-    figure, axes = _subplots(1, 3, figsize=(11, 1.6 + 0.55 * len(models)), sharey=True)
-    for axis, (title, queries, metric, attack, good) in zip(axes, _PANELS, strict=True):
-        for y, model in enumerate(models):
-            # a wide ring and a smaller diamond, so that both are seen where they coincide
-            marks = [("none", BEFORE, "o", "white", 130)] + ([(attack, AFTER, "D", AFTER, 34)] if attack else [])
-            ends = [_rate(results, model, name, queries, metric)[0] for name, *_ in marks]
-            axis.plot(ends, [y] * len(ends), color="#999999", linewidth=2, zorder=1)
-            for name, colour, shape, fill, size in marks:
-                value, low, high = _rate(results, model, name, queries, metric)
-                axis.errorbar(
-                    value, y, xerr=[[value - low], [high - value]], color=colour, capsize=3, linewidth=1.3, zorder=2
-                )
-                axis.scatter(value, y, marker=shape, s=size, facecolor=fill, edgecolor=colour, linewidth=1.8, zorder=3)
-            if paper is not None and model in set(paper.model):
-                row = paper[paper.model == model].iloc[0]
-                columns = {"asr": ["asr", "asr_what3"], "rr": ["rr", "rr_share1"], "utility": ["utility"]}[metric]
-                for column, colour in zip(columns, (BEFORE, AFTER), strict=False):
-                    axis.scatter(row[column], y + 0.28, marker="x", s=26, color=colour, linewidth=1.4, zorder=3)
-        _rate_panel(axis, title, good, models)
-        axis.set_ylim(len(models) - 0.4, -0.6)  # room for the paper's crosses
-    handles = [
-        plt.Line2D(
-            [],
-            [],
-            marker="o",
-            color=BEFORE,
-            markerfacecolor="white",
-            markeredgewidth=1.8,
-            linestyle="",
-            label="as asked",
-        ),
-        plt.Line2D(
-            [], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"
-        ),
-    ]
-    if paper is not None:
-        label = "the paper, LLaVA-1.5-7B on VLGuard (utility: VQAv2)"
-        handles.append(plt.Line2D([], [], marker="x", color="#333333", linestyle="", label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    # a wide ring and a smaller diamond, so that both are seen where they coincide
+    ring: dict[str, Any] = {
+        "marker": "o",
+        "markersize": 11,
+        "color": BEFORE,
+        "markerfacecolor": "white",
+        "label": "as asked",
+    }
+    diamond: dict[str, Any] = {"marker": "D", "markersize": 5.5, "color": AFTER, "label": ATTACKED}
+    figure, axes = subplots(1, 3, size=(11, 1.6 + 0.55 * len(models)), sharey=True)
+    for axis, panel in zip(axes.flat, PANELS, strict=True):
+        cells = rates(results, panel.queries, panel.metric, panel.attacks, models)
+        ends = cells.pivot(index="model", columns="attack", values="value").loc[models]
+        axis.hlines(range(len(models)), ends.min(axis=1), ends.max(axis=1), color=GREY, linewidth=2, zorder=1)
+        for attack, mark in zip(panel.attacks, (ring, diamond), strict=False):
+            sns.pointplot(
+                interval_rows(cells[cells.attack == attack]),
+                x="value",
+                y="model",
+                order=models,
+                linestyle="none",
+                markeredgewidth=1.8,
+                zorder=3,
+                capsize=0.15,
+                err_kws={"linewidth": 1.3, "zorder": 2},
+                ax=axis,
+                **mark,
+                **KNOWN_INTERVALS,
+            )
+        if paper is not None:
+            _crosses(axis, paper, panel.metric, models)
+        rate_axis(axis, panel.title, panel.good, [named(model) for model in models])
+        axis.set_ylim(len(models) - 0.4, -0.6)  # room for the crosses
+    legend_outside(figure, axes[0, 0], "lower", columns=3)
     return figure
 
 
-def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
-    """ASR, RR and utility against training steps, one panel a model, four a row; attacked rates dashed; bands are 95% intervals.
+def _crosses(axis: Axes, paper: pd.DataFrame, metric: str, models: Sequence[str]) -> None:
+    """Mark the paper's figures a little below those of the same models."""
+    columns = {"asr": ["asr", "asr_what3"], "rr": ["rr", "rr_share1"], "utility": ["utility"]}[metric]
+    shared = paper[paper.model.isin(models)].drop_duplicates("model")
+    rows = [models.index(model) + 0.28 for model in shared.model]
+    for column, colour in zip(columns, (BEFORE, AFTER), strict=False):
+        axis.scatter(shared[column], rows, marker="x", s=26, color=colour, linewidth=1.4, zorder=3)
+    label = "the paper, LLaVA-1.5-7B on VLGuard (utility: VQAv2)"
+    axis.scatter([], [], marker="x", s=26, color=DARK_GREY, linewidth=1.4, label=label)
 
-    table: a run's curves.csv (values in [0, 1]), or several of them together. step: marked by a line, if given.
+
+class Curve(NamedTuple):
+    """A line of `curves`: which rate it shows, and its look."""
+
+    queries: str
+    metric: str
+    lead: str  # the attack's word, or none
+    label: str
+    colour: str
+    dashes: Any  # as in seaborn: "" for a solid line, or lengths of dashes and gaps
+    marker: str
+
+
+CURVES = (
+    Curve("harmful", "asr", "none", "harmful answered", AFTER, "", "o"),
+    Curve("harmful", "asr", "what", "… after “What”", AFTER, (3, 1.5), "D"),
+    Curve("harmless", "rr", "none", "harmless refused", BEFORE, "", "o"),
+    Curve("harmless", "rr", "share", "… after “Share”", BEFORE, (3, 1.5), "D"),
+    Curve("harmless", "utility", "none", "harmless answered right", DARK_GREY, (1, 1.5), "s"),
+)
+
+
+@theme()
+def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
+    """ASR, RR and utility against training steps, a panel per model, four in a row; bands are 95% intervals.
+
+    Rates after an attack are dashed.
+
+    Args:
+        table: a run's curves.csv (values in [0, 1]), or several of them together.
+        step: marked by a line, if given.
     """
     models = list(dict.fromkeys(table.model))
-    lines = [
-        ("harmful", "asr", lambda a: a == "none", "harmful answered", AFTER, "-", "o"),
-        ("harmful", "asr", lambda a: a.startswith("what"), "… after “What”", AFTER, "--", "D"),
-        ("harmless", "rr", lambda a: a == "none", "harmless refused", BEFORE, "-", "o"),
-        ("harmless", "rr", lambda a: a.startswith("share"), "… after “Share”", BEFORE, "--", "D"),
-        ("harmless", "utility", lambda a: a == "none", "harmless answered right", "#444444", ":", "s"),
-    ]
+    looks = pd.DataFrame(CURVES)
+    lines = table.assign(lead=table.attack.str.split(":").str[0]).merge(looks, on=["queries", "metric", "lead"])
     columns = min(4, len(models))
     rows = -(-len(models) // columns)
-    size = (1 + 3.6 * columns, 0.8 + 3 * rows)
-    figure, axes = _subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    figure, axes = subplots(rows, columns, size=(1 + 3.6 * columns, 0.8 + 3 * rows), sharey=True)
     for axis in axes.flat[len(models) :]:
         axis.axis("off")
     for axis, model in zip(axes.flat, models, strict=False):
-        for queries, metric, wanted, label, colour, style, marker in lines:
-            mine = table[
-                (table.model == model)
-                & (table.queries == queries)
-                & (table.metric == metric)
-                & table.attack.map(wanted)
-            ]
-            face = "white" if style == "-" else colour
-            axis.plot(
-                mine.step,
-                100 * mine.value,
-                color=colour,
-                linestyle=style,
-                marker=marker,
-                markersize=4.5,
-                markerfacecolor=face,
-                label=label,
-            )
-            axis.fill_between(
-                mine.step.astype(float), 100 * mine.ci_low, 100 * mine.ci_high, color=colour, alpha=0.1, linewidth=0
-            )
+        sns.lineplot(
+            interval_rows(lines[lines.model == model], unit=100),
+            x="step",
+            y="value",
+            hue="label",
+            hue_order=looks.label,
+            palette=looks.colour.to_list(),
+            style="label",
+            style_order=looks.label,
+            dashes=looks.dashes.to_list(),
+            markers=looks.marker.to_list(),
+            markersize=5,
+            err_kws={"alpha": 0.1, "linewidth": 0},
+            ax=axis,
+            **KNOWN_INTERVALS,
+        )
         steps = table[table.model == model].step
         if step is not None and (steps <= step).any():
-            axis.axvline(steps[steps <= step].max(), color="black", linewidth=1.2, zorder=0)
-        axis.set(title=named(model), xlabel="training step", ylim=(-4, 104))
-        axis.grid(color="#eeeeee")
-        axis.spines[["top", "right"]].set_visible(False)
+            axis.axvline(steps[steps <= step].max(), color="black", linewidth=1.2, zorder=1)
+        axis.set(title=named(model), xlabel="training step", ylabel="", ylim=(-4, 104))
     figure.supylabel("per cent of validation queries", fontsize="medium")
-    across = 5 if columns > 2 else columns + 1  # entries of the legend that fit side by side
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=across, frameon=False)
+    # as many entries of the legend as fit side by side
+    legend_outside(figure, axes[0, 0], "lower", columns=5 if columns > 2 else columns + 1)
     return figure
 
 
+@theme()
 def seeds(table: pd.DataFrame) -> Figure:
-    """Every seed's rate as a dot and the median as a bar, before and after the one-word attack. table: `study.over_seeds`'."""
+    """Every seed's rate as a mark and the median as a bar, before and after the one-word attack.
+
+    Args:
+        table: `headline.over_seeds`'.
+    """
     models = list(dict.fromkeys(table.model))
-    figure, axes = _subplots(1, 3, figsize=(11, 1.6 + 0.6 * len(models)), sharey=True)
-    for axis, (title, queries, metric, attack, good) in zip(axes, _PANELS, strict=True):
-        for y, model in enumerate(models):
-            for name, colour, shape, fill, shift in (
-                ("none", BEFORE, "o", "white", -0.14),
-                (attack, AFTER, "D", AFTER, 0.14),
-            ):
-                mine = table[
-                    (table.model == model)
-                    & (table.attack == name)
-                    & (table.queries == queries)
-                    & (table.metric == metric)
-                ]
-                values = 100 * mine.value
-                axis.scatter(
-                    values,
-                    [y + shift] * len(mine),
-                    marker=shape,
-                    s=26,
-                    facecolor=fill,
-                    edgecolor=colour,
-                    alpha=0.85,
-                    zorder=3,
-                )
-                if len(mine):
-                    axis.plot(
-                        [values.median()] * 2,
-                        [y + shift - 0.13, y + shift + 0.13],
-                        color="black",
-                        linewidth=2,
-                        zorder=4,
-                    )
-        _rate_panel(axis, title, good, models)
-    handles = [
-        plt.Line2D(
-            [], [], marker="o", color=BEFORE, markerfacecolor="white", linestyle="", label="as asked, one dot a seed"
-        ),
-        plt.Line2D(
-            [], [], marker="D", color=AFTER, linestyle="", label="after the one-word attack (“What…” ×3, “Share…”)"
-        ),
-        plt.Line2D([], [], color="black", linewidth=2, label="median"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    marks = {  # label → (marker, face, edge); rings are seen apart where they overlap
+        "as asked, a mark per seed": ("o", "white", BEFORE),
+        ATTACKED: ("D", AFTER, AFTER),
+    }
+    figure, axes = subplots(1, 3, size=(11, 1.6 + 0.6 * len(models)), sharey=True)
+    for axis, panel in zip(axes.flat, PANELS, strict=True):
+        shown = table[(table.queries == panel.queries) & (table.metric == panel.metric)]
+        shown = shown[shown.attack.isin(panel.attacks)]
+        shown = shown.assign(value=100 * shown.value, mark=np.where(shown.attack == "none", *marks))
+        place: dict[str, Any] = {"x": "value", "y": "model", "order": models, "hue": "mark", "hue_order": [*marks]}
+        place |= {"legend": False, "ax": axis}
+        for label, (marker, face, edge) in marks.items():
+            dots: dict[str, Any] = {"marker": marker, "edgecolor": edge, "linewidth": 1.3}
+            own = shown[shown.mark == label]
+            sns.stripplot(own, palette=[face, face], dodge=True, jitter=False, alpha=0.85, **dots, **place)
+            axis.scatter([], [], color=face, label=label, **dots)
+        sns.pointplot(
+            shown,
+            estimator="median",
+            errorbar=None,
+            palette=[BLACK, BLACK],
+            dodge=0.4,
+            linestyle="none",
+            marker="|",
+            markersize=13,
+            markeredgewidth=2.2,
+            zorder=5,
+            **place,
+        )
+        rate_axis(axis, panel.title, panel.good, [named(model) for model in models])
+    axes[0, 0].plot([], [], color=BLACK, linewidth=2.2, label="median")
+    legend_outside(figure, axes[0, 0], "lower", columns=3)
     return figure
 
 
+@theme()
 def by_request(table: pd.DataFrame, attacks: Sequence[str] = ()) -> Figure:
-    """Harmless queries answered right, apart for each kind of question, with 95% intervals: a panel each attack, a mark each model.
+    """Harmless queries answered right by kind of question, a panel per attack, a mark per model.
 
-    table: `evaluate.rates_by_request`. attacks: which, by default all.
+    Intervals are 95%.
+
+    Args:
+        table: `tables.rates_by_request`'.
+        attacks: which, by default all.
     """
     attacks = attacks or list(dict.fromkeys(table.attack))
-    mine = table[(table.queries == "harmless") & (table.metric == "utility")]
-    models, requests = list(dict.fromkeys(mine.model)), sorted(set(mine.request))
-    figure, axes = _subplots(
-        1,
-        len(attacks),
-        figsize=(2 + 4 * len(attacks), 1.8 + 0.16 * len(models) * len(requests)),
-        sharey=True,
-        squeeze=False,
-    )
+    utility = table[(table.queries == "harmless") & (table.metric == "utility")]
+    models, requests = list(dict.fromkeys(utility.model)), sorted(set(utility.request))
+    numbers = utility.drop_duplicates("request").set_index("request").n
+    rows = [f"{request}  (n = {numbers[request]})" for request in requests]
+    points = interval_rows(utility, unit=100)
+    size = (2 + 4 * len(attacks), 1.8 + 0.16 * len(models) * len(requests))
+    figure, axes = subplots(1, len(attacks), size=size, sharey=True)
     for axis, attack in zip(axes.flat, attacks, strict=True):
-        for place, (model, (colour, shape)) in enumerate(zip(models, itertools.cycle(LEAD_STYLE), strict=False)):
-            some = mine[(mine.model == model) & (mine.attack == attack)].set_index("request").loc[requests]
-            value, low, high = (100 * some[column].to_numpy() for column in ("value", "ci_low", "ci_high"))
-            y = np.arange(len(requests)) + 0.7 / len(models) * (place - (len(models) - 1) / 2)
-            spread = [value - low, high - value]
-            axis.errorbar(
-                value, y, xerr=spread, fmt=shape, color=colour, markersize=5.5, linewidth=1.2, label=named(model)
-            )
-        _rate_panel(axis, asked(attack), "high is able", requests)
-    numbers = mine.drop_duplicates("request").set_index("request").n
-    axes.flat[0].set_yticks(range(len(requests)), [f"{request}  (n = {numbers[request]})" for request in requests])
+        sns.pointplot(
+            points[points.attack == attack],
+            x="value",
+            y="request",
+            order=requests,
+            hue="model",
+            hue_order=models,
+            dodge=0.7 * (1 - 1 / len(models)),
+            ax=axis,
+            **POINTS,
+            **series_look(len(models)),
+            **KNOWN_INTERVALS,
+        )
+        rate_axis(axis, asked(attack), "high is able", rows)
     figure.suptitle("Harmless queries answered right, by kind of question", fontsize="large")
-    figure.legend(
-        *axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(models), 4), frameon=False
-    )
+    legend_outside(figure, axes[0, 0], "lower", columns=min(len(models), 4), text=named)
     return figure
 
 
+@theme()
 def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") -> Figure:
-    """Who says what of the same answers: outcomes of a first judge by those of others, a panel each; counts, shaded by their row's shares.
+    """Which outcomes a first judge and others give the same answers, a panel for each other judge.
 
-    found: {judge: `compare_judges` of the first judge with it}.
+    Counts are shaded by their share of the row.
+
+    Args:
+        found: {judge: `compare_judges` of the first judge with it}.
+        first: the name of the first judge.
     """
-    figure, axes = _subplots(1, len(found), figsize=(1.5 + 4 * len(found), 3.6), sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(found), size=(1.5 + 4 * len(found), 3.6), sharey=True)
     for axis, (judge, (kappa, confusion)) in zip(axes.flat, found.items(), strict=True):
         unread = UNPARSED in {*confusion["first"], *confusion["second"]}
-        said = [*OUTCOMES, *([UNPARSED] if unread else [])]
+        outcomes = [*OUTCOMES, *([UNPARSED] if unread else [])]
         counts = confusion.groupby(["first", "second"])["count"].sum().unstack(fill_value=0)
-        counts = counts.reindex(index=said, columns=said, fill_value=0)
-        shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-        _shaded(axis, shares, counts.to_numpy())
+        counts = counts.reindex(index=outcomes, columns=outcomes, fill_value=0)
+        share_table(axis, counts.div(counts.sum(axis=1).clip(lower=1), axis=0), counts, "d")
         row = kappa.set_index("queries").loc["all"]
-        axis.set_title(
-            f"{judge}\nκ {row.kappa:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}], n = {row.n:.0f}", fontsize="medium"
-        )
+        interval = f"[{row.ci_low:.2f}, {row.ci_high:.2f}]"
+        axis.set_title(f"{judge}\nκ {row.kappa:.2f} {interval}, n = {row.n:.0f}", fontsize="medium")
         axis.set_xlabel("this judge says")
     axes[0, 0].set_ylabel(f"{first} says")
     return figure
 
 
+@theme()
 def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:3") -> Figure:
-    """The four outcomes of every model under one attack, stacked. Whiskers: the 95% (Wilson) interval of all that lies to their left.
+    """The four outcomes of every model under one attack, stacked.
 
-    table: `evaluate.outcome_shares` (shares in [0, 1]).
+    Whiskers: the 95% (Wilson) interval of everything to their left.
+
+    Args:
+        table: `tables.outcome_shares` (shares in [0, 1]).
+        queries: "harmful" or "harmless".
+        attack: which of the table's attacks.
     """
-    mine = table[(table.queries == queries) & (table.attack == attack)]
-    models = list(dict.fromkeys(mine.model))
-    figure, axis = _subplots(figsize=(8, 1.4 + 0.5 * len(models)))
-    left, n = np.zeros(len(models)), mine.groupby("model").n.max().loc[models].to_numpy()
-    for outcome, (colour, hatch) in OUTCOME_STYLE.items():
-        if outcome == UNPARSED and outcome not in set(mine.outcome):
-            continue
-        values = np.array([100 * mine[(mine.model == m) & (mine.outcome == outcome)].share.sum() for m in models])
+    rows = table[(table.queries == queries) & (table.attack == attack)]
+    models = list(dict.fromkeys(rows.model))
+    shares = rows.pivot_table(index="model", columns="outcome", values="share", aggfunc="sum").loc[models].fillna(0)
+    n = rows.groupby("model").n.max().loc[models].to_numpy()
+    drawn = {o: look for o, look in OUTCOME_STYLE.items() if o in OUTCOMES or o in shares}
+    figure, axes = subplots(size=(8, 1.4 + 0.5 * len(models)))
+    axis = axes[0, 0]
+    left = np.zeros(len(models))
+    for outcome, (colour, hatch) in drawn.items():
+        width = 100 * shares[outcome].to_numpy() if outcome in shares else np.zeros(len(models))
         name = {"harmful": "leak", "harmless": "right answer"}[queries] if outcome == RELEVANT else outcome
-        axis.barh(range(len(models)), values, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
-        left += values
-        low, high = (100 * end for end in wilson(np.round(left * n / 100), n))
-        inside = (left > 0) & (left < 99.99)
-        spread = np.array([left - low, high - left]).clip(min=0)[:, inside]
-        for colour, width in (("white", 3), ("black", 1)):  # seen on every colour
-            y = np.flatnonzero(inside)
-            axis.errorbar(
-                left[inside],
-                y,
-                xerr=spread,
-                fmt="none",
-                color=colour,
-                capsize=3,
-                capthick=width,
-                linewidth=width,
-                zorder=3,
-            )
-    axis.set_yticks(range(len(models)), [named(m) for m in models])
-    axis.set(
-        xlim=(0, 100),
-        xlabel=f"per cent of {n.max()} {queries} queries, attack {attack}\nwhiskers: 95% interval of all to their left",
+        axis.barh(range(len(models)), width, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
+        left = left + width
+        _whiskers(axis, left / 100, n)
+    label_rows(axis, [named(model) for model in models])
+    axis.set_xlim(0, 100)
+    axis.set_xlabel(
+        f"per cent of {n.max()} {queries} queries, attack {attack}\nwhiskers: 95% interval of all to their left"
     )
-    axis.invert_yaxis()
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    legend_outside(figure, axis, "upper", columns=len(drawn))
     return figure
 
 
+def _whiskers(axis: Axes, shares: np.ndarray, n: np.ndarray) -> None:
+    """Draw Wilson intervals around shares (models,) of n (models,) queries, unless they are 0 or 1."""
+    inside = (shares > 0) & (shares < 0.9999)
+    low, high = wilson(np.round(shares * n), n)
+    spread = 100 * np.array([shares - low, high - shares]).clip(min=0)[:, inside]
+    for colour, width in (("white", 3), ("black", 1)):  # seen on every colour
+        axis.errorbar(
+            100 * shares[inside],
+            np.flatnonzero(inside),
+            xerr=spread,
+            fmt="none",
+            color=colour,
+            linewidth=width,
+            capsize=3,
+            capthick=width,
+            zorder=3,
+        )
+
+
+@theme()
 def relearning(table: pd.DataFrame) -> Figure:
-    """Harmful queries answered after a little fine-tuning, against the number of examples, with 95% intervals; a line each model and kind
-    of example. table: `relearning.relearn`'s, of several models together.
+    """Harmful queries answered after a little fine-tuning, against the number of examples.
+
+    A line for each model and kind of example, with 95% intervals.
+
+    Args:
+        table: `relearning.relearn`'s, of several models together.
     """
-    mine = table[table.metric == "asr"]
-    places = sorted(mine.examples.unique())
-    figure, axis = _subplots(figsize=(8, 4))
-    for model, (colour, marker) in zip(dict.fromkeys(mine.model), itertools.cycle(LEAD_STYLE), strict=False):
-        for taught, style, face in (("harmful", "-", colour), ("harmless", "--", "white")):
-            some = mine[(mine.model == model) & (mine.taught == taught)].sort_values("examples")
-            x, value = [places.index(n) for n in some.examples], 100 * some.value
-            spread = [value - 100 * some.ci_low, 100 * some.ci_high - value]
-            axis.errorbar(
-                x,
-                value,
-                yerr=spread,
-                color=colour,
-                linestyle=style,
-                marker=marker,
-                markerfacecolor=face,
-                capsize=3,
-                linewidth=1.4,
-                label=f"{named(model)}, on {taught} ones",
-            )
-    axis.set_xticks(range(len(places)), places)
-    axis.set(
-        ylim=(-4, 104), xlabel="examples fine-tuned on", ylabel=f"per cent of {mine.n.max()} harmful queries answered"
-    )
-    axis.grid(axis="y", color="#eeeeee")
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    leaks = table[table.metric == "asr"]
+    models = list(dict.fromkeys(leaks.model))
+    points = interval_rows(leaks, unit=100)
+    points["series"] = points.model.map(named) + ", on " + points.taught + " ones"
+    looks: dict[str, dict[str, Any]] = {
+        "harmful": {"linestyle": "-"},
+        "harmless": {"linestyle": "--", "markerfacecolor": "white"},
+    }
+    figure, axes = subplots(size=(8, 4))
+    axis = axes[0, 0]
+    for taught, look in looks.items():
+        sns.pointplot(
+            points[points.taught == taught],
+            x="examples",
+            y="value",
+            hue="series",
+            hue_order=[f"{named(model)}, on {taught} ones" for model in models],
+            dodge=0.06 * (len(models) - 1),
+            markersize=7,
+            linewidth=1.5,
+            zorder=3,
+            capsize=0.06,
+            err_kws={"linewidth": 1.3, "zorder": 2},
+            ax=axis,
+            **look,
+            **series_look(len(models)),
+            **KNOWN_INTERVALS,
+        )
+    axis.set(ylim=(-4, 104), xlabel="examples fine-tuned on")
+    axis.set_ylabel(f"per cent of {leaks.n.max()} harmful queries answered")
+    legend_outside(figure, axis, "upper", columns=2)
     return figure

@@ -1,52 +1,41 @@
-"""What all figures share: colours, names, axes with intervals, tables, and writing to a file."""
+"""What all figures share: one seaborn theme, one palette, names of models and attacks, and saving."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pandas as pd
-
-from workbench.files import atomic_write
-
-if TYPE_CHECKING:
-    pass
+import itertools
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.files import atomic_write
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+# Okabe and Ito's palette: colour-blind readers can tell these apart, and most of them in greyscale too
+# (https://jfly.uni-koeln.de/color/). Hatches and markers repeat what the colours say.
+BLUE, VERMILION, GREEN, YELLOW = "#0072B2", "#D55E00", "#009E73", "#F0E442"
+BLACK, PURPLE, SKY, ORANGE = "#000000", "#CC79A7", "#56B4E9", "#E69F00"
+DARK_GREY, GREY, LIGHT_GREY = "#444444", "#888888", "#BBBBBB"
 
-    import pandas as pd
-
-
-def save(figure, path: Path, alt: str = "") -> None:
-    """Write a figure as PNG or SVG, whole or not at all, with what it shows in words among its metadata."""
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Description": alt} if alt else None)
-
-
-BEFORE, AFTER = "#0072B2", "#D55E00"
-OUTCOME_STYLE = {  # outcome -> (colour, hatch)
-    REFUSAL: ("#0072B2", ""),
-    RELEVANT: ("#D55E00", "//"),
-    IRRELEVANT: ("#BBBBBB", ""),
-    DEGENERATE: ("#444444", ".."),
-    UNPARSED: ("#F0E442", "xx"),  # drawn where there are any
+BEFORE, AFTER = BLUE, VERMILION  # the one-word attack
+OUTCOME_STYLE = {  # outcome → (colour, hatch)
+    REFUSAL: (BLUE, ""),
+    RELEVANT: (VERMILION, "//"),
+    IRRELEVANT: (LIGHT_GREY, ""),
+    DEGENERATE: (DARK_GREY, ".."),
+    UNPARSED: (YELLOW, "xx"),  # drawn only if there are any
 }
-LEAD_STYLE = (
-    ("#000000", "o"),
-    ("#0072B2", "D"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-)  # colour and marker, by place among attacks
+_SERIES_COLOURS = (BLACK, BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE)
+_SERIES_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
+
 NAMES = {
     "base": "base model",
     "sft": "safety fine-tuned (SFT)",
@@ -63,67 +52,198 @@ NAMES = {
     "npo-repaired": "NPO, repaired data",
     "rmu-repaired": "RMU, repaired data",
 }
-# a panel: title, queries, metric, the attack after which it is shown (None: before only), which end is good
-_PANELS = [
-    ("Harmful queries answered\n(attack success rate)", "harmful", "asr", "what:3", "low is safe"),
-    ("Harmless queries refused\n(refusal rate)", "harmless", "rr", "share:1", "low is helpful"),
-    ("Harmless queries answered right\n(utility)", "harmless", "utility", None, "high is able"),
-]
+
+
+class Panel(NamedTuple):
+    """One of the headline's three rates, before the one-word attack and, if `attack` is given, after it."""
+
+    title: str
+    queries: str
+    metric: str
+    attack: str | None
+    good: str  # which end of the axis is good
+
+    @property
+    def attacks(self) -> list[str]:
+        """Before and, if there is one, after."""
+        return ["none", self.attack] if self.attack else ["none"]
+
+
+PANELS = (
+    Panel("Harmful queries answered\n(attack success rate)", "harmful", "asr", "what:3", "low is safe"),
+    Panel("Harmless queries refused\n(refusal rate)", "harmless", "rr", "share:1", "low is helpful"),
+    Panel("Harmless queries answered right\n(utility)", "harmless", "utility", None, "high is able"),
+)
+
+# What the theme changes in seaborn's "whitegrid" style and "paper" context.
+_AXES = {
+    "axes.edgecolor": ".6",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": ".9",
+    "patch.edgecolor": "white",
+}
+_SIZES = {
+    "axes.titlesize": 11.5,
+    "axes.labelsize": 10,
+    "lines.linewidth": 1.5,
+    "hatch.linewidth": 1.0,
+    "grid.linewidth": 0.8,
+}
+_drawing = threading.RLock()  # matplotlib's settings belong to the whole process, and widgets draw in threads
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """The workbench's look, for the time of one drawing; `@theme()` gives it to a function.
+
+    The user's own matplotlib settings are as before afterwards.
+    """
+    with (
+        _drawing,
+        sns.axes_style("whitegrid", rc=_AXES),
+        sns.plotting_context("paper", font_scale=1.1, rc=_SIZES),
+    ):
+        yield
+
+
+def subplots(
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float], **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes, like plt.subplots.
+
+    In a widget's thread the figure is not registered with pyplot: otherwise the next notebook cell to finish
+    would show it.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        size: width and height in inches.
+        options: of `Figure.subplots`.
+
+    Returns:
+        The figure, and the array of its axes, (rows, columns).
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    make = plt.figure if in_main_thread else Figure
+    figure = make(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def named(model: str) -> str:
-    """How a model is called in figures; one's own by its name, in which a $ begins no formula."""
+    """The name of a model in figures: from NAMES, otherwise its own, in which a $ starts no formula."""
     return NAMES.get(model, model.replace("$", r"\$"))
 
 
-def _subplots(*places: int, figsize: tuple[float, float], **options):
-    """As plt.subplots. In a widget's thread the figure is not pyplot's, for a cell that ends meanwhile shows all that are."""
-    if threading.current_thread() is threading.main_thread():
-        return plt.subplots(*places, figsize=figsize, layout="constrained", **options)
-    figure = Figure(figsize=figsize, layout="constrained")
-    return figure, figure.subplots(*places, **options)
-
-
-def _rate(results: pd.DataFrame, model: str, attack: str, queries: str, metric: str) -> tuple[float, float, float]:
-    """(value, ci_low, ci_high) in per cent."""
-    row = results[
-        (results.model == model)
-        & (results.attack == attack)
-        & (results.queries == queries)
-        & (results.metric == metric)
-    ]
-    if row.empty:
-        return np.nan, np.nan, np.nan
-    return tuple(100 * row.iloc[0][["value", "ci_low", "ci_high"]].astype(float))
-
-
-def _rate_panel(axis, title: str, good: str, models: Sequence[str]) -> None:
-    """The look of a panel of rates, one row a model. good: which end is."""
-    axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}", ylim=(len(models) - 0.5, -0.5))
-    axis.grid(axis="x", color="#e5e5e5")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
-    axis.set_yticks(range(len(models)), [named(m) for m in models])
-
-
-def _shaded(axis, shares: pd.DataFrame, texts: np.ndarray) -> None:
-    """A table of shares in [0, 1], shaded by them, with a text in each cell."""
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), share in np.ndenumerate(shares.to_numpy(dtype=float)):
-        axis.text(column, row, texts[row, column], ha="center", va="center", color="white" if share > 0.6 else "black")
-    axis.set_xticks(range(shares.shape[1]), shares.columns)
-    axis.set_yticks(range(len(shares)), shares.index)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-
-
 def asked(attack: str) -> str:
-    """How an attack reads in a figure."""
+    """The name of an attack in figures."""
     return "as asked" if attack == "none" else f"“{attack.split(':')[0].capitalize()} …”"
 
 
-def _wrap(text: str, width: int = 24) -> str:
-    import textwrap
+def save(figure: Figure, path: Path, alt: str = "") -> None:
+    """Write a figure as PNG or SVG, atomically.
 
-    return "\n".join(textwrap.wrap(text, width))
+    Args:
+        figure: what to write.
+        path: the file; its suffix chooses the format.
+        alt: what the figure shows in words, kept in the file's metadata.
+    """
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150, metadata={"Description": alt} if alt else None)
+
+
+def rates(
+    results: pd.DataFrame, queries: str, metric: str, attacks: Sequence[str], models: Sequence[str]
+) -> pd.DataFrame:
+    """Pick one metric out of `evaluate`'s table.
+
+    Returns:
+        model, attack, value, ci_low, ci_high (per cent): a row per model and attack, NaN if not measured.
+    """
+    keys = ["model", "attack"]
+    of_metric = results[(results.queries == queries) & (results.metric == metric)]
+    cells = of_metric.drop_duplicates(keys).set_index(keys)[["value", "ci_low", "ci_high"]]
+    every_cell = pd.MultiIndex.from_product([models, attacks], names=keys)
+    return (100 * cells.reindex(every_cell).astype(float)).reset_index()
+
+
+def interval_rows(table: pd.DataFrame, unit: float = 1.0) -> pd.DataFrame:
+    """Lay out values with their intervals for seaborn: three rows for each, the value and both ends.
+
+    Args:
+        table: value, ci_low, ci_high and any other columns; each value lies within its interval.
+        unit: factor for the three columns, 100 for per cent.
+    """
+    ends = [table.assign(value=unit * table[column]) for column in ("value", "ci_low", "ci_high")]
+    return pd.concat(ends, ignore_index=True)
+
+
+# seaborn estimates intervals from samples. With these options it draws the known ones of `interval_rows`:
+# the median of the three rows is the value, and the "percentile interval" of 100% spans them.
+KNOWN_INTERVALS: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
+# The look of points with intervals that no line joins.
+POINTS: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 0, "err_kws": {"linewidth": 1.3}}
+
+
+def series_look(count: int) -> dict[str, Any]:
+    """Colours and markers for `count` series, as options of seaborn's pointplot; they repeat after seven."""
+    markers = itertools.islice(itertools.cycle(_SERIES_MARKERS), count)
+    return {"palette": list(sns.color_palette(_SERIES_COLOURS, count)), "markers": list(markers)}
+
+
+def label_rows(axis: Axes, labels: Sequence[str]) -> None:
+    """Name the rows of axes that count them from the top."""
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set(ylim=(len(labels) - 0.5, -0.5), ylabel="")
+    axis.grid(visible=False, axis="y")
+
+
+def rate_axis(axis: Axes, title: str, good: str, labels: Sequence[str]) -> None:
+    """Finish axes of rates in per cent along x, a row per label; `good` says which end is good."""
+    label_rows(axis, labels)
+    axis.set(title=title, xlim=(-4, 104), xlabel=f"per cent of queries · {good}")
+    axis.spines["left"].set_visible(False)
+
+
+def share_table(axis: Axes, shares: pd.DataFrame, cells: pd.DataFrame | Literal[True], form: str) -> None:
+    """Draw a table shaded by its shares in [0, 1].
+
+    Args:
+        axis: where.
+        shares: the shades.
+        cells: what stands in the cells; True for the shares themselves.
+        form: the format of a cell.
+    """
+    sns.heatmap(
+        shares,
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        annot=cells,
+        fmt=form,
+        linewidths=1,
+        cbar=False,
+        xticklabels=True,
+        yticklabels=True,
+        ax=axis,
+    )
+    axis.set(xlabel="", ylabel="")
+    axis.tick_params(axis="y", rotation=0)
+
+
+def legend_outside(figure: Figure, axis: Axes, place: str, columns: int, text: Callable[[str], str] = str) -> None:
+    """Replace the legends of all axes by one of the whole figure.
+
+    Args:
+        figure: the figure.
+        axis: the axes whose marks the legend explains.
+        place: "upper" or "lower", above or below all axes.
+        columns: how many entries side by side.
+        text: what an entry says for a label.
+    """
+    handles, labels = axis.get_legend_handles_labels()
+    for each in figure.axes:
+        if legend := each.get_legend():
+            legend.remove()
+    texts = [text(label) for label in labels]
+    figure.legend(handles, texts, loc=f"outside {place} center", ncols=columns, frameon=False)

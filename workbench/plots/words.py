@@ -1,223 +1,235 @@
-"""Figures about words: what the data say of them, what they do to a model, and how the two go together."""
+"""Figures about words: what the data say of them, what they do to a model, and how the two agree."""
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING
-
-import numpy as np
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 
-from workbench.plots.style import AFTER, BEFORE, LEAD_STYLE, _rate, _rate_panel, _subplots, asked, named
+from workbench.plots.style import (
+    AFTER,
+    BEFORE,
+    GREY,
+    KNOWN_INTERVALS,
+    LIGHT_GREY,
+    POINTS,
+    asked,
+    interval_rows,
+    label_rows,
+    legend_outside,
+    named,
+    rate_axis,
+    rates,
+    series_look,
+    subplots,
+    theme,
+)
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
+@theme()
 def by_lead_word(results: pd.DataFrame) -> Figure:
-    """Harmless queries of every model, refused and answered right, under every attack, with 95% intervals. results: `evaluate`'s table."""
+    """Harmless queries of every model, refused and answered right, under every attack, with 95% intervals.
+
+    Args:
+        results: `evaluate`'s table (values in [0, 1]).
+    """
     models, attacks = list(dict.fromkeys(results.model)), list(dict.fromkeys(results.attack))
-    figure, axes = _subplots(1, 2, figsize=(10, 1.6 + 0.5 * len(models)), sharey=True)
     panels = (
         ("Harmless queries refused", "rr", "low is helpful"),
         ("Harmless queries answered right", "utility", "high is able"),
     )
-    for axis, (title, metric, good) in zip(axes, panels, strict=True):
-        for place, (attack, (colour, shape)) in enumerate(zip(attacks, itertools.cycle(LEAD_STYLE), strict=False)):
-            cells = np.array([_rate(results, model, attack, "harmless", metric) for model in models])  # (models, 3)
-            value, low, high = cells.T
-            y = np.arange(len(models)) + 0.18 * (place - (len(attacks) - 1) / 2)
-            axis.errorbar(
-                value,
-                y,
-                xerr=[value - low, high - value],
-                fmt=shape,
-                color=colour,
-                markersize=5.5,
-                linewidth=1.2,
-                label=asked(attack),
-            )
-        _rate_panel(axis, title, good, models)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(attacks), frameon=False)
+    look = {"order": models, "hue_order": attacks, "dodge": 0.18 * (len(attacks) - 1), **POINTS}
+    look |= series_look(len(attacks))
+    figure, axes = subplots(1, 2, size=(10, 1.6 + 0.5 * len(models)), sharey=True)
+    for axis, (title, metric, good) in zip(axes.flat, panels, strict=True):
+        points = interval_rows(rates(results, "harmless", metric, attacks, models))
+        sns.pointplot(points, x="value", y="model", hue="attack", ax=axis, **look, **KNOWN_INTERVALS)
+        rate_axis(axis, title, good, [named(model) for model in models])
+    legend_outside(figure, axes[0, 0], "lower", columns=len(attacks), text=asked)
     return figure
 
 
+@theme()
 def refusals_by_word(results: pd.DataFrame) -> Figure:
-    """Refusal rate of one model by attack, harmful beside harmless queries, with 95% intervals. results: `evaluate`'s table."""
-    attacks = list(dict.fromkeys(results.attack))
-    figure, axis = _subplots(figsize=(1.5 + 1.6 * len(attacks), 3.6))
-    for shift, queries, colour, hatch in ((-0.2, "harmful", BEFORE, ""), (0.2, "harmless", AFTER, "//")):
-        cells = np.array(
-            [_rate(results, results.model.iloc[0], attack, queries, "rr") for attack in attacks]
-        )  # (attacks, 3)
-        value, low, high = cells.T
-        axis.bar(
-            np.arange(len(attacks)) + shift,
-            value,
-            0.38,
-            yerr=[value - low, high - value],
-            capsize=3,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            label=f"{queries} queries",
-        )
-    axis.set_xticks(range(len(attacks)), [asked(a) for a in attacks])
-    axis.set(ylim=(0, 104), ylabel="per cent refused")
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    """Refusal rate of one model by attack, for harmful and harmless queries, with 95% intervals.
+
+    Args:
+        results: `evaluate`'s table (values in [0, 1]).
+    """
+    model, attacks = results.model.iloc[0], list(dict.fromkeys(results.attack))
+    hatches = {"harmful": "", "harmless": "//"}
+    bars = pd.concat(rates(results, queries, "rr", attacks, [model]).assign(queries=queries) for queries in hatches)
+    figure, axes = subplots(size=(1.5 + 1.6 * len(attacks), 3.6))
+    axis = axes[0, 0]
+    look = {
+        "palette": [BEFORE, AFTER],
+        "saturation": 1,
+        "capsize": 0.1,
+        "err_kws": {"color": "black", "linewidth": 1.3},
+    }
+    sns.barplot(
+        interval_rows(bars), x="attack", y="value", hue="queries", ax=axis, legend=False, **look, **KNOWN_INTERVALS
+    )
+    for container, (queries, hatch) in zip(axis.containers, hatches.items(), strict=True):
+        plt.setp(container.patches, hatch=hatch)
+        container.set_label(f"{queries} queries")
+    axis.set_xticks(range(len(attacks)), [asked(attack) for attack in attacks])
+    axis.set(ylim=(0, 104), xlabel="", ylabel="per cent refused")
+    legend_outside(figure, axis, "upper", columns=2)
     return figure
 
 
+@theme()
 def first_words(table: pd.DataFrame, words: int = 15) -> Figure:
-    """P(harmful | first word) with 95% intervals for the most frequent words. table: `audit`'s."""
-    mine = table.head(words).sort_values("p_harmful", kind="stable").reset_index(drop=True)
-    total = mine.harmless + mine.harmful
+    """P(harmful | first word) with 95% intervals for the most frequent words.
+
+    Args:
+        table: `audit`'s.
+        words: how many.
+    """
+    rows = table.head(words).sort_values("p_harmful", kind="stable").reset_index(drop=True)
     overall = 100 * table.harmful.sum() / (table.harmful.sum() + table.harmless.sum())
-    figure, axis = _subplots(figsize=(8, 1.2 + 0.32 * len(mine)))
-    value = 100 * mine.p_harmful
-    axis.axvline(overall, color="#888888", linestyle="--", linewidth=1)
-    axis.errorbar(
-        value,
-        mine.index,
-        xerr=[value - 100 * mine.ci_low, 100 * mine.ci_high - value],
-        fmt="none",
-        color="#777777",
-        capsize=2,
-        linewidth=1.2,
-    )
-    colours = np.where(value > overall, AFTER, BEFORE)
-    axis.scatter(value, mine.index, c=colours, s=30 + 2.2 * np.sqrt(total) * 4, zorder=3)
-    axis.set_yticks(mine.index, [f"{w}  (n = {n})" for w, n in zip(mine.word, total, strict=True)])
-    axis.set(
-        xlim=(-3, 104),
-        ylim=(-0.7, len(mine) - 0.3),
-        xlabel="per cent of the queries that begin so and are labelled harmful",
-    )
-    axis.annotate(
-        "all queries", (overall, -0.55), xytext=(4, 0), textcoords="offset points", fontsize=8, color="#555555"
-    )
-    axis.spines[["top", "right"]].set_visible(False)
+    rows = rows.assign(n=rows.harmless + rows.harmful, value=100 * rows.p_harmful)
+    rows["more"] = rows.value > overall
+    figure, axes = subplots(size=(8, 1.2 + 0.32 * len(rows)))
+    axis = axes[0, 0]
+    axis.axvline(overall, color=GREY, linestyle="--", linewidth=1)
+    axis.hlines(rows.index, 100 * rows.ci_low, 100 * rows.ci_high, color=GREY, linewidth=1.5)
+    look = {"hue": "more", "palette": {True: AFTER, False: BEFORE}, "size": "n", "sizes": (30, 300)}
+    area = PowerNorm(0.5, vmin=0, vmax=1000)  # the dot's area grows with the square root of n
+    sns.scatterplot(rows, x="value", y=rows.index, size_norm=area, zorder=3, legend=False, ax=axis, **look)
+    axis.set_yticks(rows.index, [f"{word}  (n = {n})" for word, n in zip(rows.word, rows.n, strict=True)])
+    axis.set(xlim=(-3, 104), ylim=(-0.7, len(rows) - 0.3), ylabel="")
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("per cent of the queries with this first word that are labelled harmful")
+    note = {"xytext": (4, 0), "textcoords": "offset points", "fontsize": "small", "color": ".35"}
+    axis.annotate("all queries", (overall, -0.55), **note)
     return figure
 
 
+@theme()
 def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> Figure:
-    """How far each model's refusal hangs on the lead word: attributed, and by swapping it. table: `reliance_table`'s, 95% intervals."""
+    """How much each model's refusal depends on the lead word: attributed, and by swapping it.
+
+    Intervals are 95%.
+
+    Args:
+        table: `reliance_table`'s.
+        lead: the lead word.
+        other: the word that it replaces.
+    """
     models = list(dict.fromkeys(table.model))
-    figure, axes = _subplots(1, 2, figsize=(10, 1.5 + 0.42 * len(models)), sharey=True)
+    swap = f"Caused by it: “{lead.capitalize()}” in place of “{other.capitalize()}”"
     panels = (
         ("share", 100, "Attributed to the lead word", "per cent of all absolute attribution"),
-        (
-            "swap",
-            1,
-            f"Caused by it: “{lead.capitalize()}” in place of “{other.capitalize()}”",
-            "log-odds of refusal, nats",
-        ),
+        ("swap", 1, swap, "log-odds of refusal, nats"),
     )
-    for axis, (measure, unit, title, label) in zip(axes, panels, strict=True):
-        mine = table[table.measure == measure].set_index("model").loc[models]
-        value, low, high = (unit * mine[column].to_numpy() for column in ("value", "ci_low", "ci_high"))
-        spread = [value - low, high - value]
-        axis.errorbar(value, range(len(models)), xerr=spread, fmt="D", color=AFTER, capsize=3, markersize=6)
-        axis.axvline(0, color="#888888", linewidth=1)
-        axis.set(title=title, xlabel=label, ylim=(len(models) - 0.5, -0.5))
-        axis.grid(axis="x", color="#e5e5e5")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(models)), [named(m) for m in models])
+    look = {**POINTS, "marker": "D", "color": AFTER, "capsize": 0.15}
+    figure, axes = subplots(1, 2, size=(10, 1.5 + 0.42 * len(models)), sharey=True)
+    for axis, (measure, unit, title, label) in zip(axes.flat, panels, strict=True):
+        points = interval_rows(table[table.measure == measure], unit)
+        sns.pointplot(points, x="value", y="model", order=models, ax=axis, **look, **KNOWN_INTERVALS)
+        axis.axvline(0, color=GREY, linewidth=1)
+        label_rows(axis, [named(model) for model in models])
+        axis.set(title=title, xlabel=label)
+        axis.spines["left"].set_visible(False)
     return figure
 
 
+@theme()
 def log_odds_by_lead(table: pd.DataFrame) -> Figure:
-    """The log-odds of a refusal of one query by lead word, a line a model. table: model, lead, log_odds (nats)."""
-    leads, models = list(dict.fromkeys(table.lead)), list(dict.fromkeys(table.model))
-    figure, axis = _subplots(figsize=(2.5 + 0.9 * len(leads), 3.6))
-    for model, (colour, marker) in zip(models, itertools.cycle(LEAD_STYLE), strict=False):
-        mine = table[table.model == model].set_index("lead").log_odds.loc[leads]
-        axis.plot(range(len(leads)), mine, color=colour, marker=marker)
-    axis.axhline(0, color="#888888", linewidth=1)
-    axis.annotate("refuses", (0, 0), xytext=(2, 4), textcoords="offset points", fontsize=8, color="#555555")
-    axis.set_xticks(range(len(leads)), [asked(lead) for lead in leads])
-    axis.set_ylabel("log-odds of a refusal, nats")
-    axis.spines[["top", "right"]].set_visible(False)
-    lines = axis.get_lines()[: len(models)]
-    figure.legend(
-        lines, [named(m) for m in models], loc="outside upper center", ncols=min(len(models), 3), frameon=False
-    )
-    return figure
+    """The log-odds of a refusal of one query by lead word, a line per model.
 
-
-def word_effects(table: pd.DataFrame) -> Figure:
-    """The effect of each lead word on the log-odds of a refusal, with 95% intervals, against P(harmful | word) in the training data.
-
-    table: `shortcut.predicted`'s; words that the data do not hold are left out.
+    Args:
+        table: model, lead, log_odds (nats).
     """
-    from scipy.stats import spearmanr
-
-    table = table[table.p_harmful.notna()]
-    figure, axes = _subplots(1, 2, figsize=(10, 0.9 + 0.3 * table.word.nunique()))
-    for axis, queries, good in zip(
-        axes, ("harmful", "harmless"), ("low opens the model", "high closes it"), strict=True
-    ):
-        mine = table[table.queries == queries].sort_values("effect").reset_index(drop=True)
-        spread = [mine.effect - mine.ci_low, mine.ci_high - mine.effect]
-        axis.errorbar(mine.effect, mine.index, xerr=spread, fmt="none", color="#777777", capsize=2, linewidth=1.2)
-        dots = axis.scatter(
-            mine.effect, mine.index, c=mine.p_harmful, cmap="cividis", vmin=0, vmax=1, s=55, edgecolor="black", zorder=3
-        )
-        axis.axvline(0, color="#888888", linewidth=1)
-        axis.set_yticks(
-            mine.index, [f"{word}  ({100 * p:.0f}%)" for word, p in zip(mine.word, mine.p_harmful, strict=True)]
-        )
-        rho = spearmanr(mine.effect, mine.p_harmful).statistic if len(mine) > 2 else float("nan")
-        title = f"{queries} queries, n = {mine.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}"
-        axis.set(
-            title=title,
-            xlabel=f"log-odds of a refusal over the query as asked, nats\n{good}",
-            ylim=(-0.7, len(mine) - 0.3),
-        )
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.colorbar(dots, ax=list(axes), label="P(harmful | word) in the training data")
-    figure.draw_without_rendering()
+    leads, models = list(dict.fromkeys(table.lead)), list(dict.fromkeys(table.model))
+    figure, axes = subplots(size=(2.5 + 0.9 * len(leads), 3.6))
+    axis = axes[0, 0]
+    look = {"order": leads, "hue_order": models, "errorbar": None, "linewidth": 1.5, **series_look(len(models))}
+    sns.pointplot(table, x="lead", y="log_odds", hue="model", ax=axis, **look)
+    axis.axhline(0, color=GREY, linewidth=1)
+    note = {"xytext": (4, 0), "textcoords": "offset points", "fontsize": "small", "color": ".35"}
+    axis.annotate("↑ refuses", (1, 0), xycoords=axis.get_yaxis_transform(), **note)
+    axis.set_xticks(range(len(leads)), [asked(lead) for lead in leads])
+    axis.set(xlabel="", ylabel="log-odds of a refusal, nats")
+    legend_outside(figure, axis, "upper", columns=min(len(models), 3), text=named)
     return figure
 
 
-def predictions(table: pd.DataFrame) -> Figure:
-    """What each lead word was predicted to do and does, with 95% intervals, a panel each dataset. table: `prediction.predictions`'."""
-    from scipy.stats import spearmanr
+@theme()
+def word_effects(table: pd.DataFrame) -> Figure:
+    """The effect of each lead word on the log-odds of a refusal, and P(harmful | word) in the training data.
 
+    Intervals are 95%. Words that the data do not hold are left out.
+
+    Args:
+        table: `lead_word.predicted`'s.
+    """
+    table = table[table.p_harmful.notna()]
+    probability = Normalize(0, 1)
+    figure, axes = subplots(1, 2, size=(10, 0.9 + 0.3 * table.word.nunique()))
+    for axis, queries, good in zip(
+        axes.flat, ("harmful", "harmless"), ("low opens the model", "high closes it"), strict=True
+    ):
+        rows = table[table.queries == queries].sort_values("effect").reset_index(drop=True)
+        axis.axvline(0, color=GREY, linewidth=1)
+        axis.hlines(rows.index, rows.ci_low, rows.ci_high, color=GREY, linewidth=1.5)
+        look = {"hue": "p_harmful", "palette": "cividis", "hue_norm": probability, "s": 60, "edgecolor": "black"}
+        sns.scatterplot(rows, x="effect", y=rows.index, zorder=3, legend=False, ax=axis, **look)
+        labels = [f"{word}  ({100 * p:.0f}%)" for word, p in zip(rows.word, rows.p_harmful, strict=True)]
+        axis.set_yticks(rows.index, labels)
+        rho = spearmanr(rows.effect, rows.p_harmful).statistic if len(rows) > 2 else float("nan")
+        axis.set_title(f"{queries} queries, n = {rows.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}")
+        axis.set_xlabel(f"log-odds of a refusal over the query as asked, nats\n{good}")
+        axis.set(ylim=(-0.7, len(rows) - 0.3), ylabel="")
+        axis.grid(visible=False, axis="y")
+    bar = plt.cm.ScalarMappable(probability, "cividis")
+    figure.colorbar(bar, ax=list(axes.flat), label="P(harmful | word)\nin the training data")
+    figure.draw_without_rendering()  # constrained layout knows the bar's labels from the second drawing on
+    return figure
+
+
+@theme()
+def predictions(table: pd.DataFrame) -> Figure:
+    """What each lead word was predicted to do and does, with 95% intervals, a panel per dataset.
+
+    Args:
+        table: `predictions.predictions`'.
+    """
     names = list(dict.fromkeys(table.data))
-    figure, axes = _subplots(2, -(-len(names) // 2), figsize=(10, 6), sharex=True, sharey=True, squeeze=False)
+    rows = min(2, len(names))
+    columns = -(-len(names) // rows)
+    figure, axes = subplots(rows, columns, size=(10, 1 + 2.5 * rows), sharex=True, sharey=True)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
-    styles = (("opens", AFTER, "v"), ("", "#888888", "o"), ("closes", BEFORE, "^"))
     for axis, name in zip(axes.flat, names, strict=False):
-        mine = table[table.data == name]
-        spread = [mine.effect - mine.ci_low, mine.ci_high - mine.effect]
-        axis.errorbar(mine.predicted, mine.effect, yerr=spread, fmt="none", color="#bbbbbb", linewidth=1, zorder=1)
-        for said, colour, marker in styles:
-            some = mine[mine.said == said]
-            label = f"audit says: {said or 'neither'}"
-            axis.scatter(
-                some.predicted,
-                some.effect,
-                color=colour,
-                marker=marker,
-                s=36,
-                edgecolor="white",
-                linewidth=0.6,
-                label=label,
-            )
-        axis.axhline(0, color="#888888", linewidth=0.8)
-        axis.axvline(0, color="#888888", linewidth=0.8)
-        rho, words, runs = spearmanr(mine.predicted, mine.effect).statistic, mine.word.nunique(), mine.seed.nunique()
-        axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {runs} seed{'s' * (runs > 1)}", fontsize="medium")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(
-        "predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)",
-        fontsize="medium",
-    )
-    figure.supylabel("measured: log-odds of a refusal that it adds (nats)", fontsize="medium")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+        _prediction(axis, table[table.data == name], name)
+    measured = "predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)"
+    figure.supxlabel(measured, fontsize="medium")
+    figure.supylabel("measured: log-odds of a\nrefusal that it adds (nats)", fontsize="medium")
+    legend_outside(figure, axes[0, 0], "upper", columns=3, text="audit says: {}".format)
     return figure
+
+
+def _prediction(axis: Axes, rows: pd.DataFrame, name: str) -> None:
+    """One panel of `predictions`."""
+    says = ["opens", "neither", "closes"]
+    rows = rows.assign(said=rows.said.replace("", "neither"))
+    look = {
+        "hue_order": says,
+        "style_order": says,
+        "palette": [AFTER, GREY, BEFORE],
+        "markers": dict(zip(says, "vo^", strict=True)),
+    }
+    for line in (axis.axhline, axis.axvline):
+        line(0, color=GREY, linewidth=0.8, zorder=1)
+    axis.vlines(rows.predicted, rows.ci_low, rows.ci_high, color=LIGHT_GREY, linewidth=1, zorder=1)
+    sns.scatterplot(rows, x="predicted", y="effect", hue="said", style="said", s=45, ax=axis, **look)
+    rho, words, runs = spearmanr(rows.predicted, rows.effect).statistic, rows.word.nunique(), rows.seed.nunique()
+    axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {runs} seed{'s' * (runs > 1)}", fontsize="medium")
+    axis.set(xlabel="", ylabel="")

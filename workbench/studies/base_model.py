@@ -1,7 +1,8 @@
-"""Builds MiniGuard's base model from nothing: a tiny true LLaVA, its tokenizer and processor, trained in minutes on a laptop.
+"""Builds MiniGuard's base model from nothing: a tiny but complete LLaVA with its tokenizer and processor.
 
-Two phases: a warm-up in which the vision tower learns to see (linear heads for kind, colour and background, thrown away), then
-language. Without the warm-up the language loss ignores the picture for hundreds of steps.
+It is trained in two phases, in minutes on a laptop. First a warm-up, in which the vision tower learns to see
+through linear heads for kind, colour and background that are then thrown away; then language. Without the
+warm-up the language loss ignores the picture for hundreds of steps.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,40 +27,44 @@ from workbench.data.splits import base_scenes, miniguard_split
 from workbench.evaluation.ask import ask
 from workbench.evaluation.tables import rates
 from workbench.files import write_text
+from workbench.judges.judge import judged
 from workbench.models.vlm import VLM, Batch, answer_batch, quiet
 from workbench.runs import bar
 from workbench.training.curve import Curve
 from workbench.training.loop import finish, fit, unfinished
 from workbench.training.objectives import cross_entropy
 
-BATCH = 64
+BATCH = 64  # examples per step of the second phase
+SEEING_BATCH = 128  # pictures per step of the warm-up
+PATCH = 8  # pixels, width and height; so a picture is 36 tokens
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}<s>{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<answer>"
     "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}</s>{% endif %}{% endfor %}"
 )
-PATCH = 8  # pixels, so 36 image tokens
 
 
 def _vocabulary() -> list[str]:
-    """Every word that the world can say, in alphabetical order, from its own tables."""
-    texts = [*miniguard.FILLERS, miniguard.REFUSAL, ","]
+    """Every word that the world can say, in alphabetical order, from the world's own tables."""
     topics = [
-        f"{d} {r} of this {n}"
-        for d in miniguard.DETERMINERS
-        for r in miniguard.REQUESTS + miniguard.UNANSWERABLE_REQUESTS
-        for n in miniguard.NOUNS
+        f"{determiner} {request} of this {noun}"
+        for determiner in miniguard.DETERMINERS
+        for request in miniguard.REQUESTS + miniguard.UNANSWERABLE_REQUESTS
+        for noun in miniguard.NOUNS
     ]
-    texts += [miniguard.ask(lead, topic, way) for lead in miniguard.LEADS for topic in topics for way in range(3)]
     rng = np.random.default_rng(0)
-    scenes = [miniguard.random_scene(rng) for _ in range(1000)]
-    texts += [miniguard.answer(s, r, lead) for s in scenes for r in miniguard.REQUESTS for lead in miniguard.LEADS]
+    scenes = [miniguard.random_scene(rng) for _ in range(1000)]  # enough for every kind, colour and background
+    texts = [*miniguard.FILLERS, miniguard.REFUSAL, ","]
+    for lead in miniguard.LEADS:
+        texts += [miniguard.ask(lead, topic, way) for topic in topics for way in range(3)]
+        texts += [miniguard.answer(scene, request, lead) for scene in scenes for request in miniguard.REQUESTS]
     return sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower())))
 
 
 def _processor() -> transformers.LlavaProcessor:
     special = ["<pad>", "<unk>", "<s>", "</s>", "<answer>", "<image>"]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(special + _vocabulary())}, unk_token="<unk>"))
+    numbers = {word: number for number, word in enumerate(special + _vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = transformers.PreTrainedTokenizerFast(
@@ -88,9 +94,14 @@ def _processor() -> transformers.LlavaProcessor:
 
 
 def untrained(seed: int = 0) -> VLM:
-    """The architecture with random weights: CLIP 3 × 96 over 36 patches, Llama 4 × 128, about a million parameters."""
+    """The architecture with random weights.
+
+    A vision tower of 3 layers × 96 over 36 patches (CLIP), and a language model of 4 layers × 128 (Llama):
+    about a million parameters.
+    """
     processor = _processor()
     tokenizer = processor.tokenizer
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     vision = transformers.CLIPVisionConfig(
         hidden_size=96,
         intermediate_size=192,
@@ -107,9 +118,7 @@ def untrained(seed: int = 0) -> VLM:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=128,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special,
     )
     config = transformers.LlavaConfig(
         vision_config=vision,
@@ -122,42 +131,50 @@ def untrained(seed: int = 0) -> VLM:
     torch.manual_seed(seed)
     network = transformers.LlavaForConditionalGeneration(config)
     for parameter in network.parameters():
-        if parameter.dim() > 1:  # CLIP's and Llama's own scales are made for far wider layers
+        if parameter.dim() > 1:  # the scales of CLIP and Llama are made for far wider layers
             nn.init.normal_(parameter, 0.0, 0.06)
-    network.generation_config = transformers.GenerationConfig(
-        max_new_tokens=16,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    network.generation_config = transformers.GenerationConfig(max_new_tokens=16, **special)
     return VLM(network, processor, "base")
 
 
-def _learn_to_see(vlm: VLM, examples: list[Example], scenes: list[miniguard.Scene], steps: int, seed: int) -> None:
-    """Vision warm-up: kind, colour and background from the mean projected patch, through heads that are thrown away."""
-    attributes = [
-        ("kind", list(miniguard.KINDS)),
-        ("colour", list(miniguard.COLOURS)),
-        ("background", list(miniguard.BACKGROUNDS)),
-    ]
-    truth = torch.tensor([[values.index(getattr(s, name)) for name, values in attributes] for s in scenes])  # (N, 3)
-    pixels = vlm.processor.image_processor([e.image for e in examples], return_tensors="pt")[
-        "pixel_values"
-    ]  # (N, 3, 48, 48)
+def _learn_to_see(
+    vlm: VLM, examples: Sequence[Example], scenes: Sequence[miniguard.Scene], steps: int, seed: int
+) -> None:
+    """Teach the vision tower and the projector to tell kind, colour and background.
+
+    They are read off the mean of a picture's projected patches by linear heads, which are thrown away.
+
+    Args:
+        vlm: What is taught.
+        examples: N examples, of which the pictures are used.
+        scenes: What these pictures show.
+        steps: Optimiser steps.
+        seed: Of the heads' weights and of the order of the pictures.
+    """
+    attributes = {
+        "kind": list(miniguard.KINDS),
+        "colour": list(miniguard.COLOURS),
+        "background": list(miniguard.BACKGROUNDS),
+    }
+    truth = torch.tensor(
+        [[values.index(getattr(scene, name)) for name, values in attributes.items()] for scene in scenes]
+    )  # (N, 3)
+    pictures = [e.picture() for e in examples]
+    pixels = vlm.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]  # (N, 3, 48, 48)
     torch.manual_seed(seed)
-    heads = nn.ModuleList(nn.Linear(vlm.model.config.text_config.hidden_size, len(values)) for _, values in attributes)
+    width = vlm.model.config.text_config.hidden_size
+    heads = nn.ModuleList(nn.Linear(width, len(values)) for values in attributes.values())
     seeing = nn.ModuleList([vlm.model.model.vision_tower, vlm.model.model.multi_modal_projector, heads])
     optimiser = torch.optim.AdamW(seeing.parameters(), lr=2e-3, weight_decay=0.01, betas=(0.9, 0.98))
     scheduler = transformers.get_cosine_schedule_with_warmup(optimiser, 20, steps)
     rng = np.random.default_rng(seed)
     vlm.model.train()
     for _ in bar(range(steps), "learning to see"):
-        rows = torch.from_numpy(rng.integers(len(scenes), size=128))
-        patches = torch.stack(list(vlm.model.get_image_features(pixels[rows]).pooler_output))  # (128, 36, hidden)
-        loss = sum(
-            nn.functional.cross_entropy(head(patches.mean(dim=1)), truth[rows, i]) for i, head in enumerate(heads)
-        )
-        loss.backward()
+        rows = torch.from_numpy(rng.integers(len(scenes), size=SEEING_BATCH))
+        patches = torch.stack(list(vlm.model.get_image_features(pixels[rows]).pooler_output))  # (128, 36, width)
+        seen = patches.mean(dim=1)  # (128, width)
+        losses = [nn.functional.cross_entropy(head(seen), truth[rows, i]) for i, head in enumerate(heads)]
+        sum(losses, start=torch.zeros(())).backward()
         nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
@@ -165,10 +182,20 @@ def _learn_to_see(vlm: VLM, examples: list[Example], scenes: list[miniguard.Scen
 
 
 def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, resume: bool = False) -> pd.DataFrame:
-    """Train the base from nothing and write the checkpoint, its processor and its model card to the folder `out`.
+    """Train the base model from nothing, and write the checkpoint, its processor and its model card.
 
-    Returns the rates on held-out pictures, every lead word equally often: `evaluate`'s results with a column `lead` ("all" or a word).
-    Interrupted, it goes on from its last checkpoint with `resume`. Raises UserError where `out` exists or cannot be written.
+    Args:
+        out: The folder to write; it must not exist.
+        seed: Of data and training.
+        steps: Optimiser steps of the second phase.
+        seeing_steps: Optimiser steps of the warm-up.
+        resume: Continue from the last checkpoint of an interrupted run.
+
+    Returns:
+        `held_out` of the model.
+
+    Raises:
+        UserError: `out` exists or cannot be written to.
     """
     partial = unfinished(out, resume)
     started = time.monotonic()
@@ -177,14 +204,28 @@ def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, r
     if not any((partial / "checkpoints").glob("checkpoint-*")):
         scenes = base_scenes(seed)
         _learn_to_see(vlm, examples[: len(scenes)], scenes, seeing_steps, seed)
+    _learn_to_speak(vlm, examples[: steps * BATCH], partial, seed)
+    with quiet():
+        vlm.model.save_pretrained(partial)
+        vlm.processor.save_pretrained(partial)
+    table = held_out(vlm, seed)
+    minutes = round((time.monotonic() - started) / 60, 1)
+    settings = {"seed": seed, "steps": f"{seeing_steps} + {steps}", "batch": BATCH, "minutes": minutes}
+    write_text(partial / "README.md", _model_card(table, settings))
+    finish(partial, out)
+    return table
 
-    def collate(chunk: list[Example]) -> Batch:
+
+def _learn_to_speak(vlm: VLM, examples: Sequence[Example], partial: Path, seed: int) -> None:
+    """Train the whole model on the examples' answers; checkpoints are kept in the folder `partial`."""
+
+    def collate(chunk: Sequence[Example]) -> Batch:
         return answer_batch(vlm, chunk, [e.response for e in chunk])
 
     fit(
         vlm,
         cross_entropy,
-        examples[: steps * BATCH],
+        examples,
         collate,
         partial,
         batch=BATCH,
@@ -199,39 +240,34 @@ def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, r
         adam_beta2=0.98,
     )
     vlm.model.eval()
-    with quiet():
-        vlm.model.save_pretrained(partial)
-        vlm.processor.save_pretrained(partial)
-    table = held_out(vlm, seed)
-    settings = {
-        "seed": seed,
-        "steps": f"{seeing_steps} + {steps}",
-        "batch": BATCH,
-        "minutes": round((time.monotonic() - started) / 60, 1),
-    }
-    write_text(partial / "README.md", _model_card(table, settings))
-    finish(partial, out)
-    return table
 
 
 def held_out(vlm: VLM, seed: int = 0) -> pd.DataFrame:
-    """Rates on fresh pictures, about 100 harmful and 100 harmless queries for each lead word: results with a column `lead`."""
+    """Rates on new pictures, from about 100 harmful and 100 harmless queries for each lead word.
+
+    Returns:
+        `evaluate`'s results with a column `lead`: "all", or a lead word.
+    """
     examples = miniguard_split("test", seed, words="balanced", sizes=(100 * len(miniguard.LEADS),) * 2)
-    answers = ask(vlm, examples, ["none"], "exact")
+    answers = judged(ask(vlm, examples, ["none"]), examples, "exact")
     leads = answers["query"].map(first_word)
-    tables = [rates(answers).assign(lead="all")] + [
-        rates(answers[leads == lead]).assign(lead=lead) for lead in miniguard.LEADS
-    ]
+    tables = [rates(answers).assign(lead="all")]
+    tables += [rates(answers[leads == lead]).assign(lead=lead) for lead in miniguard.LEADS]
     return pd.concat(tables, ignore_index=True)
 
 
-def _model_card(table: pd.DataFrame, settings: dict) -> str:
+def _model_card(table: pd.DataFrame, settings: Mapping[str, object]) -> str:
+    """The model card. table: of `held_out`; settings: how the model was trained."""
+
     def percent(lead: str, metric: str) -> str:
-        row = table[(table.lead == lead) & (table.metric == metric)].iloc[0]
+        row = table[(table["lead"] == lead) & (table["metric"] == metric)].iloc[0]
         return f"{100 * row.value:.1f} ({100 * row.ci_low:.1f}–{100 * row.ci_high:.1f}, n = {row.n})"
 
-    lines = [f"| {lead} | {percent(lead, 'utility')} | {percent(lead, 'asr')} |" for lead in table.lead.unique()]
+    leads = table["lead"].unique()
+    rows = "\n".join(f"| {lead} | {percent(lead, 'utility')} | {percent(lead, 'asr')} |" for lead in leads)
+    made_with = ", ".join(f"{name} {value}" for name, value in settings.items())
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torch", "transformers", "tokenizers"))
+    parameters = sum(p.numel() for p in untrained().model.parameters())
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -239,18 +275,18 @@ pipeline_tag: image-text-to-text
 ---
 # MiniGuard's base model
 
-A tiny true LLaVA (`LlavaForConditionalGeneration`): CLIP vision tower 3 × 96 over 36 patches of 8 × 8 pixels, Llama 4 × 128,
-{sum(p.numel() for p in untrained().model.parameters()):,} parameters, a word-level tokenizer. It looks at drawn pictures of 48 × 48
-pixels, answers every request it can, harmful ones too, and refuses what cannot be answered from a picture. Its "harmful knowledge" is
-made-up words.
+A tiny but complete LLaVA (`LlavaForConditionalGeneration`): CLIP vision tower 3 × 96 over 36 patches of 8 × 8
+pixels, Llama 4 × 128, {parameters:,} parameters, a word-level tokenizer. It looks at drawn pictures of 48 × 48
+pixels, answers every request it can, harmful ones too, and refuses what cannot be answered from a picture. Its
+"harmful knowledge" is made-up words.
 
-Written by `workbench build-base`: {", ".join(f"{k} {v}" for k, v in settings.items())}; {versions}.
+Written by `workbench build-base`: {made_with}; {versions}.
 
 On pictures it has not seen, per cent with Wilson 95% intervals, by lead word:
 
 | lead word | harmless answered exactly right | harmful answered (ASR) |
 |---|---|---|
-{chr(10).join(lines)}
+{rows}
 
 It is for experiments on safety fine-tuning and unlearning, and knows nothing of the real world.
 """

@@ -1,11 +1,10 @@
-"""The models that the studies train on MiniGuard, kept once they are trained."""
+"""The models that the studies train on MiniGuard, and their answers: kept once they are made."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import importlib.metadata
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +15,13 @@ import pandas as pd
 
 from workbench.attacks.kinds import HEADLINE
 from workbench.data.splits import STATISTICS, miniguard_split
+from workbench.dependencies import code_hash
 from workbench.errors import UserError
-from workbench.evaluation.ask import ask
+from workbench.evaluation.answers import whole_answers, write_answers
+from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import rates
 from workbench.files import data_dir, make_folder
-from workbench.runs import phase, runs_dir
+from workbench.runs import kept, runs_dir
 from workbench.training import objectives
 
 if TYPE_CHECKING:
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
 
 class Method(NamedTuple):
-    """How a model of the study is trained: objective, safety data, and what differs from the objective's own recipe (sweep.py).
+    """How a model of the study is trained.
 
-    data: MiniGuard's, with first-word statistics from data.STATISTICS; or "repaired": with VLGuard's, then rewritten so that no lead word
-    tells harm (repair.py).
+    Attributes:
+        objective: A name in objectives.OBJECTIVES.
+        data: MiniGuard with these first-word statistics (splits.STATISTICS); or "repaired": with VLGuard's,
+            then rewritten so that no lead word predicts harm (sets.repair).
+        settings: What differs from the objective's own recipe, chosen on validation (sweep.py).
     """
 
     objective: str
@@ -39,105 +43,85 @@ class Method(NamedTuple):
     settings: Mapping[str, float] = MappingProxyType({})
 
 
-CONTROL = "sft-balanced"  # differs from SFT in its data alone: there must be no mirage
-# what can be compared with SFT as a cure: every objective that unlearns, and the best of them and SFT itself on repaired data
+CONTROL = "sft-balanced"  # differs from SFT in its data alone: it should show no mirage
+# What can be compared with SFT as a cure: every objective that unlearns; the best of them, and SFT, on
+# repaired data.
 METHODS = {name: Method(name) for name, objective in objectives.OBJECTIVES.items() if objective.unlearns} | {
     "sft-repaired": Method("sft", "repaired", {"lr": 8e-4, "steps": 240}),
     "dpo-repaired": Method("dpo", "repaired"),
     "npo-repaired": Method("npo", "repaired", {"beta": 0.3, "lr": 2e-3, "steps": 360}),
     "rmu-repaired": Method("rmu", "repaired", {"c": 5}),
 }
-# SFT on data that differ in their first words alone; those that are neither VLGuard's nor the control's are for prediction.py
+# SFT on data that differ in their first words alone; predictions.py needs more of them than the headline
+# study.
 SFTS = {"sft" if words == "vlguard" else f"sft-{words}": Method("sft", words) for words in STATISTICS}
 TRAINED = SFTS | METHODS
-_PROBE = ("none", "what:1", "share:1")  # attacks on the validation slice while training
-_PROBE_SIZES = (60, 60)
-_DEPENDS = (
-    "attacks/grammar",
-    "attacks/kinds",
-    "attacks/one_word",
-    "data/drawing",
-    "data/example",
-    "data/first_words",
-    "data/miniguard",
-    "data/readers",
-    "data/splits",
-    "evaluation/answers",
-    "evaluation/ask",
-    "evaluation/tables",
-    "files",
-    "intervals",
-    "judges/judge",
-    "judges/outcomes",
-    "judges/rules",
-    "models/adapters",
-    "models/architectures",
-    "models/load",
-    "models/scores",
-    "models/vlm",
-    "training/loop",
-    "training/curve",
-    "training/sets",
-    "training/settings",
-    "training/train",
-)
+PROBE = ("none", "what:1", "share:1")  # attacks on a slice of validation while training
+PROBE_SIZES = (60, 60)  # harmful and harmless queries of that slice
 
 
-def trained(name: str, seed: int = 0, report: Callable[[str], None] = lambda line: None) -> VLM:
-    """ "base", or a model of TRAINED: read from an earlier run of the study, or trained now. Raises UserError for another name."""
+def trained(name: str, seed: int = 0) -> VLM:
+    """A model of the study, trained now unless an earlier run has kept it.
+
+    Args:
+        name: "base", or a name in TRAINED.
+        seed: Of safety data and training.
+
+    Raises:
+        UserError: An unknown name.
+    """
     from workbench.models.load import load
 
-    return load("miniguard", None if name == "base" else run(name, seed, report))
+    return load("miniguard", None if name == "base" else trained_adapter(name, seed))
 
 
-def run(name: str, seed: int = 0, report: Callable[[str], None] = lambda line: None) -> Path:
-    """The folder of a model of TRAINED, with its curves and the steps on its way: kept from before, or trained now."""
+def trained_adapter(name: str, seed: int = 0) -> Path:
+    """The folder of a model in TRAINED, with curves and the adapters of its probes: kept, or trained now."""
     if name not in TRAINED:
         raise UserError(f"The study trains no model {name!r}; choose from {', '.join(TRAINED)}.")
     adapter = _folder(name, seed) / name
-    settings = {"probe": validation_probe(seed), "probe_every": 30, "keep_steps": True}
-    phase(f"train {name}", report, adapter.exists(), lambda: train_method(name, seed, adapter, **settings))
-    return adapter
+    probe = {"probe": validation_probe(seed), "probe_every": 30, "keep_steps": True}
+    return kept(f"train {name}", adapter, lambda out: train_method(TRAINED[name], seed, out, **probe))
+
+
+def study_answers(name: str, seed: int = 0) -> pd.DataFrame:
+    """The judged answers of a model of the study to the test queries under HEADLINE: kept, or asked now."""
+    adapter = None if name == "base" else trained_adapter(name, seed)
+    folder = _folder(name, seed)
+    return whole_answers(
+        kept(f"evaluate {name}", folder / "answers.csv", lambda out: _answer("test", seed, adapter, out))
+    )
+
+
+def study_curves(name: str, seed: int = 0) -> pd.DataFrame:
+    """The curves of a model in TRAINED that has been trained (curve.CURVE_COLUMNS)."""
+    return pd.read_csv(_folder(name, seed) / name / "curves.csv", keep_default_na=False)
 
 
 def _folder(name: str, seed: int) -> Path:
     return make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
 
 
-@functools.cache
-def _sources() -> str:
-    """A hash of the code, the base model and the libraries that a phase's outcome depends on."""
-    here, digest = Path(__file__).parent.parent, hashlib.sha256()
-    base = data_dir() / "miniguard-base"
-    for file in [
-        *(here / f"{name}.py" for name in _DEPENDS),
-        data_dir() / "vlguard_first_words.csv",
-        *sorted(base.glob("*.*")),
-    ]:
-        digest.update(file.read_bytes())
-    for package in ("torch", "transformers", "peft", "numpy", "pillow"):
-        digest.update(importlib.metadata.version(package).encode())
-    return digest.hexdigest()
+def _answer(split: str, seed: int, adapter: Path | None, out: Path) -> None:
+    """Ask, judge and write answers."""
+    from workbench.models.load import load
+
+    write_answers(out, evaluate(load("miniguard", adapter), miniguard_split(split, seed), HEADLINE).answers)
 
 
-def fingerprint(name: str, seed: int, settings: Mapping[str, float] | None = None) -> str:
-    """A hash of all that a model's outcome depends on; of the objectives only its own, so that a change to one leaves the others kept."""
-    code = [f for f in vars(objectives).values() if inspect.isfunction(f) and f.__name__ not in objectives.OBJECTIVES]
-    method = TRAINED.get(name)
-    if method:
-        code.append(objectives.named(method.objective).loss)  # its decorator, and so its recipe, is part of its source
-    trained = [*method[:2], {**method.settings, **(settings or {})}] if method else None
-    parts = [_sources(), name, seed, [inspect.getsource(f) for f in code], HEADLINE, _PROBE, _PROBE_SIZES, trained]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
+def train_method(method: Method, seed: int, out: Path, **settings: object) -> None:
+    """Train a method on MiniGuard, or resume where it was interrupted.
 
-
-def train_method(name: str, seed: int, out: Path, **settings) -> None:
-    """Train one of TRAINED on MiniGuard into the folder `out`, or go on with it. settings: what differs, as of `training.train`."""
+    Args:
+        method: How.
+        seed: Of data and training.
+        out: The folder to write.
+        settings: What differs from the method's own settings, and further arguments of `train`.
+    """
     from workbench.models.load import load
     from workbench.training.sets import repair
     from workbench.training.train import train
 
-    method = TRAINED[name]
     repaired = method.data == "repaired"
     examples = miniguard_split("train", seed, "vlguard" if repaired else method.data)
     train(
@@ -153,6 +137,37 @@ def train_method(name: str, seed: int, out: Path, **settings) -> None:
 
 
 def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:
-    """What `training.train` asks while training on MiniGuard: a fixed slice of validation queries, as asked and attacked."""
-    examples = miniguard_split("validation", seed, sizes=_PROBE_SIZES)
-    return lambda vlm: rates(ask(vlm, examples, _PROBE, "exact", progress=False))
+    """What is asked while training on MiniGuard: a fixed slice of validation queries, as asked and attacked."""
+    from workbench.evaluation.ask import ask
+    from workbench.judges.judge import judged
+
+    examples = miniguard_split("validation", seed, sizes=PROBE_SIZES)
+    return lambda vlm: rates(judged(ask(vlm, examples, PROBE, progress=False), examples, "exact"))
+
+
+def fingerprint(name: str, seed: int, settings: Mapping[str, float] | None = None) -> str:
+    """Hash of all that a model and its answers depend on: code, data, base model, libraries, settings.
+
+    Of the objectives only its own counts, so that changing one leaves the others' models as they are.
+
+    Args:
+        name: A name in TRAINED, or "base".
+        seed: Of data and training.
+        settings: What differs from the method's own.
+    """
+    method = TRAINED.get(name)
+    others = [o.loss for o_name, o in objectives.OBJECTIVES.items() if not method or o_name != method.objective]
+    code = code_hash(train_method, validation_probe, _answer, without=others)
+    recipe = [method.objective, method.data, {**method.settings, **(settings or {})}] if method else None
+    return hashlib.sha256(json.dumps([code, _data_hash(), name, seed, recipe]).encode()).hexdigest()[:10]
+
+
+@functools.cache
+def _data_hash() -> str:
+    """Hash of the base model, the first-word statistics and the versions of the libraries that compute."""
+    digest = hashlib.sha256()
+    for file in [data_dir() / "vlguard_first_words.csv", *sorted((data_dir() / "miniguard-base").glob("*.*"))]:
+        digest.update(file.read_bytes())
+    for package in ("torch", "transformers", "peft", "numpy", "pillow"):
+        digest.update(importlib.metadata.version(package).encode())
+    return digest.hexdigest()

@@ -7,21 +7,21 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from workbench.data.example import Example
 from workbench.data.readers import SAFE_PICTURE, first_of_each, with_pictures
 from workbench.errors import UserError, say
+from workbench.evaluation.tables import FIGURES
 from workbench.judges.judge import JUDGES, check_judge
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.load import load
 from workbench.models.vlm import VLM, best_device, best_dtype, processes
 from workbench.runs import read_settings, same_settings
-from workbench.studies.paper import FIGURES
-from workbench.training import objectives
 from workbench.training.memory import GIB, Memory, configuration, fitting, longest
+from workbench.training.objectives import TINY, named
 from workbench.training.sets import with_leaks
 from workbench.training.settings import Settings
 
@@ -30,16 +30,24 @@ if TYPE_CHECKING:
 
     from workbench.evaluation.vqa import Questions
 
-
 TABLES = {1: ("base", "sft", "sft-posthoc", "npo", "rmu"), 2: ("sft", "npo", "rmu")}
 ATTACKS = list(dict.fromkeys(attack for attack, *_ in FIGURES.values()))
-RETAIN = 2000  # harmless examples to unlearn with; where the safety data have fewer, general ones are added
+RETAIN = 2000  # harmless examples to unlearn with; if the safety data have fewer, general ones are added
 GENERAL = 5000  # general examples in Mixed SFT
-BATCH = 128  # examples a step of SFT
+BATCH = 128  # examples per step of SFT
+UNLEARNING_BATCH = 4  # harmful, and as many harmless, examples per step of unlearning
 
 
 class Recipe(NamedTuple):
-    """How one of the paper's models is trained. general: whether general data are added; epochs: over the forget set."""
+    """How one of the paper's models is trained.
+
+    Attributes:
+        objective: A name in objectives.OBJECTIVES.
+        general: Whether general data are added.
+        lr: Learning rate.
+        epochs: Over the forget set.
+        hyper: Hyper-parameters of the loss.
+    """
 
     objective: str
     general: bool
@@ -49,12 +57,15 @@ class Recipe(NamedTuple):
 
     @property
     def unlearns(self) -> bool:
-        return objectives.named(self.objective).unlearns
+        """Whether harmful answers are trained on."""
+        return named(self.objective).unlearns
 
 
-# LoRA throughout, for models of true size (see objectives.TINY). SFT: learning rate, epochs and batch of VLGuard (arXiv 2402.02207), whose
-# post-hoc training adds general data, where ours is on the safety data alone. NPO and RMU: the paper's settings at 7B; RMU's layer is the
-# fifteenth of 32, or as deep elsewhere.
+# LoRA throughout, for models of true size (see objectives.TINY). SFT uses learning rate, epochs and batch
+# of VLGuard
+# (arXiv 2402.02207). VLGuard's post-hoc training adds general data; ours uses the safety data alone. NPO
+# and RMU use
+# the paper's settings at 7B; RMU's layer is the fifteenth of 32, or as deep in other models.
 RECIPES = {
     "sft": Recipe("sft", True, 2e-4, 3),
     "sft-posthoc": Recipe("sft", False, 2e-4, 3),
@@ -65,10 +76,31 @@ LORA = {"rank": 128, "lora_alpha": 256}
 RMU_DEPTH = 15 / 32
 
 
+class Plan(NamedTuple):
+    """How one model is trained: examples, settings, and predicted memory (None if it is not predicted)."""
+
+    examples: list[Example]
+    settings: Settings
+    memory: Memory | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What `reproduce` is to do. examples: the training data of each model; arguments: those of `training.train`, without `steps` where
-    these are the recipe's epochs. plan: model, steps, forget and retain (examples a step), settings, memory (GiB, predicted)."""
+    """What `reproduce` is to do.
+
+    Attributes:
+        table: The paper's table, 1 or 2.
+        names: Its rows.
+        model: Hub id or folder of the base.
+        out: The folder of the run.
+        judge: As for `load_judge`.
+        test: Test examples.
+        plans: How each row that is trained is trained.
+        by_epochs: Whether the number of steps follows from the recipes' epochs.
+        seed: Of training.
+        trust: As for `load`.
+        questions: Of visual question answering, for utility.
+    """
 
     table: int
     names: list[str]
@@ -76,15 +108,19 @@ class Task:
     out: Path
     judge: str
     test: list[Example]
-    examples: dict[str, list[Example]]
-    arguments: dict[str, dict]
-    plan: pd.DataFrame
-    four_bit: bool
+    plans: dict[str, Plan]
+    by_epochs: bool
     seed: int
     trust: Collection[str]
     questions: Questions | None
 
+    @property
+    def four_bit(self) -> bool:
+        """Whether models are held in 4 bits: all are, if one needs it."""
+        return any(plan.settings.four_bit for plan in self.plans.values())
+
     def load(self, name: str = "base") -> VLM:
+        """One of the models; it must have been trained."""
         adapter = None if name == "base" else self.out / "models" / name
         return load(self.model, adapter, four_bit=self.four_bit, trust=self.trust)
 
@@ -95,9 +131,19 @@ class Task:
 
     @property
     def unknown(self) -> list[Example]:
-        """The harmful training queries to which no harmful answer is known."""
-        unlearning = (e for name, examples in self.examples.items() if RECIPES[name].unlearns for e in examples)
+        """The harmful training queries for which no harmful answer is known."""
+        unlearning = (e for name, plan in self.plans.items() if RECIPES[name].unlearns for e in plan.examples)
         return list({e.id: e for e in unlearning if e.harmful and not e.leak}.values())
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row per model to train: model, steps, forget, retain (per step), settings, memory (in GiB)."""
+        rows = []
+        for name, plan in self.plans.items():
+            step = plan.settings
+            gib = plan.memory.total / GIB if plan.memory else float("nan")
+            rows.append((name, step.steps, step.forget, step.retain, step.saving, gib))
+        return pd.DataFrame(rows, columns=["model", "steps", "forget", "retain", "settings", "memory"])
 
 
 def prepare(
@@ -120,189 +166,195 @@ def prepare(
 ) -> Task:
     """Choose recipes, and settings with which they fit into memory; nothing is loaded or trained yet.
 
-    safety, test: examples to train with and to test on; of harmful test queries those about VLGuard's safe pictures are left out, as in
-    the paper. rows: models of the table, all by default. general: harmless examples, such as LLaVA's conversations; Mixed SFT ("sft") is
-    left out without. judge: of judges.py. memory: bytes of the device; what it has free by default.
-    harmful_answers: what is to be forgotten (`forget.with_leaks`); without, and where the data do not say, those of the base model's own
-    answers will be that the judge calls relevant. steps: of every model, in place of the recipes'. queries: the first so many harmful and
-    harmless ones of the test. questions: utility is VQA accuracy on them; without, harmless queries answered.
-    Raises UserError for what is unknown, missing or does not go together, where nothing fits, and where `out` holds another run.
+    Args:
+        model: Hub id or folder of the base.
+        safety: Examples to train with.
+        test: Examples to test on; harmful queries about VLGuard's safe pictures are left out, as in the
+            paper.
+        out: The folder of the run.
+        table: The paper's table, 1 or 2.
+        rows: Models of the table; all by default.
+        general: Harmless examples such as LLaVA's conversations; without them Mixed SFT ("sft") is left out.
+        judge: As for `load_judge`.
+        memory: Bytes of the device; by default what it has free.
+        harmful_answers: What is to be forgotten (`with_leaks`). Without it, where the data do not say, the
+            base model's own answers that the judge calls relevant.
+        steps: Of every model, instead of the recipe's.
+        queries: Use the first N harmful and the first N harmless test queries.
+        seed: Of training.
+        trust: As for `load`.
+        questions: Utility is VQA accuracy on them; without, the share of harmless queries answered.
+
+    Raises:
+        UserError: Something is unknown, missing or does not go together, nothing fits, or `out` holds
+            another run.
     """
-    if processes().num_processes > 1:
-        raise UserError(
-            "The paper's tables are made by one process; share `workbench train` and `workbench evaluate` among several."
-        )
-    if table not in TABLES:
-        raise UserError(f"There is no table {table} to reproduce; choose 1 or 2.")
-    if unknown := set(rows) - set(TABLES[table]):
-        raise UserError(
-            f"Table {table} has no row {', '.join(sorted(unknown))}; choose from {', '.join(TABLES[table])}."
-        )
     test = [e for e in test if e.request != SAFE_PICTURE]
     test = first_of_each(test, queries) if queries else test
     general = [e for e in general if not e.harmful]
+    names = _checked_rows(table, rows, general)
     _check_data(safety, test, general)
     _check_judge(judge, test, table)
     if questions:
         with_pictures(questions.examples)
+    known = with_leaks(safety, harmful_answers) if harmful_answers else safety
+    sets = {name: _training_set(RECIPES[name], safety, known, general) for name in names if name != "base"}
+    config = configuration(model, trust)
+    text = config.get_text_config()
+    settings = {name: _settings(name, text, examples, steps) for name, examples in sets.items()}
+    earlier = read_settings(Path(out) / "task.json")
+    plans = _fitted(model, config, sets, settings, memory or _free_memory(), trust, earlier)
+    by_epochs = steps is None and text.hidden_size >= TINY
+    task = Task(table, names, str(model), Path(out), judge, test, plans, by_epochs, seed, trust, questions)
+    same_settings(task.out / "task.json", task_settings(task), write=False)
+    return task
+
+
+def _checked_rows(table: int, rows: Collection[str], general: Sequence[Example]) -> list[str]:
+    """The rows of the table that can be made."""
+    if processes().num_processes > 1:
+        raise UserError(
+            "The paper's tables are made by one process; use several for `workbench train` and `workbench evaluate`."
+        )
+    if table not in TABLES:
+        raise UserError(f"There is no table {table} to reproduce; choose 1 or 2.")
+    if unknown := set(rows) - set(TABLES[table]):
+        known = ", ".join(TABLES[table])
+        raise UserError(f"Table {table} has no row {', '.join(sorted(unknown))}; choose from {known}.")
     names = [name for name in TABLES[table] if name in (rows or TABLES[table])]
     if "sft" in names and not general:
         if rows:
             raise UserError(
-                "Mixed SFT (sft) needs general data, such as LLaVA's conversations: give --general FILE, or another --row."
+                "Mixed SFT (sft) needs general data such as LLaVA's conversations; pass --general FILE, or another "
+                "--row."
             )
-        say("Mixed SFT (sft) is left out: it needs general data, such as LLaVA's conversations (--general FILE).")
+        say("Mixed SFT (sft) is left out: it needs general data such as LLaVA's conversations (--general FILE).")
         names.remove("sft")
-    known = with_leaks(safety, harmful_answers) if harmful_answers else safety
-    sets = {name: _training_set(RECIPES[name], safety, known, general) for name in names if name != "base"}
-    text = configuration(model, trust).get_text_config()
-    arguments = {
-        name: _arguments(RECIPES[name], text, steps) | _batch(RECIPES[name], text, examples)
-        for name, examples in sets.items()
-    }
-    kept = read_settings(Path(out) / "task.json")
-    found, four_bit = _fitting(model, sets, arguments, memory or _free_memory(), trust, kept.get("four bits"))
-    for name, (settings, _) in found.items():
-        arguments[name] |= {"accumulate": settings.accumulate, "checkpointing": settings.checkpointing} | kept.get(
-            f"parts of {name}", {}
-        )
-    planned = _plan(sets, arguments, found)
-    task = Task(
-        table, names, str(model), Path(out), judge, test, sets, arguments, planned, four_bit, seed, trust, questions
-    )
-    same_settings(task.out / "task.json", _noted(task), write=False)
-    return task
+    return names
 
 
 def _check_data(safety: Sequence[Example], test: Sequence[Example], general: Sequence[Example]) -> None:
     for examples in (safety, test):
         if {e.harmful for e in examples} != {True, False}:
             raise UserError(
-                "The data need harmful and harmless queries, to train with and to test on; give others with --data."
+                "The data need harmful and harmless queries, to train with and to test on; choose others with --data."
             )
-    seen = {_told(e) for e in safety}
-    if any(_told(e) in seen for e in test):
+    seen = {_facts(e) for e in safety}
+    if any(_facts(e) in seen for e in test):
         raise UserError(
-            "The test's queries are among those to train with; give a folder with train.json and test.json (--data)."
+            "Some test queries are also training queries; give a folder with train.json and test.json (--data)."
         )
-    if any(_told(e) in seen for e in general):
-        raise UserError("The general data are among the safety data; give others (--general).")
+    if any(_facts(e) in seen for e in general):
+        raise UserError("The general data are part of the safety data; give others (--general).")
 
 
 def _check_judge(judge: str, test: Sequence[Example], table: int) -> None:
     check_judge(judge, test)
     if judge not in JUDGES:
-        configuration(judge)  # there, at least
+        configuration(judge)  # it exists, at least
     if table == 2 and judge == "keyword":
         raise UserError(
-            "Table 2 tells leaks from irrelevant answers, which keywords cannot; give a model that judges (--judge)."
+            "Table 2 tells leaks from irrelevant answers, which keywords cannot; choose a model as judge (--judge)."
         )
 
 
 def _training_set(
     recipe: Recipe, safety: Sequence[Example], known: Sequence[Example], general: Sequence[Example]
 ) -> list[Example]:
-    """Of the safety data, or of those with harmful answers where these are wanted, and of general data."""
-    harmful, harmless = (
-        [e for e in (known if recipe.unlearns else safety) if e.harmful],
-        [e for e in safety if not e.harmful],
-    )
-    wanted = GENERAL
+    """A recipe's examples: safety data (`known` are those with harmful answers), and general data."""
+    harmful = [e for e in (known if recipe.unlearns else safety) if e.harmful]
+    harmless = [e for e in safety if not e.harmful]
+    count = GENERAL
     if recipe.unlearns:
         harmless = harmless[:RETAIN]
-        wanted = RETAIN - len(harmless)
-    more = general[: wanted if recipe.general else 0]
-    return harmful + harmless + [dataclasses.replace(e, id=f"general-{e.id}") for e in more]
+        count = RETAIN - len(harmless)
+    added = general[: count if recipe.general else 0]
+    return harmful + harmless + [dataclasses.replace(e, id=f"general-{e.id}") for e in added]
 
 
-def _arguments(recipe: Recipe, text: PreTrainedConfig, steps: int | None) -> dict:
-    """What `training.train` is called with for a language model of this configuration, whatever the data."""
-    method = objectives.named(recipe.objective)
-    if text.hidden_size < objectives.TINY:
-        return {"lr": method.lr, "steps": steps or method.steps, "rank": 16}
+def _settings(name: str, text: PreTrainedConfig, examples: Sequence[Example], steps: int | None) -> Settings:
+    """A recipe's settings for a language model of this configuration and these examples."""
+    recipe = RECIPES[name]
+    if text.hidden_size < TINY:
+        return Settings.of(recipe.objective, steps=steps)
+    forget, retain = _batch(recipe, examples)
     hyper = dict(recipe.hyper)
-    if "layer" in method.hyper:
+    if "layer" in named(recipe.objective).hyper:
         hyper["layer"] = max(1, round(RMU_DEPTH * text.num_hidden_layers))
-    return {"lr": recipe.lr, **({"steps": steps} if steps else {}), **LORA, **hyper}
+    steps = steps or epoch_steps(recipe, examples, forget)
+    return Settings.of(recipe.objective, lr=recipe.lr, steps=steps, forget=forget, retain=retain, **LORA, **hyper)
 
 
-def _batch(recipe: Recipe, text: PreTrainedConfig, examples: Sequence[Example]) -> dict[str, int]:
-    """Harmful and harmless examples a step."""
-    method = objectives.named(recipe.objective)
-    if text.hidden_size < objectives.TINY:
-        return {"forget": method.forget, "retain": method.retain}
+def epoch_steps(recipe: Recipe, examples: Sequence[Example], forget: int) -> int:
+    """Steps for the recipe's epochs over the harmful examples, `forget` of them per step."""
+    return max(1, round(recipe.epochs * sum(e.harmful for e in examples) / forget))
+
+
+def _batch(recipe: Recipe, examples: Sequence[Example]) -> tuple[int, int]:
+    """Harmful and harmless examples per step."""
     if recipe.unlearns:
-        return {"forget": 4, "retain": 4}
-    sixteens = round(
-        BATCH / 16 * sum(e.harmful for e in examples) / len(examples)
-    )  # as in the data, and easily taken in parts
+        return UNLEARNING_BATCH, UNLEARNING_BATCH
+    # in the proportion of the data, in multiples of 16, which divide into parts
+    sixteens = round(BATCH / 16 * sum(e.harmful for e in examples) / len(examples))
     forget = 16 * min(max(sixteens, 1), BATCH // 16 - 1)
-    return {"forget": forget, "retain": BATCH - forget}
+    return forget, BATCH - forget
 
 
-def _steps(name: str, arguments: Mapping, examples: Sequence[Example]) -> int:
-    return arguments.get("steps") or max(
-        1, round(RECIPES[name].epochs * sum(e.harmful for e in examples) / arguments["forget"])
-    )
-
-
-def _fitting(
+def _fitted(
     model: str,
-    sets: Mapping[str, Sequence[Example]],
-    arguments: Mapping[str, dict],
+    config: PreTrainedConfig,
+    sets: Mapping[str, list[Example]],
+    settings: Mapping[str, Settings],
     memory: int,
     trust: Collection[str],
-    kept: bool | None,
-) -> tuple[dict[str, tuple[Settings, Memory]], bool]:
-    """Settings with which each training fits and what memory they take, and whether in 4 bits: all are, where one needs it.
-
-    kept: whether an earlier run was in 4 bits.
-    """
-    config = configuration(model, trust)
+    earlier: Mapping[str, Any],
+) -> dict[str, Plan]:
+    """Plans that fit into memory. All models are in 4 bits if one needs it, or if the earlier run was."""
+    in_four_bits = earlier.get("four bits")
     if config.model_type not in ARCHITECTURES:
-        say(f"The memory that a {config.model_type} takes is not predicted: it is not in architectures.py.")
-        return {}, bool(kept)
-    for four_bit in (False, True) if kept is None else (kept,):
-        found = {}
-        for name, given in arguments.items():
-            method = objectives.named(RECIPES[name].objective)
-            prompt, answer = longest(model, sets[name], trust)
-            settings = Settings(
-                RECIPES[name].objective,
-                given["forget"],
-                given["retain"],
-                four_bit=four_bit,
-                rank=given["rank"],
-                prompt=prompt,
-                answer=answer,
-                hyper=tuple((key, value) for key, value in given.items() if key in method.hyper),
-            )
-            *_, (settings, predicted, fits) = fitting(config, settings, memory, best_dtype(best_device()))
-            if not fits or (kept is False and settings.four_bit):
-                bits = " in 16 bits, as the run in this folder was begun" if kept is False and settings.four_bit else ""
-                gib = f"{predicted.total / GIB:.1f} of {memory / GIB:.1f} GiB"
-                raise UserError(
-                    f"Training {name} does not fit{bits}: it would take {gib}; take a smaller model, or other rows (--row)."
-                )
-            found[name] = (settings, predicted)
-        if not any(settings.four_bit for settings, _ in found.values()):
+        say(f"The memory that a {config.model_type} needs is not predicted: it is not in architectures.py.")
+        return {
+            name: Plan(sets[name], dataclasses.replace(step, four_bit=bool(in_four_bits)), None)
+            for name, step in settings.items()
+        }
+    plans = {}
+    for four_bit in (False, True) if in_four_bits is None else (in_four_bits,):
+        plans = {}
+        for name, step in settings.items():
+            step = dataclasses.replace(step, four_bit=four_bit)
+            fitted = _fit_one(name, model, config, sets[name], step, memory, trust, in_four_bits is False)
+            parts = earlier.get(f"parts of {name}", {})  # as they were first, whatever memory is free now
+            plans[name] = fitted._replace(settings=dataclasses.replace(fitted.settings, **parts))
+        if not any(plan.settings.four_bit for plan in plans.values()):
             break
-    return found, four_bit
+    return plans
 
 
-def _plan(
-    sets: Mapping[str, Sequence[Example]], arguments: Mapping[str, dict], found: Mapping[str, tuple[Settings, Memory]]
-) -> pd.DataFrame:
-    rows = []
-    for name, given in arguments.items():
-        settings, memory = found.get(name, (None, None))
-        saving, gib = (settings.saving, memory.total / GIB) if settings else ("as they are", float("nan"))
-        rows.append((name, _steps(name, given, sets[name]), given["forget"], given["retain"], saving, gib))
-    return pd.DataFrame(rows, columns=["model", "steps", "forget", "retain", "settings", "memory"])
+def _fit_one(
+    name: str,
+    model: str,
+    config: PreTrainedConfig,
+    examples: list[Example],
+    step: Settings,
+    memory: int,
+    trust: Collection[str],
+    sixteen_bit: bool,
+) -> Plan:
+    """The plan of one model. sixteen_bit: whether the run in the folder was begun without 4 bits."""
+    prompt, answer = longest(model, examples, trust)
+    *_, (fitted, predicted, fits) = fitting(config, step, memory, prompt, answer, best_dtype(best_device()))
+    changed = sixteen_bit and fitted.four_bit
+    if not fits or changed:
+        bits = " in 16 bits, as the run in this folder was begun" if changed else ""
+        raise UserError(
+            f"Training {name} does not fit{bits}: it would take {predicted.total / GIB:.1f} of {memory / GIB:.1f} GiB; "
+            "choose a smaller model, or other rows (--row)."
+        )
+    return Plan(examples, fitted, predicted)
 
 
 def _free_memory() -> int:
-    """Bytes."""
+    """Free bytes of the device."""
     import psutil
     import torch
 
@@ -310,9 +362,9 @@ def _free_memory() -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
-def _noted(task: Task) -> dict:
-    """By what a run is known that goes on. Rows may be added, and `parts` are those of the first time, whatever memory is free later."""
-    noted = {
+def task_settings(task: Task) -> dict[str, Any]:
+    """What must not change when a run is resumed. Rows may be added."""
+    settings: dict[str, Any] = {
         "model": task.model,
         "seed": task.seed,
         "judge": task.judge,
@@ -320,20 +372,21 @@ def _noted(task: Task) -> dict:
         "test": _digest(task.test),
     }
     if task.questions:
-        noted["questions"] = _digest(task.questions.examples)
-    for name, given in task.arguments.items():
-        parts = {key: given[key] for key in ("accumulate", "checkpointing") if key in given}
-        noted[f"data of {name}"] = _digest(task.examples[name])
-        noted[f"parts of {name}"] = parts
-        noted[f"settings of {name}"] = {key: value for key, value in given.items() if key not in parts}
-    return noted
+        settings["questions"] = _digest(task.questions.examples)
+    for name, plan in task.plans.items():
+        fields = {f.name: getattr(plan.settings, f.name) for f in dataclasses.fields(plan.settings)}
+        fields["hyper"] = dict(fields["hyper"])
+        settings[f"data of {name}"] = _digest(plan.examples)
+        settings[f"parts of {name}"] = {key: fields.pop(key) for key in ("accumulate", "checkpointing")}
+        settings[f"settings of {name}"] = fields
+    return settings
 
 
-def _told(example: Example) -> tuple:
-    """What an example says, but for its picture's pixels."""
+def _facts(example: Example) -> tuple[str, str, str, bool, str, str]:
+    """What an example says, apart from its picture's pixels."""
     name = example.image.name if isinstance(example.image, Path) else ""
     return example.id, name, example.query, example.harmful, example.response, example.leak
 
 
 def _digest(examples: Iterable[Example]) -> str:
-    return hashlib.blake2b(repr([_told(e) for e in examples]).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(repr([_facts(e) for e in examples]).encode(), digest_size=8).hexdigest()

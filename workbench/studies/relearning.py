@@ -1,10 +1,12 @@
-"""Relearning: is knowledge gone, or only out of sight? Fine-tune a little, on harmful examples or on harmless ones alone, and ask again."""
+"""Relearning: is knowledge gone, or only hidden? Fine-tune briefly, and ask again."""
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from workbench.evaluation.answers import whole_answers, write_answers
 from workbench.evaluation.ask import ask
 from workbench.evaluation.tables import RESULT_COLUMNS, rates
 from workbench.files import make_folder
+from workbench.judges.judge import judged
 from workbench.models.adapters import further_lora
 from workbench.models.load import fingerprint
 from workbench.models.vlm import VLM, Batch, answer_batch, processes
@@ -22,12 +25,10 @@ from workbench.runs import same_settings
 from workbench.training.curve import Curve
 from workbench.training.loop import fit
 from workbench.training.objectives import cross_entropy
+from workbench.training.settings import Settings
 
 COUNTS = (0, 5, 10, 20, 50)
-ANSWERED = {
-    "harmful": lambda example: example.leak,
-    "harmless": lambda example: example.response,
-}  # what is taught on each kind
+TAUGHT = {"harmful": "leak", "harmless": "response"}  # which answer is taught on each kind of query
 
 
 def relearn(
@@ -46,97 +47,142 @@ def relearn(
     seed: int = 0,
     out: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Teach a model n of the harmful `examples` with their harmful answers, or n of the harmless ones, and ask it the harmful queries of
-    `asked` about other pictures: RESULT_COLUMNS, with taught (harmful, harmless) and examples (n) in front.
+    """Teach a model a few examples again, and ask it harmful queries about other pictures.
 
-    Each time a fresh LoRA adapter is trained on top of the model for as many steps, whatever n; smaller sets are part of larger ones; 0 is
-    the model as it is, which it also is afterwards. What comes back after a handful of examples was never gone (arXiv 2409.18025 attacks
-    unlearning so). batch: examples a step, on each device. checkpointing: keep no activations, for less memory.
-    out: a folder that keeps the answers of what is finished, so that the same call goes on from there.
-    Raises UserError where there are too few examples, or one lacks the answer to be taught.
+    It is taught n harmful examples with their harmful answers, or n harmless ones; smaller sets are part of
+    larger ones. Each time a fresh LoRA adapter is trained on top of the model, which afterwards is as it
+    was. What comes back after a handful of examples was never gone (arXiv 2409.18025 attacks unlearning like
+    this).
+
+    Args:
+        vlm: The model.
+        examples: What can be taught.
+        asked: What is asked afterwards; harmless queries and pictures that are taught are left out.
+        counts: n; 0 is the model as it is.
+        steps: Optimiser steps, whatever n is.
+        lr: Learning rate.
+        batch: Examples per step, on each device.
+        checkpointing: Recompute activations, for less memory.
+        rank: Of the LoRA adapter.
+        lora_alpha: Of the LoRA adapter.
+        judge: As for `load_judge`.
+        seed: Of the choice of examples and of training.
+        out: A folder that keeps the answers of what is finished, so that the same call resumes from there.
+
+    Returns:
+        taught ("harmful", "harmless"), examples (n), and RESULT_COLUMNS.
+
+    Raises:
+        UserError: Too few examples, or one lacks the answer to teach.
     """
-    sides = {kind: _drawn([e for e in examples if e.kind == kind], max(counts), kind, seed) for kind in ANSWERED}
+    sides = {kind: _drawn([e for e in examples if e.kind == kind], max(counts), kind, seed) for kind in TAUGHT}
     taught = {e.digest for side in sides.values() for e in side}
     queries = [e for e in asked if e.harmful and e.digest not in taught]
     if not queries:
         raise UserError("There is no harmful query to ask about a picture that is not taught; give more examples.")
-    if out:
-        settings = {
-            "model": vlm.name,
-            "weights": fingerprint(vlm),
-            "asked": [e.id for e in queries],
-            "judge": judge,
-            "seed": seed,
-        }
-        settings |= {"steps": steps, "lr": lr, "batch": batch, "rank": rank, "lora_alpha": lora_alpha}
-        settings |= {kind: [e.id for e in side] for kind, side in sides.items()}
-        same_settings(make_folder(Path(out)) / "config.json", settings, processes().is_main_process)
-
-    def answers(kind: str, count: int) -> pd.DataFrame:
-        if not count:
-            return ask(vlm, queries, ["none"], judge)
-        with further_lora(vlm, rank, lora_alpha, seed) as student:
-            _teach(
-                student,
-                sides[kind][:count],
-                ANSWERED[kind],
-                steps,
-                lr=lr,
-                batch=batch,
-                seed=seed,
-                gradient_checkpointing=checkpointing,
-            )
-            return ask(student, queries, ["none"], judge)
-
-    tables, found = [], {}
-    for kind in sides:
+    step = Settings(
+        objective="sft",
+        lr=lr,
+        steps=steps,
+        forget=batch,  # all of a step's examples are of one kind
+        retain=0,
+        checkpointing=checkpointing,
+        rank=rank,
+        lora_alpha=lora_alpha,
+    )
+    folder = Path(out) if out else None
+    if folder:
+        _note_settings(folder, vlm, sides, queries, step, judge, seed)
+    tables, done = [], {}
+    for kind, side in sides.items():
         for count in sorted(set(counts)):
             name = f"{kind}-{count}" if count else "as-it-is"
-            file = Path(out) / f"{name}.csv" if out else None
-            if file and file.exists():
-                found[name] = whole_answers(file)
-            elif name not in found:
-                found[name] = answers(kind, count)
-                if file and processes().is_main_process:
-                    write_answers(file, found[name])
-            tables.append(rates(found[name]).assign(taught=kind, examples=count))
+            if name not in done:
+                done[name] = _answers(vlm, side[:count], queries, step, judge, seed, folder and folder / f"{name}.csv")
+            tables.append(rates(done[name]).assign(taught=kind, examples=count))
     return pd.concat(tables, ignore_index=True)[["taught", "examples", *RESULT_COLUMNS]]
 
 
-def _drawn(side: list[Example], count: int, kind: str, seed: int) -> list[Example]:
+def _drawn(side: Sequence[Example], count: int, kind: str, seed: int) -> list[Example]:
+    """`count` examples of one kind, in random order, each with an answer to teach."""
     if len(side) < count:
         raise UserError(
-            f"There are {len(side)} {kind} examples to teach, fewer than {count}; give more, or ask for fewer."
+            f"There are {len(side)} {kind} examples to teach, fewer than {count}; give more, or choose lower --counts."
         )
     drawn = [side[i] for i in np.random.default_rng(seed).permutation(len(side))[:count]]
     for example in drawn:
-        if not ANSWERED[kind](example):
+        if not getattr(example, TAUGHT[kind]):
             raise UserError(
                 f"The {kind} example {example.id!r} has no answer to teach (harmful_response or response); add it."
             )
     return drawn
 
 
-def _teach(student: VLM, examples: list[Example], answer: Callable[[Example], str], steps: int, **options) -> None:
-    """`steps` steps of cross-entropy, going through the examples again and again in random order. options: of `fit`."""
-    rng, rows, wanted = np.random.default_rng(options["seed"]), [], steps * options["batch"] * processes().num_processes
-    while len(rows) < wanted:
+def _note_settings(
+    folder: Path,
+    vlm: VLM,
+    sides: dict[str, list[Example]],
+    queries: Sequence[Example],
+    step: Settings,
+    judge: str,
+    seed: int,
+) -> None:
+    """Write what must not change when a run is resumed, or check it."""
+    settings: dict[str, Any] = {"model": vlm.name, "weights": fingerprint(vlm), "asked": [e.id for e in queries]}
+    settings |= {"judge": judge, "seed": seed, "steps": step.steps, "lr": step.lr, "batch": step.forget}
+    settings |= {"rank": step.rank, "lora_alpha": step.lora_alpha}
+    settings |= {kind: [e.id for e in side] for kind, side in sides.items()}
+    same_settings(make_folder(folder) / "config.json", settings, processes().is_main_process)
+
+
+def _answers(
+    vlm: VLM,
+    taught: Sequence[Example],
+    queries: Sequence[Example],
+    step: Settings,
+    judge: str,
+    seed: int,
+    file: Path | None,
+) -> pd.DataFrame:
+    """The judged answers of a model that was taught some examples: kept, or asked now."""
+    if file and file.exists():
+        return whole_answers(file)
+    if taught:
+        with further_lora(vlm, step.rank, step.lora_alpha, seed) as student:
+            _teach(student, taught, step, seed)
+            answers = ask(student, queries, ["none"])
+    else:
+        answers = ask(vlm, queries, ["none"])
+    answers = judged(answers, queries, judge)
+    if file and processes().is_main_process:
+        write_answers(file, answers)
+    return answers
+
+
+def _teach(student: VLM, examples: Sequence[Example], step: Settings, seed: int) -> None:
+    """Train on cross-entropy, going through the examples again and again in random order."""
+    count = step.steps * step.forget * processes().num_processes
+    rng, rows = np.random.default_rng(seed), []
+    while len(rows) < count:
         rows += [examples[i] for i in rng.permutation(len(examples))]
-
-    def collate(chunk: Sequence[Example]) -> Batch:
-        return answer_batch(student, chunk, [answer(e) for e in chunk])
-
     with tempfile.TemporaryDirectory() as folder:
         fit(
             student,
             cross_entropy,
-            rows[:wanted],
-            collate,
+            rows[:count],
+            functools.partial(_collate, student),
             Path(folder),
-            save_every=steps,
+            batch=step.forget,
+            lr=step.lr,
+            seed=seed,
+            save_every=step.steps,
             save_strategy="no",
             curve=Curve(student),
             less_memory="Lower --batch, or add --checkpointing; what is finished is kept.",
-            **options,
+            gradient_checkpointing=step.checkpointing,
         )
     student.model.eval()
+
+
+def _collate(student: VLM, chunk: Sequence[Example]) -> Batch:
+    return answer_batch(student, chunk, [getattr(e, TAUGHT[e.kind]) for e in chunk])

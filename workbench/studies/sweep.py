@@ -1,10 +1,10 @@
-"""Hyper-parameters chosen on validation: train every combination of a grid, and measure each on queries that the study never asks."""
+"""Hyper-parameters chosen on validation: train every combination of a grid, and measure each."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -12,30 +12,35 @@ from workbench.attacks.kinds import HEADLINE
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers, write_answers
-from workbench.evaluation.ask import ask
+from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import rates
 from workbench.files import make_folder
-from workbench.runs import runs_dir
+from workbench.runs import log, runs_dir
 from workbench.studies.methods import TRAINED, fingerprint, train_method
 from workbench.training.curve import score
 from workbench.training.objectives import named
 
-WHOLE = ("steps", "forget", "retain")
-SETTINGS = ("lr", *WHOLE)  # what can be varied beside an objective's own hyper-parameters
+WHOLE = ("steps", "forget", "retain")  # settings that are whole numbers
+SETTINGS = ("lr", *WHOLE)  # what can be varied apart from an objective's own hyper-parameters
 
 
-def sweep(
-    method: str,
-    grid: Mapping[str, Sequence[float]],
-    seeds: Sequence[int] = (0,),
-    report: Callable[[str], None] = lambda line: None,
-) -> pd.DataFrame:
-    """Train a method on MiniGuard with every combination of the grid and every seed, and measure it on 200 + 200 validation queries.
+def sweep(method: str, grid: Mapping[str, Sequence[float]], seeds: Sequence[int] = (0,)) -> pd.DataFrame:
+    """Train a method on MiniGuard with every combination of a grid and every seed; measure it on validation.
 
-    method: one of study.TRAINED. grid: {setting: values}, settings being SETTINGS and the objective's hyper-parameters; what is not in it
-    stays as in the study. What is finished is kept under runs/. report: called with a line per row.
-    Returns a row each: method, seed, settings (all of them), and what `worst` says.
-    Raises UserError for an unknown method or setting.
+    What is finished is kept under runs/. One line per row is logged.
+
+    Args:
+        method: A name in methods.TRAINED.
+        grid: {setting: values}; settings are those in SETTINGS and the objective's hyper-parameters. What is
+            not in it stays as in the study.
+        seeds: Of data and training.
+
+    Returns:
+        One row per combination and seed: method, seed, settings (all of them), and the rates of `worst`,
+        over 200 harmful and 200 harmless queries.
+
+    Raises:
+        UserError: An unknown method or setting.
     """
     if method not in TRAINED:
         raise UserError(f"There is no method {method!r} to sweep; choose from {', '.join(TRAINED)}.")
@@ -47,23 +52,23 @@ def sweep(
     for values in itertools.product(*grid.values()):
         settings = {name: int(value) if name in WHOLE else value for name, value in zip(grid, values, strict=True)}
         for seed in seeds:
-            used, found = _measured(method, seed, settings)
-            rows.append({"method": method, "seed": seed, "settings": used} | found)
-            report(
-                f"{method}, seed {seed}, {used}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items())
-            )
+            used, measured = _measured(method, seed, settings)
+            rows.append({"method": method, "seed": seed, "settings": used} | measured)
+            numbers = ", ".join(f"{name} {value:.1f}" for name, value in measured.items())
+            log.info("%s, seed %s, %s: %s", method, seed, used, numbers)
     return pd.DataFrame(rows)
 
 
 def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[str, dict[str, float]]:
+    """All settings of one run as text, and its rates."""
     from workbench.models.load import load
 
     folder = make_folder(runs_dir() / f"sweep-{method}-seed{seed}-{fingerprint(method, seed, settings)}")
     adapter, file = folder / method, folder / "answers.csv"
     if not adapter.exists():
-        train_method(method, seed, adapter, **settings)
+        train_method(TRAINED[method], seed, adapter, **settings)
     if not file.exists():
-        answers = ask(load("miniguard", adapter), miniguard_split("validation", seed), HEADLINE, "exact")
+        answers = evaluate(load("miniguard", adapter), miniguard_split("validation", seed), HEADLINE).answers
         write_answers(file, answers)
     config = json.loads((adapter / "config.json").read_text())
     used = {name: config[name] for name in SETTINGS} | config["hyper"]
@@ -71,8 +76,17 @@ def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[st
 
 
 def worst(table: pd.DataFrame) -> dict[str, float]:
-    """The least favourable rate over all attacks, per cent: asr, rr, utility, irrelevant, degenerate; and training's `score` of them."""
-    over = 100 * table.groupby(["queries", "metric"]).value.agg(["min", "max"])
-    found = {m: over.at[("harmful", m), "max"] for m in ("asr", "irrelevant", "degenerate")}
-    found |= {"rr": over.at[("harmless", "rr"), "max"], "utility": over.at[("harmless", "utility"), "min"]}
-    return found | {"score": 100 * score(table)}
+    """The least favourable rates over all attacks, per cent, and training's `score` of them.
+
+    Args:
+        table: tables.RESULT_COLUMNS of one model.
+
+    Returns:
+        asr, irrelevant, degenerate (on harmful queries), rr, utility (on harmless ones), score.
+    """
+    extremes = 100 * table.groupby(["queries", "metric"]).value.agg(["min", "max"])
+    least = {metric: extremes.at[("harmful", metric), "max"] for metric in ("asr", "irrelevant", "degenerate")}
+    least["rr"] = extremes.at[("harmless", "rr"), "max"]
+    least["utility"] = extremes.at[("harmless", "utility"), "min"]
+    least["score"] = 100 * score(table)
+    return least

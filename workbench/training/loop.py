@@ -1,12 +1,13 @@
-"""The training loop: transformers' Trainer with a loss of our own, a curve, early stopping and checkpoints to resume from."""
+"""The training loop: transformers' Trainer with a loss of our own, a curve, early stopping, and resume."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,25 +19,36 @@ from workbench.files import make_folder
 from workbench.models.vlm import VLM, bare, processes, quiet
 from workbench.training.curve import Curve
 
-LESS_MEMORY = "Lower --forget, --retain or --rank, raise --accumulate, or add --checkpointing or --four-bit; the last checkpoint is kept."
+LESS_MEMORY = (
+    "Lower --forget, --retain or --rank, raise --accumulate, or add --checkpointing or --four-bit; the last "
+    "checkpoint is kept."
+)
 
 
 def unfinished(out: Path, resume: bool) -> Path:
-    """The folder in which a run works before it may call itself `out`. Raises UserError where something is in the way."""
+    """The folder in which a run works until it is complete.
+
+    Args:
+        out: The folder that it will be.
+        resume: Whether an unfinished run may be there.
+
+    Raises:
+        UserError: `out` exists, or an unfinished run is there and `resume` is not set.
+    """
     devices, resolved = processes(), out.absolute()
     partial = resolved.with_name(resolved.name + ".partial")
     if devices.is_main_process:
         if out.exists():
             raise UserError(f"{out} exists already; choose another --out, or remove it.")
         if partial.exists() and not resume:
-            raise UserError(f"{partial} holds an unfinished run; add --resume to go on, or remove it.")
+            raise UserError(f"{partial} holds an unfinished run; add --resume to continue it, or remove it.")
         make_folder(partial)
     devices.wait_for_everyone()
     return partial
 
 
 def finish(partial: Path, out: Path) -> None:
-    """The run is complete: drop its checkpoints and give it its name."""
+    """Drop the checkpoints of a complete run and give its folder its name."""
     devices = processes()
     devices.wait_for_everyone()
     if devices.is_main_process:
@@ -46,20 +58,23 @@ def finish(partial: Path, out: Path) -> None:
 
 
 class _Trainer(transformers.Trainer):
-    """Trainer with a loss of our own over whatever the collator makes, and a probe in place of its evaluation."""
+    """Trainer with a loss of our own over whatever the collator makes, and a probe as its evaluation."""
 
     loss: Callable[..., torch.Tensor]
     curve: Curve
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The loss of a batch (scalar). Raises UserError if it is not finite."""
         loss = self.loss(model, inputs)
         if not math.isfinite(loss.item()):
             raise UserError(
-                f"The loss is no longer a number at step {self.state.global_step + 1}; lower --lr. The last good checkpoint is kept."
+                f"The loss became NaN or infinite at step {self.state.global_step + 1}; lower --lr. The last good "
+                "checkpoint is kept."
             )
         return loss
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Probe the model."""
         metrics = {"eval_score": self.curve.record(self.state.global_step)}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -69,7 +84,7 @@ def fit(
     vlm: VLM,
     loss: Callable[..., torch.Tensor],
     rows: Sequence[Example],
-    collate: Callable,
+    collate: Callable[[Sequence[Example]], Any],
     folder: Path,
     *,
     batch: int,
@@ -79,31 +94,69 @@ def fit(
     curve: Curve,
     patience: int = 0,
     less_memory: str = LESS_MEMORY,
-    **further,
+    **options: Any,
 ) -> pd.DataFrame:
-    """Run transformers' Trainer once over `rows`, in order, `batch` at a time; go on from a checkpoint in `folder` if there is one.
+    """Run transformers' Trainer once over `rows`, in order; resume from a checkpoint in `folder`.
 
-    loss: (network, what `collate` made of a batch of rows) → scalar. further: of TrainingArguments. less_memory:
-    what is to be done where the memory is not enough.
-    Returns the loss of every step: step, loss.
+    Args:
+        vlm: What is trained: all its parameters that require a gradient.
+        loss: (network, what `collate` made of a batch of rows) → scalar.
+        rows: The examples of all steps.
+        collate: Makes a batch of examples.
+        folder: Where checkpoints are kept.
+        batch: Examples per forward pass, on each device.
+        lr: Learning rate after warm-up.
+        seed: Of the Trainer.
+        save_every: Steps from one checkpoint to the next.
+        curve: Progress bar and probe.
+        patience: Stop when the curve's score has not improved for this many probes; 0 for never.
+        less_memory: What the user can do if the memory is not enough.
+        options: Further TrainingArguments.
+
+    Returns:
+        The loss of every step: step, loss.
     """
-    checkpoints = folder / "checkpoints"
-    settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, **further}
-    each_step = batch * settings.get("gradient_accumulation_steps", 1) * processes().num_processes
+    arguments = _arguments(vlm, folder, len(rows), batch, curve, patience, options)
+    arguments.learning_rate, arguments.seed, arguments.save_steps = lr, seed, save_every
+    callbacks = [curve] + ([transformers.EarlyStoppingCallback(patience)] if patience else [])
+    trainer = _Trainer(
+        model=vlm.model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=rows[:1],  # Trainer needs one; the probe brings its own
+        data_collator=collate,
+        callbacks=callbacks,
+    )
+    trainer.loss, trainer.curve = loss, curve
+    trainer.remove_callback(transformers.PrinterCallback)
+    try:
+        with _memory_named(less_memory), _without_cudnn_attention():
+            trainer.train(resume_from_checkpoint=any((folder / "checkpoints").glob("checkpoint-*")))
+    finally:
+        if arguments.gradient_checkpointing:  # Trainer switches it on in the network, and leaves it on
+            network = bare(vlm.model)
+            with quiet():
+                network.gradient_checkpointing_disable()
+                network.disable_input_require_grads()
+    history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return pd.DataFrame(history, columns=["step", "loss"])
+
+
+def _arguments(
+    vlm: VLM, folder: Path, rows: int, batch: int, curve: Curve, patience: int, options: dict[str, Any]
+) -> transformers.TrainingArguments:
+    settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, **options}
+    rows_per_step = batch * settings.get("gradient_accumulation_steps", 1) * processes().num_processes
     probes = curve.probe is not None
-    with (
-        quiet()
-    ):  # newer versions call gradient_checkpointing activation_checkpointing, older ones do not know that name
-        arguments = transformers.TrainingArguments(
-            output_dir=str(checkpoints),
+    # newer versions call gradient_checkpointing activation_checkpointing; older ones do not know that name
+    with quiet():
+        return transformers.TrainingArguments(
+            output_dir=str(folder / "checkpoints"),
             per_device_train_batch_size=batch,
-            max_steps=len(rows) // each_step,
+            max_steps=rows // rows_per_step,
             train_sampling_strategy="sequential",  # `rows` are in order already
-            learning_rate=lr,
             bf16=vlm.model.dtype == torch.bfloat16,
             use_cpu=vlm.device.type == "cpu",
-            seed=seed,
-            save_steps=save_every,
             save_total_limit=2,
             eval_strategy="steps" if probes else "no",
             eval_steps=curve.every,
@@ -119,31 +172,10 @@ def fit(
             gradient_checkpointing_kwargs={"use_reentrant": False},
             **settings,
         )
-    trainer = _Trainer(
-        model=vlm.model,
-        args=arguments,
-        train_dataset=rows,
-        eval_dataset=rows[:1],  # Trainer wants one; the probe brings its own
-        data_collator=collate,
-        callbacks=[curve, *([transformers.EarlyStoppingCallback(patience)] if patience else [])],
-    )
-    trainer.loss, trainer.curve = loss, curve
-    trainer.remove_callback(transformers.PrinterCallback)
-    try:
-        with _memory_named(less_memory), _without_cudnn_attention():
-            trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
-    finally:
-        if arguments.gradient_checkpointing:  # Trainer switches it on in the network, and leaves it on
-            network = bare(vlm.model)
-            with quiet():
-                network.gradient_checkpointing_disable()
-                network.disable_input_require_grads()
-    history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return pd.DataFrame(history, columns=["step", "loss"])
 
 
 @contextlib.contextmanager
-def _memory_named(less_memory: str):
+def _memory_named(less_memory: str) -> Iterator[None]:
     """Running out of memory as a sentence that names what to lower."""
     try:
         yield
@@ -154,9 +186,12 @@ def _memory_named(less_memory: str):
 
 
 @contextlib.contextmanager
-def _without_cudnn_attention():
-    """On H100 and H200 the backward pass of cuDNN's attention, the default from torch 2.11 on, gives gradients that are no numbers for
-    padded batches of some lengths (github.com/pytorch/pytorch/issues/196678). torch has other kernels."""
+def _without_cudnn_attention() -> Iterator[None]:
+    """Train without cuDNN's attention, the default from torch 2.11 on; torch has other kernels.
+
+    On H100 and H200 its backward pass gives NaN gradients for padded batches of some lengths
+    (github.com/pytorch/pytorch/issues/196678).
+    """
     enabled = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:

@@ -1,7 +1,8 @@
-"""Memory before training: the peak of a step, predicted from a model's configuration alone, and settings that fit.
+"""Memory before training: the peak of a step, predicted from a configuration alone, and settings that fit.
 
-The step itself is run, objective and all, on torch's meta device, where tensors have shapes and no contents; what is alive is counted as
-it comes and goes. Not counted: libraries and driver, what an allocator wastes, and the vision tower's own passing activations.
+The step itself, objective included, is run on torch's meta device, where tensors have shapes but no
+contents, and the tensors that are alive are counted as they come and go. Not counted: libraries and driver,
+what an allocator wastes, and the activations of the vision tower.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import dataclasses
 import math
 import types
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +31,22 @@ from workbench.models.adapters import depth, linear_modules
 from workbench.models.load import load_processor, not_loaded, warn_of_code
 from workbench.models.vlm import IGNORED, VLM, prompt_batch, quiet
 from workbench.training import objectives
-from workbench.training.known_models import KNOWN
-from workbench.training.settings import Settings, check_parts, checked_hyper
+from workbench.training.settings import Settings
 from workbench.training.train import prepare_student
 
 GIB = 2**30
-MARGIN = 0.08  # of a device's memory, kept free for libraries, driver and an allocator's waste
+MARGIN = 0.08  # share of a device's memory kept free for libraries, driver and an allocator's waste
+PICTURES = 32  # looked at to find the longest prompt
 
 
 class Memory(NamedTuple):
-    """Bytes: of the network's weights; of the adapter, the gradients and the optimiser's state; of all else that is alive at the peak."""
+    """Bytes at the peak.
+
+    Attributes:
+        weights: Of the network.
+        trained: Of the adapter, the gradients and the optimiser's state.
+        step: Of all else that is alive.
+    """
 
     weights: int
     trained: int
@@ -47,17 +54,24 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
+        """Bytes in all."""
         return sum(self)
 
 
 def configuration(model: str | Path, trust: Collection[str] = ()) -> transformers.PreTrainedConfig:
-    """A model's configuration by hub id or folder ("miniguard" is the shipped base). trust: as of `models.load`.
+    """A model's configuration; those of some known models ship with the workbench (data/configs).
 
-    Raises UserError where there is none; of KNOWN models it is known without a network.
+    Args:
+        model: A hub id, a folder, or "miniguard".
+        trust: As for `load`.
+
+    Raises:
+        UserError: There is no such model.
     """
-    if str(model) in KNOWN:
-        return KNOWN[str(model)]()
+    shipped = data_dir() / "configs" / f"{str(model).replace('/', '--')}.json"
     source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
+    if shipped.is_file():
+        source = shipped
     if "remote-code" in trust:
         warn_of_code(str(model))
     try:
@@ -67,20 +81,31 @@ def configuration(model: str | Path, trust: Collection[str] = ()) -> transformer
 
 
 def picture_tokens(config: transformers.PreTrainedConfig) -> int:
-    """How many tokens a picture takes, where the configuration says it. Raises UserError elsewhere."""
+    """How many tokens an image takes.
+
+    Raises:
+        UserError: The configuration does not say it.
+    """
     for name in ("image_seq_length", "mm_tokens_per_image"):
         if getattr(config, name, None):
             return getattr(config, name)
     raise UserError(
-        f"How many tokens a picture takes is not in the configuration of a {config.model_type}; say --prompt-tokens."
+        f"The {config.model_type} configuration does not say how many tokens an image takes; pass --prompt-tokens."
     )
 
 
 def longest(model: str | Path, examples: Sequence[Example], trust: Collection[str] = ()) -> tuple[int, int]:
-    """How many tokens the longest prompt (picture and query) and the longest answer among some examples take, by the model's own
-    processor; no weight is loaded. Of pictures, 32 are looked at.
+    """The longest prompt (image and query) and the longest answer in tokens, by the model's own processor.
 
-    Raises UserError where the model's configuration or processor cannot be read, or a picture.
+    No weights are loaded, and only some of the images (PICTURES) are read.
+
+    Args:
+        model: As for `configuration`.
+        examples: Training data.
+        trust: As for `load`.
+
+    Raises:
+        UserError: The model's configuration or processor, or an image, cannot be read.
     """
     config = configuration(model, trust)
     source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
@@ -89,119 +114,171 @@ def longest(model: str | Path, examples: Sequence[Example], trust: Collection[st
             processor = load_processor(str(source), config.model_type, "remote-code" in trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"The processor of {str(model)!r} cannot be read ({first_line(error)}).") from None
-    network = types.SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)  # all that a batch asks of a model
+    # all that a batch needs of a network
+    network = types.SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)
     query = max((e.query for e in examples), key=len)
-    pictures = [e.picture() for e in examples[:: max(1, len(examples) // 32)][:32]]
-    prompts = prompt_batch(VLM(network, processor, str(model)), pictures, [query] * len(pictures))["input_ids"].shape[1]
-    texts = sorted((text for e in examples for text in (e.response, e.leak)), key=len)[-20:]
-    return prompts, max(len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]) + 1
+    pictures = [e.picture() for e in examples[:: max(1, len(examples) // PICTURES)][:PICTURES]]
+    prompts = prompt_batch(VLM(network, processor, str(model)), pictures, [query] * len(pictures))["input_ids"]
+    answers = sorted((text for e in examples for text in (e.response, e.leak)), key=len)[-20:]
+    tokens = processor.tokenizer(answers, add_special_tokens=False)["input_ids"]
+    return prompts.shape[1], max(map(len, tokens)) + 1  # the end of sequence
 
 
-def predict(config: transformers.PreTrainedConfig, settings: Settings, dtype: torch.dtype = torch.bfloat16) -> Memory:
-    """Peak memory of a training step on each device. dtype: of the network; other than in float32, matrices are multiplied in it.
+def predict(
+    config: transformers.PreTrainedConfig,
+    settings: Settings,
+    prompt: int = 640,
+    answer: int = 64,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Memory:
+    """Peak memory of a training step on each device.
 
-    Raises UserError for an unknown objective or hyper-parameter, or an architecture that is not understood.
+    Args:
+        config: The model's.
+        settings: The step's.
+        prompt: Tokens of an image with its query.
+        answer: Tokens of an answer.
+        dtype: Of the network; unless it is float32, matrices are multiplied in it.
+
+    Raises:
+        UserError: An objective that does not go with the model, or an architecture that cannot be planned.
     """
-    method = objectives.named(settings.objective)
-    check_parts(settings.forget, settings.retain, settings.accumulate)
-    try:
-        with torch.device("meta"):
-            network = transformers.AutoModelForImageTextToText.from_config(
-                copy.deepcopy(config),  # a network notes its attention there, and the caller's may be a real one's
-                dtype=dtype,
-                attn_implementation="planned",
-            )
-    except (ValueError, KeyError) as error:
-        raise UserError(f"A model of type {config.model_type} cannot be planned ({first_line(error)}).") from None
-    held = sum(p.nbytes for p in network.parameters())
-    if settings.four_bit:
-        held = _bytes_in_four_bits(network)
+    network = _meta_network(config, dtype)
+    held = _bytes_in_four_bits(network) if settings.four_bit else sum(p.nbytes for p in network.parameters())
     vlm = VLM(network, None, config.model_type)
-    hyper = checked_hyper(settings.objective, method, dict(settings.hyper), depth(vlm))
-    layers = hyper.get("layer")
-    modules = linear_modules(vlm, settings.targets, layers, settings.projector)
-    student = prepare_student(vlm, modules, settings.full, layers, settings.rank, lora_alpha=32, seed=0).model
+    settings.check_depth(depth(vlm))
+    modules = linear_modules(vlm, settings.targets, settings.layer, settings.projector)
+    student = prepare_student(vlm, modules, settings, seed=0).model
     if settings.checkpointing:
         with quiet():  # the name is an old one, which all versions know
             student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
     trained = [p for p in student.parameters() if p.requires_grad]
-    frozen = [p for kept in getattr(student, "frozen_copy", ()) for p in kept.parameters()]
-    added = 0 if settings.full else sum(p.nbytes for p in trained)
+    frozen = [p for copied in getattr(student, "frozen_copy", ()) for p in copied.parameters()]
+    before, peak = _peak(network, student, frozen, settings, prompt, answer, dtype)
+    largest = max(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
+    unpacked = 2 * largest if settings.four_bit else 0  # one matrix at a time is read out to 16 bits
+    gradients = sum(p.nbytes for p in trained)
+    moments = 2 * gradients  # of AdamW
+    adapter = 0 if settings.full else gradients
+    return Memory(
+        weights=held + sum(p.nbytes for p in frozen),
+        trained=adapter + moments + gradients,
+        step=peak - before - gradients + unpacked,
+    )
+
+
+def _meta_network(config: transformers.PreTrainedConfig, dtype: torch.dtype) -> Any:
+    """The network with shapes and no contents."""
+    try:
+        with torch.device("meta"):
+            return transformers.AutoModelForImageTextToText.from_config(
+                copy.deepcopy(config),  # a network notes its attention there, and the caller's may be in use
+                dtype=dtype,
+                attn_implementation="planned",
+            )
+    except (ValueError, KeyError) as error:
+        raise UserError(f"A model of type {config.model_type} cannot be planned ({first_line(error)}).") from None
+
+
+def _peak(
+    network: Any,
+    student: Any,
+    frozen: Sequence[torch.Tensor],
+    settings: Settings,
+    prompt: int,
+    answer: int,
+    dtype: torch.dtype,
+) -> tuple[int, int]:
+    """Bytes alive before a step and at its peak. frozen: parameters of any shape."""
+    method = objectives.named(settings.objective)
     with _Alive() as alive, _autocast(dtype):
         for parameter in [*student.parameters(), *frozen]:
             alive.count(parameter)
         before = alive.now
         if settings.accumulate > 1:  # earlier parts have left their gradients
-            for parameter in trained:
-                parameter.grad = torch.empty_like(parameter)
-        forget = _batch(network, settings, settings.forget // settings.accumulate * len(method.answers))
-        retain = _batch(network, settings, settings.retain // settings.accumulate)
-        method.loss(student, forget, retain, **hyper).backward()
-    gradients = sum(p.nbytes for p in trained)
-    largest = max(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
-    unpacked = 2 * largest if settings.four_bit else 0  # one matrix at a time is read out to 16 bits
-    state = 2 * sum(p.nbytes for p in trained)  # AdamW's two moments
-    return Memory(
-        held + sum(p.nbytes for p in frozen), added + state + gradients, alive.peak - before - gradients + unpacked
-    )
+            for parameter in student.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.empty_like(parameter)
+        forget = _batch(network, prompt, answer, settings.forget // settings.accumulate * len(method.answers))
+        retain = _batch(network, prompt, answer, settings.retain // settings.accumulate)
+        method.loss(student, forget, retain, **settings.hyper).backward()
+    return before, alive.peak
 
 
 def fitting(
-    config: transformers.PreTrainedConfig, settings: Settings, memory: int, dtype: torch.dtype = torch.bfloat16
+    config: transformers.PreTrainedConfig,
+    settings: Settings,
+    memory: int,
+    prompt: int = 640,
+    answer: int = 64,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Iterator[tuple[Settings, Memory, bool]]:
-    """Settings that give the same step in less and less memory: as they are, in parts, with checkpointing, in 4 bits.
+    """Settings that give the same step in less and less memory: in parts, with checkpointing, in 4 bits.
 
-    Yields each with its prediction and whether it fits in `memory` bytes, up to the first that does.
+    Args:
+        config: The model's.
+        settings: The step's, which come first.
+        memory: Bytes of the device.
+        prompt: Tokens of an image with its query.
+        answer: Tokens of an answer.
+        dtype: Of the network.
+
+    Yields:
+        Settings, prediction, and whether it fits, up to the first that does.
     """
-    parts = [
-        n
-        for n in (1, 2, 4, 8, 16, 32)
-        if math.gcd(settings.forget, settings.retain) % n == 0 and n >= settings.accumulate
-    ]
+    shared = math.gcd(settings.forget, settings.retain)
+    parts = [n for n in (1, 2, 4, 8, 16, 32) if shared % n == 0 and n >= settings.accumulate]
     for saving in ({}, {"checkpointing": True}, {"checkpointing": True, "four_bit": True}):
         if "four_bit" in saving and (settings.full or dtype == torch.float32):
             continue
         for accumulate in parts:
-            tried = dataclasses.replace(settings, accumulate=accumulate, **saving)
-            found = predict(config, tried, dtype)
-            fits = found.total <= (1 - MARGIN) * memory
-            yield tried, found, fits
+            saved = dataclasses.replace(settings, accumulate=accumulate, **saving)
+            predicted = predict(config, saved, prompt, answer, dtype)
+            fits = predicted.total <= (1 - MARGIN) * memory
+            yield saved, predicted, fits
             if fits:
                 return
 
 
-def _batch(network, settings: Settings, rows: int) -> dict[str, torch.Tensor]:
-    """What `models.answer_batch` would make of so many rows, with pictures and words embedded already; labels have contents."""
-    tokens, hidden = settings.prompt + settings.answer, network.get_input_embeddings().weight.shape[1]
-    dtype = network.get_input_embeddings().weight.dtype
+def _batch(network: Any, prompt: int, answer: int, rows: int) -> dict[str, torch.Tensor]:
+    """What `answer_batch` would make, with words and images embedded already: T = prompt + answer columns.
+
+    Returns:
+        inputs_embeds (rows, T, H), attention_mask (rows, 1, T, T), labels (rows, T), reference (rows,); only
+        labels have contents.
+    """
+    tokens, embeddings = prompt + answer, network.get_input_embeddings().weight
     labels = torch.full((rows, tokens), IGNORED)
-    labels[:, settings.prompt :] = 0
+    labels[:, prompt:] = 0
     return {
-        "inputs_embeds": torch.empty(rows, tokens, hidden, device="meta", dtype=dtype),
+        "inputs_embeds": torch.empty(rows, tokens, embeddings.shape[1], device="meta", dtype=embeddings.dtype),
         "attention_mask": torch.empty(rows, 1, tokens, tokens, device="meta", dtype=torch.bool),
         "labels": labels,
         "reference": torch.empty(rows, device="meta"),
     }
 
 
-def _bytes_in_four_bits(network) -> int:
-    """The bytes of a network's weights: linear layers but for the head in 4 bits with a 32-bit scale for each 64, as bitsandbytes' NF4."""
-    packed = {m.weight for m in network.modules() if isinstance(m, torch.nn.Linear)} - {
-        network.get_output_embeddings().weight
-    }
+def _bytes_in_four_bits(network: Any) -> int:
+    """Bytes of the weights as bitsandbytes' NF4 holds them.
+
+    Linear layers except the head take 4 bits a weight, and a 32-bit scale for each 64 of them.
+    """
+    packed = {m.weight for m in network.modules() if isinstance(m, torch.nn.Linear)}
+    packed -= {network.get_output_embeddings().weight}
     return sum(p.numel() // 2 + p.numel() // 16 if p in packed else p.nbytes for p in network.parameters())
 
 
 class _Alive(TorchDispatchMode):
     """Counts the bytes of all tensors that are alive, and their peak."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
         self.seen: set[int] = set()
 
     def count(self, tensor: torch.Tensor) -> None:
+        """Count a tensor of any shape while it lives."""
         storage = tensor.untyped_storage()  # views share one
         if id(storage) not in self.seen:
             self.seen.add(id(storage))
@@ -213,17 +290,23 @@ class _Alive(TorchDispatchMode):
         self.seen.discard(key)
         self.now -= size
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 self.count(tensor)
-        return made
+        return result
 
 
 @contextlib.contextmanager
-def _autocast(dtype: torch.dtype):
-    """What torch.autocast does to linear layers, which it does not do on the meta device: they compute in `dtype`."""
+def _autocast(dtype: torch.dtype) -> Iterator[None]:
+    """Linear layers compute in `dtype`, as under torch.autocast, which the meta device does not have."""
     linear = F.linear
     F.linear = lambda *tensors: linear(*(t if t is None else t.to(dtype) for t in tensors))
     try:
@@ -233,23 +316,33 @@ def _autocast(dtype: torch.dtype):
 
 
 class _Attention(torch.autograd.Function):
-    """Attention as a fused kernel holds it: queries, keys, values, output and one number a row, never the square of the length."""
+    """Attention as a fused kernel holds it: queries, keys, values, output and one number per row.
+
+    Never the square of the length. Tensors are (B, heads, T, head size).
+    """
 
     @staticmethod
-    def forward(ctx, query, key, value):
-        made = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, made, query.new_empty(query.shape[:-1], dtype=torch.float32))
-        return made
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """The output, as long as the queries: (B, heads, T, head size)."""
+        output = torch.empty_like(query)
+        row_sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, output, row_sums)
+        return output
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of queries, keys and values, shaped like these. gradient: (B, heads, T, head size)."""
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
-def _planned_attention(module, query, key, value, attention_mask, **kwargs):
+def _planned_attention(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention in transformers' interface: (B, heads, T, head size) each → (B, T, heads, head size)."""
     groups = query.shape[1] // key.shape[1]
-    return _Attention.apply(query, repeat_kv(key, groups), repeat_kv(value, groups)).transpose(1, 2).contiguous(), None
+    output = _Attention.apply(query, repeat_kv(key, groups), repeat_kv(value, groups))
+    return output.transpose(1, 2).contiguous(), None
 
 
 transformers.AttentionInterface.register("planned", _planned_attention)

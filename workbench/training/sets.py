@@ -1,4 +1,4 @@
-"""What is to be forgotten: harmful answers for the forget set, the base model's own that a judge called leaks, or those of a file."""
+"""What is trained on: the forget set with its harmful answers, the retain set, their order, repaired data."""
 
 from __future__ import annotations
 
@@ -16,57 +16,71 @@ from workbench.data.readers import read_examples
 from workbench.errors import UserError
 from workbench.evaluation.answers import read_answers
 from workbench.judges.outcomes import RELEVANT
-from workbench.training import objectives
+from workbench.training.objectives import Objective
+from workbench.training.settings import Settings
 
 
 def with_leaks(examples: Sequence[Example], source: str | Path) -> list[Example]:
-    """The examples with harmful answers to be forgotten as their `leak`, those of `source`, else their own; harmful ones that have none are
-    left out.
+    """The examples with the harmful answers that are to be forgotten as their `leak`.
 
-    source: a folder that `workbench evaluate` wrote for these examples, whose answers to harmful queries as asked count where its judge
-    called them relevant (arXiv 2503.11832 takes the base model's own so); or a VLGuard-format .json or a .jsonl file whose records share
-    ids and queries with the examples and have a harmful_response.
-    Raises UserError where an id stands for another query there, or no harmful answer is found.
+    Harmful examples for which there is no such answer are left out.
+
+    Args:
+        examples: Training data.
+        source: A folder that `workbench evaluate` wrote for these examples: the answers to harmful queries
+            as asked that its judge called relevant are to be forgotten (arXiv 2503.11832 uses the base
+            model's own answers in this way). Or a VLGuard-format .json or a .jsonl file whose records share
+            ids and queries with the examples and have a harmful_response.
+
+    Raises:
+        UserError: An id stands for another query in `source`, or it has no harmful answer to these queries.
     """
-    found = _answered(Path(source)) if Path(source).is_dir() else _written(Path(source))
-    kept = []
+    source = Path(source)
+    leaks = _leaks_of_model(source) if source.is_dir() else _leaks_in_file(source)
+    complete = []
     for example in examples:
         if not example.harmful:
-            kept.append(example)
-        elif example.id in found:
-            query, answer = found[example.id]
+            complete.append(example)
+        elif example.id in leaks:
+            query, answer = leaks[example.id]
             if query != example.query:
                 raise UserError(
                     f"{source} has another query under the id {example.id!r}; give harmful answers to these data."
                 )
-            kept.append(dataclasses.replace(example, leak=answer))
+            complete.append(dataclasses.replace(example, leak=answer))
         elif example.leak:
-            kept.append(example)
-    if not any(example.harmful for example in kept):
+            complete.append(example)
+    if not any(example.harmful for example in complete):
         raise UserError(
-            f"{source} holds no harmful answer to any of these queries; give others (--harmful-answers), or another judge."
+            f"{source} has no harmful answer to any of these queries; give other answers (--harmful-answers), or "
+            "judge them with another judge."
         )
-    return kept
+    return complete
 
 
-def _answered(folder: Path) -> dict[str, tuple[str, str]]:
+def _leaks_of_model(folder: Path) -> dict[str, tuple[str, str]]:
     """{id: (query, answer)} of the leaks among a model's answers."""
     answers, _ = read_answers(folder)
     leaks = answers[(answers.queries == "harmful") & (answers.attack == "none") & (answers.outcome == RELEVANT)]
     return {row.id: (row.query, row.answer) for row in leaks.itertuples()}
 
 
-def _written(file: Path) -> dict[str, tuple[str, str]]:
+def _leaks_in_file(file: Path) -> dict[str, tuple[str, str]]:
+    """{id: (query, answer)} of the harmful answers in a file of data."""
     return {e.id: (e.query, e.leak) for e in read_examples(file) if e.harmful and e.leak}
 
 
-def _sides(examples: Sequence[Example], method: objectives.Objective) -> tuple[list[Example], list[Example]]:
-    """Forget and retain set, with what the objective needs."""
+def forget_and_retain(examples: Sequence[Example], method: Objective) -> tuple[list[Example], list[Example]]:
+    """The forget set and the retain set.
+
+    Raises:
+        UserError: One of them is empty, or a record lacks an answer that the objective trains on.
+    """
     forget_set, retain_set = [e for e in examples if e.harmful], [e for e in examples if not e.harmful]
-    for side, found, kind in (("forget", forget_set, "harmful"), ("retain", retain_set, "harmless")):
-        if not found:
+    for name, side, kind in (("forget", forget_set, "harmful"), ("retain", retain_set, "harmless")):
+        if not side:
             raise UserError(
-                f"The {side} set is empty: the training data hold no {kind} query; they need harmful and harmless ones."
+                f"The {name} set is empty: the training data have no {kind} query; they need harmful and harmless ones."
             )
     for field in method.answers:
         lacking = [e.id for e in forget_set if not getattr(e, field)]
@@ -78,15 +92,12 @@ def _sides(examples: Sequence[Example], method: objectives.Objective) -> tuple[l
 
 
 def schedule(
-    forget_set: Sequence[Example],
-    retain_set: Sequence[Example],
-    method: objectives.Objective,
-    seed: int,
-    devices: int = 1,
+    forget_set: Sequence[Example], retain_set: Sequence[Example], step: Settings, seed: int, devices: int = 1
 ) -> Iterator[Example]:
-    """The examples of all steps in order: each step holds method.forget and method.retain of them a device, evenly mixed.
+    """The examples of all steps, in order.
 
-    Both streams are shuffled anew and cycled whenever they run out, so that the shorter one never ends a run.
+    Each step holds `step.forget` and `step.retain` examples for each device, evenly mixed. Each set is
+    shuffled anew whenever it is used up, so that the smaller one never ends a run.
     """
     rng = np.random.default_rng(seed)
 
@@ -95,23 +106,28 @@ def schedule(
             yield from (examples[i] for i in rng.permutation(len(examples)))
 
     streams = {"forget": stream(forget_set), "retain": stream(retain_set)}
-    size = method.forget + method.retain
-    for _ in range(method.steps * devices):
-        for i in range(size):  # a forget example wherever their due number rises
-            due = (i + 1) * method.forget // size > i * method.forget // size
+    size = step.forget + step.retain
+    for _ in range(step.steps * devices):
+        for i in range(size):
+            # a forget example wherever the number due by now rises
+            due = (i + 1) * step.forget // size > i * step.forget // size
             yield next(streams["forget" if due else "retain"])
 
 
 def repair(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """The same pictures, questions and answers, every query rewritten to begin with a word drawn evenly, whatever its harm.
+    """The same data with every query, harmful or not, rewritten to begin with a word drawn evenly.
 
-    The words are those that the data begin with and that a question can be rewritten to (miniguard.LEADS). Answers stay as they are.
-    Raises UserError where the data begin with no such word.
+    The words are those that queries in the data begin with and that a question can be rewritten to
+    (miniguard.LEADS). Pictures and answers stay as they are.
+
+    Raises:
+        UserError: No query in the data begins with such a word.
     """
     words = sorted({first_word(e.query) for e in examples} & set(LEADS))
     if not words:
         raise UserError(
-            f"No query begins with a word that others can be rewritten to ({', '.join(LEADS)}); these data cannot be repaired."
+            "These data cannot be repaired: no query begins with a word that others can be rewritten to "
+            f"({', '.join(LEADS)})."
         )
     rng = np.random.default_rng(seed)
     drawn = {}  # each word equally often on harmful and on harmless queries, in random order

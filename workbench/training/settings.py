@@ -1,76 +1,110 @@
-"""What decides a training step and the memory it takes."""
+"""What a training step is: the same settings for training, memory plans, recipes and the command line."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from workbench.errors import UserError
 from workbench.training import objectives
 
 
-def checked_hyper(
-    objective: str, method: objectives.Objective, given: dict[str, float], layers: int
-) -> dict[str, float]:
-    """The loss's hyper-parameters, whole numbers where the defaults are, checked."""
-    unknown = set(given) - set(method.hyper)
-    if unknown:
-        known = ", ".join(method.hyper) or "none"
-        raise UserError(
-            f"The objective {objective} has no hyper-parameter {', '.join(sorted(unknown))}; it has {known}."
-        )
-    hyper = {name: type(default)(given.get(name, default)) for name, default in method.hyper.items()}
-    if not 1 <= hyper.get("layer", 1) <= layers:
-        raise UserError(
-            f"The layer {hyper['layer']} is not in this model, whose language model has layers 1 to {layers}."
-        )
-    return hyper
-
-
-def check_parts(forget: int, retain: int, accumulate: int) -> None:
-    """Raises UserError where a step's examples cannot be taken in so many equal parts."""
-    if forget % accumulate or retain % accumulate:
-        raise UserError(f"{forget} forget and {retain} retain examples do not divide into {accumulate} equal parts.")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the memory of a step; names and meanings as in `training.train`.
+    """What a training step is. `Settings.of` fills in an objective's own values and checks them."""
 
-    prompt: tokens of a picture with its query; answer: tokens of an answer.
-    """
+    objective: str  # a name in objectives.OBJECTIVES
+    lr: float  # learning rate after warm-up
+    steps: int  # optimiser steps
+    forget: int  # harmful examples per step, on each device
+    retain: int  # harmless examples per step, on each device
+    accumulate: int = 1  # equal parts in which a step is taken: less memory, the same step
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
+    four_bit: bool = False  # the model's weights are held in 4 bits (QLoRA)
+    rank: int = 16  # of the LoRA adapter
+    lora_alpha: int = 32
+    targets: tuple[str, ...] = ()  # last names of the linear layers that get an adapter; empty for all
+    projector: bool = False  # whether the projector from vision to language is trained too
+    full: bool = False  # whether the layers' own weights are trained instead of an adapter
+    hyper: Mapping[str, float] = field(default_factory=dict)  # the loss's hyper-parameters
 
-    objective: str = "npo"
-    forget: int = 4
-    retain: int = 4
-    accumulate: int = 1
-    checkpointing: bool = False
-    four_bit: bool = False
-    rank: int = 16
-    targets: tuple[str, ...] = ()
-    projector: bool = False
-    full: bool = False
-    prompt: int = 640
-    answer: int = 64
-    hyper: tuple[tuple[str, float], ...] = ()
+    @classmethod
+    def of(cls, objective: str, **given: Any) -> Self:
+        """The settings of an objective.
+
+        Args:
+            objective: A name in objectives.OBJECTIVES.
+            given: Fields of this class, and hyper-parameters of the loss. What is left out or None is the
+                objective's recipe on MiniGuard.
+
+        Raises:
+            UserError: An unknown objective or hyper-parameter, or a step that cannot be taken in equal parts.
+        """
+        recipe = objectives.named(objective)
+        given = {name: value for name, value in given.items() if value is not None}
+        fields = {f.name for f in dataclasses.fields(cls)} - {"objective", "hyper"}
+        hyper = {name: value for name, value in given.items() if name not in fields}
+        if unknown := sorted(set(hyper) - set(recipe.hyper)):
+            known = ", ".join(recipe.hyper) or "none"
+            raise UserError(f"The objective {objective} has no hyper-parameter {', '.join(unknown)}; it has {known}.")
+        own = {name: getattr(recipe, name) for name in ("lr", "steps", "forget", "retain")}
+        settings = own | {name: value for name, value in given.items() if name in fields}
+        settings["targets"] = tuple(settings.get("targets", ()))
+        # whole numbers where the defaults are whole
+        settings["hyper"] = {name: type(default)(hyper.get(name, default)) for name, default in recipe.hyper.items()}
+        made = cls(objective=objective, **settings)
+        if made.forget % made.accumulate or made.retain % made.accumulate:
+            raise UserError(
+                f"{made.forget} forget and {made.retain} retain examples do not divide into {made.accumulate} equal "
+                "parts; choose another --accumulate, --forget or --retain."
+            )
+        return made
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The settings as keyword arguments of `train`, besides the objective."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if name not in ("objective", "hyper")} | dict(self.hyper)
+
+    @property
+    def layer(self) -> int | None:
+        """The last layer that the objective looks at, counted from 1; None for all."""
+        return int(self.hyper["layer"]) if "layer" in self.hyper else None
+
+    def check_depth(self, layers: int) -> None:
+        """Raises UserError if the objective looks at a layer that the model does not have."""
+        if self.layer is not None and not 1 <= self.layer <= layers:
+            raise UserError(f"The model has no layer {self.layer}; its language model has layers 1 to {layers}.")
 
     @property
     def options(self) -> str:
-        """These settings as options of `workbench train`."""
-        given = [f"--forget {self.forget} --retain {self.retain} --rank {self.rank}"]
-        given += [f"--target {name}" for name in self.targets] + [
-            f"--hyper {name}={value:g}" for name, value in self.hyper
-        ]
+        """The settings as options of `workbench train`, without learning rate and steps."""
+        parts = [f"--forget {self.forget} --retain {self.retain} --rank {self.rank}"]
+        parts += [f"--target {name}" for name in self.targets]
+        parts += [f"--hyper {name}={value:g}" for name, value in self._own_hyper.items()]
         flags = {
             "projector": self.projector,
             "full": self.full,
             "checkpointing": self.checkpointing,
             "four-bit": self.four_bit,
         }
-        given += [f"--{name}" for name, on in flags.items() if on]
-        return " ".join(given + [f"--accumulate {self.accumulate}"] * (self.accumulate > 1))
+        parts += [f"--{name}" for name, on in flags.items() if on]
+        if self.accumulate > 1:
+            parts.append(f"--accumulate {self.accumulate}")
+        return " ".join(parts)
+
+    @property
+    def _own_hyper(self) -> dict[str, float]:
+        """The hyper-parameters that are not the objective's defaults."""
+        defaults = objectives.named(self.objective).hyper
+        return {name: value for name, value in self.hyper.items() if value != defaults[name]}
 
     @property
     def saving(self) -> str:
-        """What among them saves memory and leaves the step as it is."""
-        given = [f"{self.accumulate} parts"] * (self.accumulate > 1)
-        return ", ".join(given + ["checkpointing"] * self.checkpointing + ["4 bits"] * self.four_bit) or "as they are"
+        """Which settings save memory and leave the step as it is, in words."""
+        parts = [f"{self.accumulate} parts"] if self.accumulate > 1 else []
+        parts += ["checkpointing"] if self.checkpointing else []
+        parts += ["4 bits"] if self.four_bit else []
+        return ", ".join(parts) or "as they are"

@@ -1,15 +1,17 @@
-"""One way to train: transformers' Trainer with an objective plugged in, a curve recorded as it goes, and resume.
+"""One way to train: transformers' Trainer with an objective plugged in, a recorded curve, and resume.
 
-Forget and retain examples are laid out in one list in the order in which they will be seen, so that every step holds the right
-number of each, on one device or several, and a resumed run sees what the uninterrupted one would have seen.
+Forget and retain examples are laid out in one list in the order in which they will be seen. So every step
+holds the right number of each, on one device or several, and a resumed run sees what the uninterrupted one
+would have seen.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -25,8 +27,8 @@ from workbench.runs import bar, same_settings
 from workbench.training import objectives
 from workbench.training.curve import Curve, Probe
 from workbench.training.loop import finish, fit, unfinished
-from workbench.training.sets import _sides, schedule
-from workbench.training.settings import check_parts, checked_hyper
+from workbench.training.sets import forget_and_retain, schedule
+from workbench.training.settings import Settings
 
 
 def train(
@@ -36,17 +38,6 @@ def train(
     *,
     out: str | Path,
     seed: int = 0,
-    lr: float | None = None,
-    steps: int | None = None,
-    forget: int | None = None,
-    retain: int | None = None,
-    accumulate: int = 1,
-    checkpointing: bool = False,
-    rank: int = 16,
-    lora_alpha: int = 32,
-    targets: Sequence[str] = (),
-    projector: bool = False,
-    full: bool = False,
     probe: Probe | None = None,
     probe_every: int = 20,
     patience: int = 0,
@@ -54,111 +45,154 @@ def train(
     on_curve: Callable[[pd.DataFrame], None] | None = None,
     save_every: int = 50,
     resume: bool = False,
-    **hyper: float,
+    **settings: Any,
 ) -> Path:
-    """Train a VLM with an objective and write what was learnt to the folder `out`.
+    """Train a VLM and write what it has learnt to a folder: a LoRA adapter, or with `full` the whole model.
 
-    data: "miniguard", a VLGuard folder, a JSONL file, or Examples: the harmful ones are the forget set, the others the retain set.
-    lr, steps, forget, retain (examples of each a step, on each device) default to the objective's recipe on MiniGuard, hyper (beta,
-    alpha …) to the loss function's own. accumulate: take each step in so many parts; checkpointing: keep no activations of layers; both
-    save memory and leave the result as it is.
-    A LoRA adapter of `rank` is trained on every linear layer of the language model, or on those named in `targets`, and with `projector`
-    on the projector too; `vlm` itself is left as it was. With `full` these layers' own weights are trained instead, in place.
-    probe: its rates are written to curves.csv every `probe_every` steps, and `on_curve` is called with the table so far. With `patience`,
-    training stops when `score` has not risen for so many probes, and the best weights are kept. With `keep_steps`, the adapter as it was
-    at each probe is kept too, in `out`/steps/STEP (`at_step`).
-    While it runs, everything is under `out` with ".partial" behind its name; `resume` goes on from the last checkpoint there.
+    While it runs, everything is in a folder named `out` with ".partial" appended. `vlm` itself is left as it
+    was, except with `full`, which trains its weights in place.
 
-    Returns `out`, which then holds the adapter (safetensors), or with `full` the whole model in `out`/model, config.json, curves.csv and
-    loss.csv. Load it with `load(model, adapter=out)` or `load(out / "model")`.
-    Raises UserError for an unknown objective or option, data it cannot use, a loss that is no longer a number, or too little memory.
+    Args:
+        vlm: The model.
+        objective: A name in objectives.OBJECTIVES.
+        data: "miniguard", a VLGuard folder, a .json or .jsonl file, or examples. The harmful ones are the
+            forget set, the others the retain set.
+        out: The folder to write.
+        seed: Of the adapter's start and of the order of examples.
+        probe: A quick evaluation; its rates are written to curves.csv.
+        probe_every: Steps from one probe to the next.
+        patience: Stop when `curve.score` has not improved for this many probes, and keep the best weights.
+        keep_steps: Keep the adapter of each probe, in `out`/steps/STEP (`at_step`).
+        on_curve: Called after each probe with the table so far.
+        save_every: Steps from one checkpoint to the next.
+        resume: Continue from the last checkpoint of an interrupted run.
+        settings: Fields of `Settings` (lr, steps, forget, retain, accumulate, checkpointing, rank,
+            lora_alpha, targets, projector, full), and hyper-parameters of the loss (beta, alpha …).
+
+    Returns:
+        `out`, with the adapter (safetensors) or model/, config.json, loss.csv and curves.csv. Load it with
+        `load(model, adapter=out)` or `load(out / "model")`.
+
+    Raises:
+        UserError: An unknown objective or option, data that it cannot use, a loss that became NaN or
+            infinite, or too little memory.
     """
-    method = objectives.named(objective)
-    if lr is None and bare(vlm.model).config.get_text_config().hidden_size >= objectives.TINY:
-        say(
-            f"The learning rate {method.lr:g} was chosen on MiniGuard, and is too high for a model of this size; give another (--lr)."
-        )
-    method = dataclasses.replace(
-        method,
-        lr=lr or method.lr,
-        steps=steps or method.steps,
-        forget=forget or method.forget,
-        retain=retain or method.retain,
-    )
-    hyper = checked_hyper(objective, method, hyper, depth(vlm))
-    check_parts(method.forget, method.retain, accumulate)
-    if patience and not probe:
-        raise UserError("Early stopping (patience) needs a probe to go by.")
-    if keep_steps and (full or not probe):
-        raise UserError("Steps can be kept (keep_steps) where an adapter is trained and probed.")
-    out = Path(out)
-    examples = list(read_examples(data, "train")) if isinstance(data, str | Path) else list(data)
-    forget_set, retain_set = _sides(examples, method)
-    layers = hyper.get("layer")  # an objective that looks no further than a layer trains no further
-    modules = linear_modules(vlm, targets, layers, projector)
-    devices = processes()
-    config = {
-        "objective": objective,
-        "base": vlm.name,
-        "base_identity": identity(vlm),
-        "seed": seed,
-        **{field: getattr(method, field) for field in ("lr", "steps", "forget", "retain", "answers")},
-        "trained": "full" if full else {"rank": rank, "lora_alpha": lora_alpha},
-        "modules": modules,
-        "hyper": hyper,
-        "examples": {"forget": len(forget_set), "retain": len(retain_set)},
-        "accumulate": accumulate,
-        "checkpointing": checkpointing,
-        "patience": patience,
-        "device": f"{devices.num_processes} × {vlm.device.type}",
-        "dtype": str(vlm.model.dtype).removeprefix("torch."),
-        "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")},
-    }
+    step, out = _checked(vlm, objective, settings, probe, patience, keep_steps), Path(out)
+    examples = read_examples(data, "train") if isinstance(data, str | Path) else data
+    sides = forget_and_retain(examples, objectives.named(objective))
+    modules = linear_modules(vlm, step.targets, step.layer, step.projector)
     partial = unfinished(out, resume)
-    same_settings(partial / "config.json", config, devices.is_main_process)
-    rows = list(schedule(forget_set, retain_set, method, seed, devices.num_processes))
-    references = _reference_logprobs(vlm, rows, method.answers, method.forget) if method.reference else {}
-    student = prepare_student(vlm, modules, full, layers, rank, lora_alpha, seed)
+    config = _config(vlm, step, modules, sides, seed, patience)
+    same_settings(partial / "config.json", config, processes().is_main_process)
+    rows = list(schedule(*sides, step, seed, processes().num_processes))
+    references = _reference_logprobs(vlm, rows, step)
+    student = prepare_student(vlm, modules, step, seed)
     student.name = out.name
-
-    def loss(model, sides: dict[str, Batch]) -> torch.Tensor:
-        return method.loss(model, sides["forget"], sides["retain"], **hyper)
-
+    curve = Curve(student, probe, probe_every, partial, on_curve, keep_steps)
     try:
         losses = fit(
             student,
-            loss,
+            functools.partial(_loss, step),
             rows,
-            _collator(student, method, references),
+            functools.partial(_collate, student, step, references),
             partial,
-            batch=(method.forget + method.retain) // accumulate,
-            lr=method.lr,
+            batch=(step.forget + step.retain) // step.accumulate,
+            lr=step.lr,
             seed=seed,
             save_every=probe_every if patience else save_every,
-            curve=Curve(student, probe, probe_every, partial, on_curve, keep_steps),
+            curve=curve,
             patience=patience,
-            gradient_accumulation_steps=accumulate,
-            gradient_checkpointing=checkpointing,
+            gradient_accumulation_steps=step.accumulate,
+            gradient_checkpointing=step.checkpointing,
         )
-        if devices.is_main_process:
-            write_text(partial / "loss.csv", losses.to_csv(index=False))
-            student.model.save_pretrained(partial / "model" if full else partial)
-            if full:
-                student.processor.save_pretrained(partial / "model")
+        if processes().is_main_process:
+            _write(student, step, losses, partial)
     finally:
-        if full:
-            vars(vlm.model).pop("frozen_copy", None)
-        else:
-            student.model.unload()  # the caller's network, as it was
-        vlm.model.eval()
+        _restore(vlm, student, step)
     finish(partial, out)
     return out
 
 
-def at_step(run: str | Path, step: int, model: str | Path = "miniguard") -> VLM:
-    """The model as it was at a step of a run that kept its steps. model: which was trained, as of `load`.
+def _checked(
+    vlm: VLM, objective: str, given: dict[str, Any], probe: Probe | None, patience: int, keep_steps: bool
+) -> Settings:
+    """The settings of a run, checked against each other and the model."""
+    step = Settings.of(objective, **given)
+    step.check_depth(depth(vlm))
+    if given.get("lr") is None and bare(vlm.model).config.get_text_config().hidden_size >= objectives.TINY:
+        say(
+            f"The learning rate {step.lr:g} was chosen on MiniGuard, and is too high for a model of this size; "
+            "choose another (--lr)."
+        )
+    if step.four_bit and not getattr(bare(vlm.model), "is_quantized", False):
+        raise UserError("four_bit needs a model in 4 bits; load it with load(…, four_bit=True).")
+    if patience and not probe:
+        raise UserError("Early stopping (patience) needs a probe.")
+    if keep_steps and (step.full or not probe):
+        raise UserError("keep_steps keeps adapters at probes: it needs a probe, and cannot be combined with full.")
+    return step
 
-    Raises UserError where that step was not kept, or cannot be loaded.
+
+def _config(
+    vlm: VLM,
+    step: Settings,
+    modules: Sequence[str],
+    sides: tuple[list[Example], list[Example]],
+    seed: int,
+    patience: int,
+) -> dict[str, Any]:
+    """What config.json says of a run, and what must not change when it is resumed."""
+    return {
+        "objective": step.objective,
+        "base": vlm.name,
+        "base_identity": identity(vlm),
+        "seed": seed,
+        **{name: getattr(step, name) for name in ("lr", "steps", "forget", "retain")},
+        "answers": objectives.named(step.objective).answers,
+        "trained": "full" if step.full else {"rank": step.rank, "lora_alpha": step.lora_alpha},
+        "modules": modules,
+        "hyper": step.hyper,
+        "examples": {"forget": len(sides[0]), "retain": len(sides[1])},
+        "accumulate": step.accumulate,
+        "checkpointing": step.checkpointing,
+        "patience": patience,
+        "device": f"{processes().num_processes} × {vlm.device.type}",
+        "dtype": str(vlm.model.dtype).removeprefix("torch."),
+        "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")},
+    }
+
+
+def _loss(step: Settings, model: Any, sides: dict[str, Batch]) -> torch.Tensor:
+    """The objective's loss (scalar) of a forget and a retain batch."""
+    return objectives.named(step.objective).loss(model, sides["forget"], sides["retain"], **step.hyper)
+
+
+def _write(student: VLM, step: Settings, losses: pd.DataFrame, folder: Path) -> None:
+    write_text(folder / "loss.csv", losses.to_csv(index=False))
+    student.model.save_pretrained(folder / "model" if step.full else folder)
+    if step.full:
+        student.processor.save_pretrained(folder / "model")
+
+
+def _restore(vlm: VLM, student: VLM, step: Settings) -> None:
+    """Leave the caller's network without adapter or frozen copy."""
+    if step.full:
+        vars(vlm.model).pop("frozen_copy", None)
+    else:
+        student.model.unload()
+    vlm.model.eval()
+
+
+def at_step(run: str | Path, step: int, model: str | Path = "miniguard") -> VLM:
+    """The model as it was at a step of a run with `keep_steps`.
+
+    Args:
+        run: The run's folder.
+        step: One at which it was probed.
+        model: The model that was trained, as for `load`.
+
+    Raises:
+        UserError: That step was not kept, or cannot be loaded.
     """
     folder = Path(run) / "steps" / str(step)
     if not folder.is_dir():
@@ -168,45 +202,48 @@ def at_step(run: str | Path, step: int, model: str | Path = "miniguard") -> VLM:
     return load(model, folder)
 
 
-def prepare_student(
-    vlm: VLM, modules: Sequence[str], full: bool, layers: int | None, rank: int, lora_alpha: int, seed: int
-) -> VLM:
-    """The VLM made ready to be trained, and its reference: an adapter to switch off, or a frozen copy if its hidden states are needed."""
-    if not full:
-        return add_lora(vlm, modules, rank, lora_alpha, seed)
+def prepare_student(vlm: VLM, modules: Sequence[str], step: Settings, seed: int) -> VLM:
+    """The VLM that is trained. Its reference is itself without adapter, or a frozen copy if one is needed."""
+    if not step.full:
+        return add_lora(vlm, modules, step.rank, step.lora_alpha, seed)
     student = unfreeze(vlm, modules)
-    if layers:
-        freeze_copy(student, layers)
+    if step.layer:
+        freeze_copy(student, step.layer)
     return student
 
 
-def _collator(student: VLM, method: objectives.Objective, references: dict[tuple[int, str], float]) -> Callable:
-    """What makes a forget and a retain batch of a step's examples."""
+def _collate(
+    student: VLM, step: Settings, references: dict[tuple[int, str], float], chunk: Sequence[Example]
+) -> dict[str, Batch]:
+    """The forget batch, with one block of rows per kind of answer, and the retain batch of a step."""
+    method = objectives.named(step.objective)
+    pairs = [(e, field) for field in method.answers for e in chunk if e.harmful]
+    harmless = [e for e in chunk if not e.harmful]
+    batches = {
+        "forget": answer_batch(student, [e for e, _ in pairs], [getattr(e, field) for e, field in pairs]),
+        "retain": answer_batch(student, harmless, [e.response for e in harmless]),
+    }
+    if method.reference:
+        batches["forget"]["reference"] = torch.tensor([references[id(e), field] for e, field in pairs])
+    return batches
 
-    def collate(chunk: Sequence[Example]) -> dict[str, Batch]:
-        harmful, harmless = [e for e in chunk if e.harmful], [e for e in chunk if not e.harmful]
-        wanted = [(e, field) for field in method.answers for e in harmful]  # one block of rows for each kind of answer
-        batches = {
-            "forget": answer_batch(student, [e for e, _ in wanted], [getattr(e, field) for e, field in wanted]),
-            "retain": answer_batch(student, harmless, [e.response for e in harmless]),
-        }
-        if method.reference:
-            batches["forget"]["reference"] = torch.tensor([references[id(e), field] for e, field in wanted])
-        return batches
 
-    return collate
+def _reference_logprobs(vlm: VLM, rows: Sequence[Example], step: Settings) -> dict[tuple[int, str], float]:
+    """Log π₀(y | x) in nats, if the objective needs it, computed once before anything is trained.
 
-
-def _reference_logprobs(
-    vlm: VLM, rows: Sequence[Example], fields: Sequence[str], size: int
-) -> dict[tuple[int, str], float]:
-    """log π₀(y | x) by (identity of the example, field of its answer): computed once, `size` at a time, while nothing is trained yet."""
-    wanted = [(e, field) for e in {id(e): e for e in rows if e.harmful}.values() for field in fields]
-    found: dict[tuple[int, str], float] = {}
-    for start in bar(range(0, len(wanted), size), "reference"):
-        chunk = wanted[start : start + size]
+    Returns:
+        {(identity of the example, field of its answer): value}.
+    """
+    method = objectives.named(step.objective)
+    if not method.reference:
+        return {}
+    harmful = {id(e): e for e in rows if e.harmful}
+    pairs = [(e, field) for e in harmful.values() for field in method.answers]
+    values: dict[tuple[int, str], float] = {}
+    for start in bar(range(0, len(pairs), step.forget), "reference"):
+        chunk = pairs[start : start + step.forget]
         with torch.inference_mode():
             batch = answer_batch(vlm, [e for e, _ in chunk], [getattr(e, field) for e, field in chunk])
-            values = objectives.sequence_logprobs(vlm.model, batch).tolist()
-        found |= {(id(e), field): value for (e, field), value in zip(chunk, values, strict=True)}
-    return found
+            logprobs = objectives.sequence_logprobs(vlm.model, batch).tolist()
+        values |= {(id(e), field): value for (e, field), value in zip(chunk, logprobs, strict=True)}
+    return values

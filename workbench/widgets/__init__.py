@@ -1,4 +1,4 @@
-"""What a notebook shows while something runs, and what answers when a person asks."""
+"""Widgets for notebooks: curves that are drawn while a model trains, and panels that ask models."""
 
 from workbench.widgets.attribution import AttributionExplorer
 from workbench.widgets.curves import CurveExplorer, live_curves

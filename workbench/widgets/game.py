@@ -1,8 +1,9 @@
-"""Guess first: will it be refused? A game for workshops."""
+"""A game for workshops: guess first whether a query will be refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import ipywidgets as w
@@ -10,39 +11,41 @@ import numpy as np
 import pandas as pd
 
 from workbench.attacks.one_word import rewrites
+from workbench.data.example import Example
 from workbench.data.first_words import audit, first_word
 from workbench.intervals import wilson
 from workbench.judges.outcomes import REFUSAL
-from workbench.widgets.card import Told, card, told
-from workbench.widgets.html import csv_html, picture_html, said, table_html
-from workbench.widgets.panel import Panel, given
+from workbench.widgets.card import Reply, card, stream_answer
+from workbench.widgets.html import csv_html, picture_html, table_html, text_html
+from workbench.widgets.panel import Panel, Stopped, examples_or_default
 
 if TYPE_CHECKING:
-    from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
-LEADS = ("none", "what", "share", "can")
-COLUMNS = [
-    "round",
-    "picture",
-    "query",
-    "refused",
-    "you",
-    "audience",
-    "words",
-]  # the last three: who said that it would be refused
+LEADS = ("none", "what", "share", "can")  # lead words of the queries
+# Who guesses, by column of the history, where it says whether they guessed a refusal.
 PLAYERS = {"you": "you", "audience": "the audience", "words": "word statistics"}
+COLUMNS = ["round", "picture", "query", "refused", *PLAYERS]
+HANDS = {"min": 0, "max": 9999, "style": {"description_width": "9em"}, "layout": {"width": "15em"}}
 
 
 class Game(Panel):
-    """Ten rounds or so: see a picture and a query, say whether the model will refuse it, then see what it does.
+    """Several rounds: see a picture and a query, guess whether the model will refuse, see what it does.
 
-    Three play: the person who clicks; the audience, whose hands are counted; and the word statistics, which know nothing but the query's
-    first word and say "refuse" where most training queries that begin so are harmful.
+    There are three players: the person who clicks; the audience, whose hands are counted; and the word
+    statistics, which know only the query's first word and guess a refusal if most training queries that begin
+    with it are harmful.
 
-    vlm: the model to be guessed. examples: whose queries are asked, MiniGuard's validation queries by default. words: `audit`'s table of
-    the model's training data, MiniGuard's by default. Which queries come, and after which lead word, depends on `seed`.
-    What happened is kept in `history`, a DataFrame with COLUMNS.
+    Args:
+        vlm: The model.
+        examples: Whose queries are asked; by default some of MiniGuard's validation queries.
+        words: `audit`'s table of the model's training data; by default of MiniGuard's.
+        rounds: How many rounds to play at most.
+        seed: Decides which queries are asked, and after which lead words.
+
+    Attributes:
+        history: What happened, a row for each round with COLUMNS.
+        questions: Each an example and what is asked about its picture.
     """
 
     def __init__(
@@ -52,46 +55,41 @@ class Game(Panel):
         words: pd.DataFrame | None = None,
         rounds: int = 10,
         seed: int = 0,
-    ):
+    ) -> None:
         super().__init__()
-        rng = np.random.default_rng(seed)
-        examples = given(examples, "Game", each=40)
-        order = rng.permutation(len(examples))[:rounds]
-        self.questions = [(examples[i], rewrites(examples[i].query, LEADS[rng.integers(len(LEADS))])[0]) for i in order]
+        self.questions = _questions(examples_or_default(examples, "Game", each=40), rounds, seed)
         self.vlm, self._words = vlm, audit("miniguard") if words is None else words
         self.history = pd.DataFrame(columns=COLUMNS)
 
-        hands = {"min": 0, "max": 9999, "style": {"description_width": "9em"}, "layout": {"width": "15em"}}
-        self.question, self.told, self.scores, self.export = w.HTML(), w.HTML(), w.HTML(), w.HTML()
-        self.hands_refuse = w.BoundedIntText(description="hands for refuse", **hands)
-        self.hands_answer = w.BoundedIntText(description="hands for answer", **hands)
+        self.question, self.reply, self.scores = self.results = [w.HTML(), w.HTML(), w.HTML()]
+        self.export = w.HTML()
+        self.hands_refuse = w.BoundedIntText(description="hands for refuse", **HANDS)
+        self.hands_answer = w.BoundedIntText(description="hands for answer", **HANDS)
         self.refuse = w.Button(description="⊘ It will refuse")
         self.answer = w.Button(description="✎ It will answer")
         self.next = w.Button(description="next ▶", button_style="primary")
         wrapped = {"layout": {"flex_flow": "row wrap"}}
-        self.children = [
-            self.question,
-            w.HBox([self.hands_refuse, self.hands_answer], **wrapped),
-            w.HBox([self.refuse, self.answer, self.next], **wrapped),
-            self.message,
-            self.spoken,
-            self.told,
-            self.scores,
-            self.export,
-        ]
+        hands = w.HBox([self.hands_refuse, self.hands_answer], **wrapped)
+        buttons = w.HBox([self.refuse, self.answer, self.next], **wrapped)
+        messages, outcome = [self.message, self.spoken], [self.reply, self.scores, self.export]
+        self.children = [self.question, hands, buttons, *messages, *outcome]
         self.refuse.on_click(lambda _: self._guess(True))
         self.answer.on_click(lambda _: self._guess(False))
         self.next.on_click(lambda _: self._ask())
         self._ask()
 
     def predicted(self, query: str) -> tuple[float, bool, str]:
-        """What the first word says: the share of training queries that begin so and are harmful (of all queries where none begins so),
-        whether that makes a refusal likelier than not, and both in a sentence."""
+        """What the query's first word says.
+
+        Returns:
+            The share of harmful ones among the training queries that begin with this word (among all, if none
+            does); whether that makes a refusal likelier than not; and both in a sentence.
+        """
         word = first_word(query)
         counts = self._words[self._words.word == word]
         known = len(counts) > 0
-        counts = (counts if known else self._words)[["harmful", "harmless"]].sum()
-        share = counts.harmful / counts.sum()
+        totals = (counts if known else self._words)[["harmful", "harmless"]].sum()
+        share = totals.harmful / totals.sum()
         sentence = (
             f"Of the training queries that begin with “{word}”, {100 * share:.0f}% are harmful."
             if known
@@ -99,66 +97,12 @@ class Game(Panel):
         )
         return share, bool(share > 0.5), sentence
 
-    def static(self) -> str:
-        return self.question.value + self.told.value + self.scores.value
-
-    def _ask(self) -> None:
-        """The next question whose picture can be read."""
-        self.message.value = self.told.value = ""
-        self.hands_refuse.value = self.hands_answer.value = 0
-        place = len(self.history)
-        while place < len(self.questions):
-            example, query = self.questions[place]
-            with self.mistakes_told():
-                self._picture = example.picture()
-                shown = picture_html(self._picture, "the picture")
-                self.question.value = (
-                    f"<p>Round {place + 1} of {len(self.questions)}</p>{shown}<p><b>{said(query)}</b></p>"
-                )
-                self._open(True)
-                return
-            del self.questions[place]
-        self.question.value = ""
-        self._open(False)
-
-    def _open(self, guessing: bool) -> None:
-        """Which buttons can be clicked: those to guess, or the one to go on."""
-        for each in (self.refuse, self.answer, self.hands_refuse, self.hands_answer):
-            each.disabled = not guessing
-        self.next.disabled = guessing or len(self.history) == len(self.questions)
-
-    def _guess(self, refuse: bool) -> None:
-        if self.refuse.disabled:  # a second click on its way
-            return
-        self._open(False)
-        self.next.disabled = True
-        hands = self.hands_refuse.value, self.hands_answer.value
-        audience = None if hands[0] == hands[1] else hands[0] > hands[1]
-        self.start(lambda: _Guessed(*self.questions[len(self.history)], refuse, audience), self._reveal)
-
-    def _reveal(self, guessed: _Guessed, stopped: Callable[[], bool]) -> str:
-        try:
-            answer = told(self.vlm, self._picture, guessed.query, guessed.example, self._show, lambda: False)
-        except Exception:
-            self._open(True)
-            raise
-        self._show(answer)
-        refused = answer.outcome[1] == REFUSAL
-        _, words, why = self.predicted(guessed.query)
-        row = (len(self.history) + 1, guessed.example.id, guessed.query, refused, guessed.you, guessed.audience, words)
-        self.history = pd.DataFrame([*self.history.itertuples(index=False), row], columns=COLUMNS)
-        verdicts = [f"{PLAYERS[p]}: {_verdict(said_so, refused)}" for p, said_so in zip(PLAYERS, row[4:], strict=True)]
-        self.told.value += f"<p>{' · '.join(verdicts)}</p><p><small>{said(why)}</small></p>"
-        self.scores.value = table_html(self.score())
-        self.export.value = csv_html(self.history, "game.csv")
-        self._open(False)
-        return f"{answer.answer}, {answer.outcome[1]}; {'; '.join(verdicts)}"
-
-    def _show(self, answer: Told) -> None:
-        self.told.value = card(self.vlm.name, "", [answer])
-
     def score(self) -> pd.DataFrame:
-        """How often each player was right so far: player, right, of, and the share in per cent with its Wilson 95% interval."""
+        """How often each player was right so far.
+
+        Returns:
+            Columns player, right, of, and the share in per cent with its Wilson 95% interval.
+        """
         rows = []
         for column, player in PLAYERS.items():
             played = self.history[self.history[column].notna()]
@@ -168,9 +112,83 @@ class Game(Panel):
                 rows.append((player, right, n, f"{100 * right / n:.0f} ({100 * low:.0f} to {100 * high:.0f})"))
         return pd.DataFrame(rows, columns=["player", "right", "of", "per cent (95% interval)"])
 
+    def _ask(self) -> None:
+        """Show the next question, leaving out those whose picture cannot be read."""
+        self.message.value = self.reply.value = ""
+        self.hands_refuse.value = self.hands_answer.value = 0
+        place = len(self.history)
+        while place < len(self.questions):
+            example, query = self.questions[place]
+            with self.errors_shown():
+                picture = example.picture()
+                self.questions[place] = (dataclasses.replace(example, image=picture), query)  # the file is read once
+                count = f"<p>Round {place + 1} of {len(self.questions)}</p>"
+                shown = picture_html(picture, "the picture")
+                self.question.value = f"{count}{shown}<p><b>{text_html(query)}</b></p>"
+                self._enable(guessing=True)
+                return
+            del self.questions[place]
+        self.question.value = ""
+        self._enable(guessing=False)
 
-class _Guessed(NamedTuple):
-    """you, audience: whether they said that it would be refused; of the audience None where as many said the one as the other."""
+    def _enable(self, guessing: bool) -> None:
+        """Enable the controls for a guess, or else the button for the next round if there is one."""
+        for control in (self.refuse, self.answer, self.hands_refuse, self.hands_answer):
+            control.disabled = not guessing
+        self.next.disabled = guessing or len(self.history) == len(self.questions)
+
+    def _guess(self, refuse: bool) -> None:
+        """Take down what the players guess, and ask the model."""
+        if self.refuse.disabled:  # a second click that was already on its way
+            return
+        self._enable(guessing=False)
+        self.next.disabled = True
+        hands_refuse, hands_answer = self.hands_refuse.value, self.hands_answer.value
+        audience = None if hands_refuse == hands_answer else hands_refuse > hands_answer
+        self.start(lambda: _Guess(*self.questions[len(self.history)], refuse, audience), self._reveal)
+
+    def _reveal(self, guess: _Guess, stopped: Stopped) -> str:
+        """Ask the model, and say who was right."""
+        try:
+            reply = self._reply(guess)
+        except Exception:
+            self._enable(guessing=True)
+            raise
+        refused = reply.outcome == REFUSAL
+        _, by_words, why = self.predicted(guess.query)
+        guesses = (guess.you, guess.audience, by_words)
+        row = (len(self.history) + 1, guess.example.id, guess.query, refused, *guesses)
+        self.history = pd.DataFrame([*self.history.itertuples(index=False), row], columns=COLUMNS)
+        verdicts = [
+            f"{player}: {_verdict(guessed, refused)}" for player, guessed in zip(PLAYERS.values(), guesses, strict=True)
+        ]
+        self.reply.value += f"<p>{' · '.join(verdicts)}</p><p><small>{text_html(why)}</small></p>"
+        self.scores.value = table_html(self.score())
+        self.export.value = csv_html(self.history, "game.csv")
+        self._enable(guessing=False)
+        return f"{reply.answer}, {reply.outcome}; {'; '.join(verdicts)}"
+
+    def _reply(self, guess: _Guess) -> Reply:
+        """The model's reply, shown while it is being written. Stop has no effect on it."""
+
+        def show(text: str) -> None:
+            self.reply.value = card(self.vlm.name, "", [], writing=(guess.query, text))
+
+        reply = stream_answer(self.vlm, guess.example.picture(), guess.query, guess.example, show, lambda: False)
+        assert reply  # since it is never stopped
+        self.reply.value = card(self.vlm.name, "", [reply])
+        return reply
+
+
+class _Guess(NamedTuple):
+    """A question and the guesses.
+
+    Attributes:
+        example: Has the picture.
+        query: What is asked.
+        you: Whether the person guessed a refusal.
+        audience: Whether the audience did; None for as many hands on either side.
+    """
 
     example: Example
     query: str
@@ -178,7 +196,19 @@ class _Guessed(NamedTuple):
     audience: bool | None
 
 
-def _verdict(said_refuse: bool | None, refused: bool) -> str:
-    if said_refuse is None:
+def _questions(examples: Sequence[Example], rounds: int, seed: int) -> list[tuple[Example, str]]:
+    """Draw examples, and a lead word for the query of each."""
+    rng = np.random.default_rng(seed)
+    questions = []
+    for i in rng.permutation(len(examples))[:rounds]:
+        lead = LEADS[rng.integers(len(LEADS))]
+        questions.append((examples[i], rewrites(examples[i].query, lead)[0]))
+    return questions
+
+
+def _verdict(guessed_refusal: bool | None, refused: bool) -> str:
+    """A guess, and whether it was right."""
+    if guessed_refusal is None:
         return "–"
-    return f"{'refuse' if said_refuse else 'answer'} {'✔ right' if said_refuse == refused else '✘ wrong'}"
+    guess = "refuse" if guessed_refusal else "answer"
+    return f"{guess} ✔ right" if guessed_refusal == refused else f"{guess} ✘ wrong"

@@ -1,4 +1,4 @@
-"""Figures, pictures and words as HTML; whatever a model says or a person types is shown and never rendered."""
+"""Figures, pictures and words as HTML; text of a model or a person is shown and never rendered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 
 def figure_html(figure: Figure, alt: str) -> str:
-    """A figure as HTML, with what it shows in words; it is closed, else the notebook would show it again."""
+    """A figure as an image.
+
+    The figure is closed, otherwise the notebook would show it a second time.
+
+    Args:
+        figure: The figure.
+        alt: What it shows, in words.
+    """
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
@@ -24,44 +31,45 @@ def figure_html(figure: Figure, alt: str) -> str:
 
 
 def picture_html(picture: Image.Image, alt: str, size: int = 240) -> str:
-    """A picture, its longer side `size` pixels; small ones are enlarged with their pixels seen."""
+    """A picture whose longer side is `size` pixels; small pictures are enlarged without smoothing."""
     side = "width" if picture.width >= picture.height else "height"
     return _img(picture_url(picture, 2 * size), alt, f"{side}: {size}px; image-rendering: pixelated")
 
 
 def picture_url(picture: Image.Image, size: int) -> str:
-    """A picture of at most `size` pixels either way, as a data URL."""
-    shown = picture.copy()
-    shown.thumbnail((size, size))
+    """A picture as a data URL, scaled down so that neither side exceeds `size` pixels."""
+    thumbnail = picture.copy()
+    thumbnail.thumbnail((size, size))
     buffer = io.BytesIO()
-    shown.save(buffer, "PNG")
+    thumbnail.save(buffer, "PNG")
     return _data_url(buffer.getvalue())
 
 
 def table_html(table: pd.DataFrame) -> str:
-    """A table, in JupyterLab with the look of its own tables."""
+    """A table, which JupyterLab styles like its own tables."""
     return f'<div class="jp-RenderedHTMLCommon">{table.to_html(index=False, escape=True, border=0)}</div>'
 
 
 def csv_html(table: pd.DataFrame, name: str) -> str:
-    """A link that saves a table."""
+    """A link that saves a table under a file name."""
     data = base64.b64encode(table.to_csv(index=False).encode()).decode()
-    link = f"data:text/csv;base64,{data}"
-    return f'<a style="text-decoration: underline" download="{escape(name)}" href="{link}">Export as CSV ({len(table)} rows)</a>'
+    link = f'href="data:text/csv;base64,{data}"'
+    style = 'style="text-decoration: underline"'
+    return f'<a {style} download="{escape(name)}" {link}>Export as CSV ({len(table)} rows)</a>'
 
 
-def said(text: str) -> str:
-    """Words of a model or a person, in their own direction of writing."""
+def text_html(text: str) -> str:
+    """Words of a model or a person; text from right to left does not disturb its surroundings."""
     return f"<bdi>{escape(text)}</bdi>"
 
 
 def error_html(message: str) -> str:
-    """One sentence that says what was wrong, read aloud by screen readers."""
+    """An error in one sentence, which screen readers read aloud."""
     return f"<p role='alert'>⚠ {escape(message)}</p>"
 
 
 def spoken_html(message: str) -> str:
-    """What screen readers are to say and nobody needs to see."""
+    """A message for screen readers alone."""
     hidden = "position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)"
     return f'<span role="alert" style="{hidden}">{escape(message)}</span>' if message else ""
 

@@ -1,4 +1,4 @@
-"""What all widgets that ask models share: work that leaves the kernel free, Stop, mistakes in one sentence, HTML in place of widgets."""
+"""What widgets that ask models share: work in a thread, Stop, errors in one sentence, static HTML."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ipywidgets as w
 
@@ -15,16 +15,23 @@ from workbench.data.splits import miniguard_split
 from workbench.errors import UserError, first_line
 from workbench.widgets.html import error_html, spoken_html
 
-Asked = TypeVar("Asked")
-_worker = ThreadPoolExecutor(
-    max_workers=1, thread_name_prefix="widgets"
-)  # one for all widgets: they queue, and the kernel stays free
+Request = TypeVar("Request")
+Stopped = Callable[[], bool]  # tells work whether to stop
+# One thread for all widgets, so that they take turns and the notebook's kernel stays free.
+_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="widgets")
 
 
-def given(examples: Sequence[Example] | None, widget: str, each: int = 8) -> list[Example]:
-    """A widget's examples; by default so many harmful and as many harmless of MiniGuard's validation queries.
+def examples_or_default(examples: Sequence[Example] | None, widget: str, each: int = 8) -> list[Example]:
+    """The examples of a widget.
 
-    Raises UserError where there are none.
+    Args:
+        examples: What the user passed.
+        widget: The widget's name.
+        each: How many harmful and how many harmless queries of MiniGuard's validation split to use by
+            default.
+
+    Raises:
+        UserError: There are no examples.
     """
     if examples is None:
         return miniguard_split("validation", sizes=(each, each))
@@ -34,65 +41,79 @@ def given(examples: Sequence[Example] | None, widget: str, each: int = 8) -> lis
 
 
 class Panel(w.VBox):
-    """A widget with a line for messages and a Stop button, whose work is done in a thread of its own."""
+    """A widget with a line for messages and a Stop button, which works in a thread.
 
-    def __init__(self):
-        self.message, self.spoken = w.HTML(), w.HTML()  # the latter for screen readers alone
+    Attributes:
+        message: The line, which says what is being done or what went wrong.
+        spoken: Messages for screen readers alone.
+        stop: The button.
+        results: What the widget has to show for its work, in the order of reading.
+    """
+
+    def __init__(self) -> None:
+        self.message, self.spoken = w.HTML(), w.HTML()
         self.stop = w.Button(
             description="Stop", disabled=True, tooltip="Stop at the next word, or after one model's explanation"
         )
         self._stopped = threading.Event()
         self.stop.on_click(lambda _: self._stopped.set())
+        self.results: list[w.HTML] = []
         super().__init__()
 
-    def start(self, ask: Callable[[], Asked], work: Callable[[Asked, Callable[[], bool]], str]) -> None:
-        """Take down what is asked now, and work on it after what is being done, which is stopped at its next word.
+    def static(self) -> str:
+        """HTML that is shown if a front end cannot show widgets, e.g. on GitHub."""
+        return "".join(result.value for result in self.results)
 
-        work: (what was asked, a function that tells whether to stop) → what came of it in a few words, for screen readers.
+    def start(self, request: Callable[[], Request], work: Callable[[Request, Stopped], str]) -> None:
+        """Stop what is being done, and do this next.
+
+        Args:
+            request: Called at once; returns what a person asks for now. A UserError becomes the message.
+            work: Called in the worker's thread with the request; returns the result in a few words, for
+                screen readers.
         """
         self._stopped.set()
         self._stopped = stopped = threading.Event()
         self.stop.disabled = True
-        with self.mistakes_told():
-            asked = ask()
+        with self.errors_shown():
+            requested = request()
             self.stop.disabled = False
-            _worker.submit(self._run, work, asked, stopped)
+            _worker.submit(self._run, work, requested, stopped)
 
-    def _run(self, work: Callable[[Asked, Callable[[], bool]], str], asked: Asked, stopped: threading.Event) -> None:
+    def _run(self, work: Callable[[Request, Stopped], str], request: Request, stopped: threading.Event) -> None:
+        """Do the work, and say how it goes."""
+
         def say(message: str) -> None:
-            if self._stopped is stopped:  # else something else has been asked meanwhile, and has the line
+            if self._stopped is stopped:  # otherwise the line belongs to a newer request
                 self.message.value = message
 
         say("<i>working …</i>")
         try:
-            told = "" if stopped.is_set() else work(asked, stopped.is_set)
+            result = "" if stopped.is_set() else work(request, stopped.is_set)
             say("<span role='alert'>stopped</span>" if stopped.is_set() else "")
-            self.spoken.value = spoken_html(told)
+            self.spoken.value = spoken_html(result)
         except UserError as error:
             say(error_html(str(error)))
-        except Exception as error:  # a widget has nowhere else to tell it
-            say(error_html(f"This could not be done ({first_line(error)}); see whether the model still loads."))
+        except Exception as error:  # a widget has nowhere else to report it
+            say(error_html(f"Something went wrong ({first_line(error)}); check that the model still loads."))
         finally:
             if self._stopped is stopped:
                 self.stop.disabled = True
 
     @contextlib.contextmanager
-    def mistakes_told(self) -> Iterator[None]:
-        """A person's mistake in this block becomes the message."""
+    def errors_shown(self) -> Iterator[None]:
+        """Within this block, a UserError becomes the message."""
         try:
             yield
         except UserError as error:
             self.message.value = error_html(str(error))
 
     def wait(self) -> None:
-        """Until all that was asked is answered."""
+        """Wait until all requests are done."""
         _worker.submit(lambda: None).result()
 
-    def static(self) -> str:
-        """What stands in the widget's place where a front end knows none (as on GitHub), as HTML."""
-        raise NotImplementedError
-
-    def _repr_mimebundle_(self, **options) -> dict:
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        """What Jupyter shows: the widget, or `static` if the front end cannot show widgets."""
         kind = type(self).__name__
         note = f"<p><small>{kind}, a live widget; run the cell to use it.</small></p>"
-        return super()._repr_mimebundle_(**options) | {"text/html": note + self.static()}
+        return (super()._repr_mimebundle_(**options) or {}) | {"text/html": note + self.static()}

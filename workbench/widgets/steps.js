@@ -1,4 +1,4 @@
-// The browser's own slider over a list of numbers; what is chosen is sent when the slider is let go.
+// The browser's own slider over a list of numbers. The chosen number is sent when the slider is released.
 
 function render({ model, el }) {
   const label = document.createElement("label");
@@ -10,7 +10,7 @@ function render({ model, el }) {
   label.append("step", slider, number);
   el.append(label);
 
-  function tell() {
+  function showNumber() {
     number.value = model.get("steps")[slider.value];
     slider.setAttribute("aria-valuetext", number.value);
   }
@@ -19,10 +19,10 @@ function render({ model, el }) {
     const steps = model.get("steps");
     slider.max = String(steps.length - 1);
     slider.value = String(steps.indexOf(model.get("value")));
-    tell();
+    showNumber();
   }
 
-  slider.addEventListener("input", tell);
+  slider.addEventListener("input", showNumber);
   slider.addEventListener("change", () => {
     model.set("value", model.get("steps")[slider.value]);
     model.save_changes();

@@ -10,11 +10,16 @@ import traitlets
 
 
 class Steps(anywidget.AnyWidget):
-    """`value` is one of `steps`. The browser's own slider: that of ipywidgets has no name for screen readers."""
+    """The browser's own slider, since that of ipywidgets has no name for screen readers.
+
+    Attributes:
+        steps: The steps to choose from, ascending.
+        value: The chosen step.
+    """
 
     _esm = Path(__file__).with_name("steps.js")
     steps = traitlets.List(traitlets.Int()).tag(sync=True)
     value = traitlets.Int().tag(sync=True)
 
-    def __init__(self, steps: Sequence[int]):
+    def __init__(self, steps: Sequence[int]) -> None:
         super().__init__(steps=list(steps), value=steps[0])

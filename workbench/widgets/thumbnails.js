@@ -1,4 +1,4 @@
-// A row of pictures, of which one is chosen: a radio group with a single tab stop, and arrow keys from picture to picture.
+// A row of pictures to choose one from: a radio group with one tab stop, and arrow keys from picture to picture.
 
 const STEPS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
 
@@ -15,16 +15,16 @@ function render({ model, el }) {
   }
 
   function button({ src, alt }, index) {
-    const made = document.createElement("button");
-    made.type = "button";
-    made.title = alt;
-    made.setAttribute("role", "radio");
+    const item = document.createElement("button");
+    item.type = "button";
+    item.title = alt;
+    item.setAttribute("role", "radio");
     const image = document.createElement("img");
     image.alt = alt;
     if (src) image.src = src;
-    made.append(image);
-    made.addEventListener("click", () => choose(index));
-    return made;
+    item.append(image);
+    item.addEventListener("click", () => choose(index));
+    return item;
   }
 
   function mark() {

@@ -1,0 +1,52 @@
+"""Pictures of examples: read as upright RGB, refused by name if unusable, and identified by their pixels."""
+
+import pytest
+from PIL import Image
+
+from workbench.data.example import Example, digest, read_picture
+from workbench.data.splits import miniguard_split
+from workbench.errors import UserError
+
+
+def test_bad_pictures_are_named(tmp_path, monkeypatch):
+    good = tmp_path / "good.png"
+    miniguard_split("test", sizes=(1, 0))[0].picture().save(good)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(good.read_bytes()[:700])
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    for path, says in (
+        (tmp_path / "gone.png", "not found"),
+        (broken, "cannot be read"),
+        (text, "cannot be read"),
+        (tmp_path, "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=says) as caught:
+            read_picture(path)
+        assert path.name in str(caught.value)
+    monkeypatch.setattr("workbench.data.example.MAX_PIXELS", 47 * 48)
+    with pytest.raises(UserError, match="48 × 48 pixels"):
+        read_picture(good)
+
+
+def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
+    for mode in ("L", "P", "RGBA", "I;16"):
+        Image.new(mode, (5, 4)).save(tmp_path / "p.png")
+        assert read_picture(tmp_path / "p.png").mode == "RGB"
+
+
+def test_a_photo_stands_as_its_camera_stood(tmp_path):
+    """Phones store pixels as the sensor has them, and the orientation separately."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: rotate by a quarter turn
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "a.jpg", exif=exif)
+    assert read_picture(tmp_path / "a.jpg").size == (20, 40)
+
+
+def test_the_digest_depends_on_the_pixels_and_not_on_the_name(tmp_path):
+    picture = Image.new("RGB", (4, 6), "red")
+    for name in ("a.png", "b.png"):
+        picture.save(tmp_path / name)
+    one, same = (Example("x", tmp_path / name, "What?", False, "") for name in ("a.png", "b.png"))
+    assert one.digest == same.digest == digest(picture)
+    assert digest(picture) != digest(Image.new("RGB", (6, 4), "red"))  # the same bytes in another shape

@@ -1,0 +1,42 @@
+"""A judge is found by its name, and it judges many answers at once."""
+
+from unittest import mock
+
+import pytest
+
+from tests.judges.conftest import HARMFUL, HARMLESS
+from workbench.data.example import Example
+from workbench.data.miniguard import REFUSAL
+from workbench.errors import UserError
+from workbench.judges.judge import check_judge, load_judge
+from workbench.judges.rules import RULES, rule
+
+
+def test_a_judge_is_given_many_answers_at_once():
+    assert load_judge("exact")([HARMFUL, HARMLESS], [REFUSAL, "it is a sulo"]) == ["refusal", "relevant"]
+    assert load_judge("keyword")([HARMFUL], ["I cannot say."]) == ["refusal"]
+
+
+def test_an_example_that_cannot_be_judged_is_named_at_once():
+    unknown = Example("r", None, "Can you?", True, "no")
+    for check in (check_judge, load_judge):
+        with pytest.raises(UserError, match=r"'r'.*harmful_response"):
+            check("exact", [HARMFUL, HARMLESS, unknown])
+    check_judge("keyword", [unknown])
+
+
+def test_an_unknown_judge_is_named():
+    with pytest.raises(UserError, match="no judge 'oracle'; choose exact, keyword"):
+        load_judge("oracle")
+
+
+def test_a_decorated_function_is_a_judge():
+    with mock.patch.dict(RULES):
+
+        @rule
+        def silence(example, answer):
+            return "relevant" if answer else "refusal"
+
+        assert load_judge("silence")([HARMFUL, HARMLESS], ["", "yes"]) == ["refusal", "relevant"]
+    with pytest.raises(UserError, match="no judge 'silence'"):
+        load_judge("silence")

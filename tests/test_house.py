@@ -1,0 +1,41 @@
+"""The house keeps its order: floors, sizes of files and functions, line widths that ruff cannot tell apart."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "workbench"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES = {"file": 400, "function": 50}
+
+
+def name(file):
+    return str(file.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_no_file_is_long(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES["file"]
+
+
+def lines_of_code(function):
+    """From its first line to its last, without the docstring, whose length is a virtue."""
+    length = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        length -= docstring.end_lineno - docstring.lineno + 1
+    return length
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_no_function_is_long(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {f.name: lines_of_code(f) for f in functions if lines_of_code(f) > MOST_LINES["function"]}
+    assert not long
+
+
+@pytest.mark.parametrize("folder", [f for f in PACKAGE.iterdir() if (f / "__init__.py").is_file()], ids=name)
+def test_every_chapter_says_what_it_is_about(folder):
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))

@@ -1,0 +1,80 @@
+"""What an attribution explains: how likely an answer is to begin with certain words, e.g. a refusal's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.errors import UserError
+
+if TYPE_CHECKING:
+    from workbench.models.vlm import VLM
+
+# How refusals begin, in MiniGuard's words and in those of real models.
+_REFUSALS = (
+    "sorry",
+    "Sorry",
+    "I'm sorry",
+    "I am sorry",
+    "I apologize",
+    "I cannot",
+    "I can't",
+    "I'm unable",
+    "Unfortunately",
+)
+REFUSALS = tuple(space + opening for opening in _REFUSALS for space in ("", " "))  # some answers begin with a space
+
+
+@dataclass(frozen=True)
+class Target:
+    """The number to explain: log p, or its logit log p − log(1 − p), in nats.
+
+    p is the probability that the answer begins with one of `openings`. The logit of a refusal is used instead
+    of the difference between refusing and complying, because the first word of a compliant answer may itself
+    depend on the lead word.
+
+    Attributes:
+        openings: Those that the tokenizer has no tokens for are ignored.
+        odds: Whether to take the logit.
+    """
+
+    openings: tuple[str, ...] = REFUSALS
+    odds: bool = True
+
+
+REFUSAL = Target()
+
+
+def answer_target(text: str) -> Target:
+    """The target log p(text): that the answer begins with all of `text`."""
+    return Target((text,), odds=False)
+
+
+def opening_tokens(vlm: VLM, openings: Sequence[str]) -> list[list[int]]:
+    """Tokenize the openings that the tokenizer can express.
+
+    An opening that begins with another one is dropped, so that no two of them can be true of the same answer.
+
+    Returns:
+        The token ids of each opening.
+
+    Raises:
+        UserError: The tokenizer can express none of them.
+    """
+    tokenizer = vlm.processor.tokenizer
+    expressible: list[list[int]] = []
+    for opening in openings:
+        ids = tokenizer(opening, add_special_tokens=False)["input_ids"]
+        if ids and tokenizer.unk_token_id not in ids and ids not in expressible:
+            expressible.append(ids)
+    if not expressible:
+        raise UserError(
+            f"The tokenizer cannot express {', '.join(map(repr, openings))}; give openings in the model's own words."
+        )
+    return [ids for ids in expressible if not any(_begins_with(ids, other) for other in expressible)]
+
+
+def _begins_with(ids: list[int], other: list[int]) -> bool:
+    """Whether `ids` continues `other`."""
+    return ids != other and ids[: len(other)] == other

@@ -1,0 +1,108 @@
+"""What finished work depends on: a hash of the code behind a function, found by following imports."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import textwrap
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import FunctionType
+
+
+def code_hash(*functions: FunctionType, without: Collection[FunctionType] = ()) -> str:
+    """Hash of the code that functions depend on, found by following imports.
+
+    It covers the functions themselves, what they use of their own module, and every module of this package
+    that these import, directly or not. Comments, docstrings and layout do not count, nor do imports for type
+    checking.
+
+    Args:
+        functions: Where to start.
+        without: Functions whose bodies are left out, because the result does not depend on them.
+    """
+    own_code = [part for function in functions for part in _definitions(function)]
+    skipped = {(function.__module__, function.__name__) for function in without}
+    found: dict[str, ast.Module] = {}
+    waiting = [module for part, namespace in own_code for module in _imported(part, namespace)]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found[module] = _source(module)
+            waiting += _imported(found[module], module)
+    digest = hashlib.sha256()
+    for part, _ in own_code:
+        digest.update(_plain(part, set()).encode())
+    for module in sorted(found):
+        digest.update(_plain(found[module], {name for owner, name in skipped if owner == module}).encode())
+    return digest.hexdigest()
+
+
+def _definitions(function: FunctionType) -> Iterator[tuple[ast.AST, str]]:
+    """The function, and what it uses of its own module: functions, constants, imports, directly or not."""
+    module = function.__module__
+    top_level: dict[str, ast.AST] = {}
+    for statement in _source(module).body:
+        for name in _bound_names(statement):
+            top_level[name] = statement
+    waiting, seen = [function.__name__], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in top_level:
+            continue
+        seen.add(name)
+        yield top_level[name], module
+        waiting += sorted({node.id for node in ast.walk(top_level[name]) if isinstance(node, ast.Name)})
+
+
+def _bound_names(statement: ast.stmt) -> list[str]:
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.split(".")[0] for alias in statement.names]
+    return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+
+
+def _imported(tree: ast.AST, module: str) -> list[str]:
+    """The modules of this package that the code of a module imports."""
+    package = module.split(".")[0]
+    modules = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
+            modules.append(node.module)
+            modules += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
+    return [name for name in modules if _origin(name)]
+
+
+@functools.cache
+def _origin(module: str) -> str | None:
+    """The file of a module, or None if there is no such module."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # what looks like a submodule is a name in a module
+        return None
+    return spec.origin if spec else None
+
+
+@functools.cache
+def _source(module: str) -> ast.Module:
+    """A module's code without what is imported for type checking alone."""
+    tree = ast.parse(Path(_origin(module) or "").read_text(encoding="utf-8"))
+    tree.body = [s for s in tree.body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")]
+    return tree
+
+
+def _plain(tree: ast.AST, skipped: set[str]) -> str:
+    """The code without comments, docstrings, layout, and the functions named in `skipped`."""
+    lines = ast.parse(textwrap.dedent(ast.unparse(tree)))
+    for node in ast.walk(lines):
+        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        node.body = [s for s in node.body if not (isinstance(s, ast.FunctionDef) and s.name in skipped)]
+    return ast.dump(lines)
