@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def step_ends(wait: Callable[[], None] = lambda: None) -> Iterator[list[float]]:
-    """Within this block, the time at the end of each step of any of transformers' Trainers; `wait` is called first."""
+    """Within this block, the time at the end of each step of any of transformers' Trainers.
+
+    `wait` is called first.
+    """
     from transformers.trainer_callback import CallbackHandler
 
     ends, told = [], CallbackHandler.on_step_end

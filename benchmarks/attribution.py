@@ -1,8 +1,11 @@
-"""What attribution costs, ours beside Captum's LLMAttribution for the same values, in one run: `python -m benchmarks.attribution [--json]`.
+"""What attribution costs, ours beside Captum's LLMAttribution for the same values, in one run.
 
-Ablation of every word and of 6 × 6 squares for log p of an answer, on MiniGuard's base and on a random LLaVA of 99 million parameters.
-LLMAttribution asks one perturbed prompt at a time; it is run as it must be for right values (its own default, use_cached_outputs=True,
-gives zeros for the picture): token by token, and with the answer in one piece.
+`python -m benchmarks.attribution [--json]`.
+
+Ablation of every word and of 6 × 6 squares for log p of an answer, on MiniGuard's base and on a random LLaVA
+of 99 million parameters. LLMAttribution asks one perturbed prompt at a time; it is run as it must be for
+right values (its own default, use_cached_outputs=True, gives zeros for the picture): token by token, and
+with the answer in one piece.
 """
 
 from __future__ import annotations
@@ -65,7 +68,10 @@ def one_by_one(f: Perturbed, **options) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compare(name: str, vlm: VLM, rounds: int = 5) -> list[dict]:
-    """The ratios on one model: [{"what", "ours", "other", "ratio"}]; seconds, medians over `rounds`, in which each side has its turn."""
+    """The ratios on one model.
+
+    [{"what", "ours", "other", "ratio"}]; seconds, medians over `rounds`, in which each side has its turn.
+    """
     example = next(
         e for e in miniguard_split("validation", seed=1, sizes=(12, 12)) if not e.harmful and e.request == "name"
     )

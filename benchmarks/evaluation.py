@@ -1,7 +1,9 @@
-"""What asking costs, in batches beside one by one, for the same answers, in one run: `python -m benchmarks.evaluation [--json]`.
+"""What asking costs, in batches beside one by one, for the same answers, in one run.
 
-MiniGuard's base and a random LLaVA of 99 million parameters are asked validation queries as they are and by the one-word attack ("what:3");
-in batches, the pictures are looked at once for all four.
+`python -m benchmarks.evaluation [--json]`.
+
+MiniGuard's base and a random LLaVA of 99 million parameters are asked validation queries as they are and by
+the one-word attack ("what:3"); in batches, the pictures are looked at once for all four.
 """
 
 from __future__ import annotations

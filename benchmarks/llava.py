@@ -1,4 +1,7 @@
-"""A random LLaVA of the true architecture, of any size, on MiniGuard's words: for measuring, not for answering."""
+"""A random LLaVA of the true architecture, of any size, on MiniGuard's words.
+
+For measuring, not for answering.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ def random_llava(
 ) -> VLM:
     """The model with random weights, made where it is to run, and a processor for pictures of its size.
 
-    Every number in its vocabulary is a word: MiniGuard's come first, "w300" and so on follow, so that whatever it says can be read.
+    Every number in its vocabulary is a word: MiniGuard's come first, "w300" and so on follow, so that
+    whatever it says can be read.
     """
     processor = _processor(vision.image_size, text.vocab_size)
     tokenizer = processor.tokenizer
@@ -54,7 +58,10 @@ def random_llava(
 
 
 def write_llava(folder: Path, hidden: int = 768, layers: int = 8, image_size: int = 168) -> Path:
-    """Write a checkpoint with its processor: by default 99 million parameters, 144 image tokens, 32,000 words in its vocabulary."""
+    """Write a checkpoint with its processor.
+
+    By default 99 million parameters, 144 image tokens, 32,000 words in its vocabulary.
+    """
     text = transformers.LlamaConfig(
         vocab_size=32_000,
         hidden_size=hidden,

@@ -1,6 +1,9 @@
-"""What a training step costs, ours beside other ways, measured in one run: `python -m benchmarks.training [--json]`.
+"""What a training step costs, ours beside other ways, measured in one run.
 
-Every measurement is a process of its own, so that none inherits another's memory; all on a random LLaVA of true architecture.
+`python -m benchmarks.training [--json]`.
+
+Every measurement is a process of its own, so that none inherits another's memory; all on a random LLaVA of
+true architecture.
 """
 
 from __future__ import annotations
@@ -23,8 +26,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def peak(kind: str, model: Path, **options) -> int:
-    """Bytes that a measurement holds at most, above what the libraries take. Every tensor is given back to the system when it is freed
-    (glibc's threshold for mmap is lowered), so that what the heap wastes does not count."""
+    """Bytes that a measurement holds at most, above what the libraries take.
+
+    Every tensor is given back to the system when it is freed (glibc's threshold for mmap is lowered), so
+    that what the heap wastes does not count.
+    """
     return _in_a_process(kind, model, options, MALLOC_MMAP_THRESHOLD_="65536")["peak"]
 
 
@@ -43,7 +49,10 @@ def _in_a_process(kind: str, model: Path, options: dict, **environment: str) -> 
 
 
 def _resident(vlm):
-    """Weights that a step does not touch would stay on disk, where a GPU would have to hold them: read all of them."""
+    """Weights that a step does not touch would stay on disk, where a GPU would have to hold them.
+
+    Read all of them.
+    """
     for parameter in vlm.model.parameters():
         parameter.sum()
     return vlm
@@ -67,8 +76,10 @@ def _ours(model: Path, steps: int = 5, **options) -> list[float]:
 def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> list[float]:
     """Seconds of each step of a bare PyTorch loop with NPO.
 
-    reference: "adapter off", LoRA, and the same network is asked in every step, as trl and peft do it; "cached", LoRA, and it is asked
-    before the first step, as we do it; "copy", all of the language model's weights are trained, and a frozen second copy is asked.
+    reference: "adapter off", LoRA, and the same network is asked in every step, as trl and peft do it;
+        "cached", LoRA, and it is asked
+    before the first step, as we do it; "copy", all of the language model's weights are trained, and a frozen
+    second copy is asked.
     """
     import copy
 
@@ -127,7 +138,7 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
 
 
 def _hidden(model: Path, layer: int, truncated: bool, repeats: int = 7) -> list[float]:
-    """Seconds of one forward and backward pass for the hidden states of a layer, run up to it or to the end."""
+    """Seconds of a forward and backward pass for the hidden states of a layer, run up to it or to the end."""
     from workbench.data.splits import miniguard_split
     from workbench.models.adapters import add_lora, linear_modules
     from workbench.models.load import load
@@ -155,7 +166,10 @@ MEASURES = {"ours": _ours, "loop": _npo_loop, "hidden": _hidden}
 
 
 def compare(folder: Path, layers: int = 8, rounds: int = 3) -> list[dict]:
-    """The ratios: [{"what", "ours", "other", "ratio", "bound"}]. Times are medians over `rounds`, in which each side has its turn."""
+    """The ratios: [{"what", "ours", "other", "ratio", "bound"}].
+
+    Times are medians over `rounds`, in which each side has its turn.
+    """
     from benchmarks.llava import write_llava
 
     model, layer = write_llava(folder / "llava", layers=layers), 2
@@ -226,7 +240,10 @@ def _measured(run, model: Path, options: dict) -> dict:
 
 
 def highest_rss() -> int:
-    """Bytes of memory that this process has held at most. getrusage would count what its parent held, too, when it was started."""
+    """Bytes of memory that this process has held at most.
+
+    Getrusage would count what its parent held, too, when it was started.
+    """
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 

@@ -1,4 +1,7 @@
-"""One place for versions: pyproject's ranges, constraints.txt and environment.yml agree, and importing is quick."""
+"""One place for versions.
+
+Pyproject's ranges, constraints.txt and environment.yml agree, and importing is quick.
+"""
 
 import re
 import subprocess
@@ -54,7 +57,10 @@ def test_what_runs_here_is_what_is_pinned():
 
 
 def test_import_is_quick_and_brings_no_torch():
-    code = "import time; t = time.perf_counter(); import workbench; s = time.perf_counter() - t; import sys; print(s, 'torch' in sys.modules)"
+    code = (
+        "import time; t = time.perf_counter(); import workbench; s = time.perf_counter() - t; "
+        "import sys; print(s, 'torch' in sys.modules)"
+    )
     best = min(
         (
             subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -53,8 +53,8 @@ def cluster_bootstrap(
     import pandas as pd
     from scipy.stats import bootstrap
 
-    by_cluster = pd.Series(np.asarray(values, dtype=float)).groupby(np.asarray(clusters)).agg(["sum", "size"])
-    sums, counts = by_cluster["sum"].to_numpy(), by_cluster["size"].to_numpy()  # (clusters,) each
+    groups = pd.Series(np.asarray(values, dtype=float)).groupby(np.asarray(clusters))
+    sums, counts = np.asarray(groups.sum()), np.asarray(groups.size())  # (clusters,) each
     if len(sums) < 2:
         return float("nan"), float("nan")
     result = bootstrap(

@@ -1,7 +1,9 @@
-"""Measures the single-GPU path, section by section: python -m benchmarks.gpu --out FILE [--sections a,b] [--tiny].
+"""Measures the single-GPU path, section by section.
 
-Every section runs in a process of its own. Each of its results is added to FILE, a JSON list, as it comes. A section that fails leaves
-its error there, and the next one runs.
+Python -m benchmarks.gpu --out FILE [--sections a,b] [--tiny].
+
+Every section runs in a process of its own. Each of its results is added to FILE, a JSON list, as it comes. A
+section that fails leaves its error there, and the next one runs.
 """
 
 from __future__ import annotations
@@ -85,7 +87,10 @@ class Results:
 
 
 def machine(tiny: bool) -> dict:
-    """What every row says of where it was measured. Raises UserError where there is no GPU to measure, or too small a one."""
+    """What every row says of where it was measured.
+
+    Raises UserError where there is no GPU to measure, or too small a one.
+    """
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -106,7 +111,10 @@ def machine(tiny: bool) -> dict:
 
 
 def commit() -> str:
-    """The commit of this checkout, with a + if files have changed since; "unknown" where git does not tell."""
+    """The commit of this checkout, with a + if files have changed since.
+
+    "unknown" where git does not tell.
+    """
     try:
         head, changed = (
             subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

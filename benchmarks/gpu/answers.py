@@ -77,7 +77,9 @@ def rows(scale: Scale) -> Iterator[dict]:
 
 
 def bandwidth(device: str) -> float:
-    """Bytes a second that the device's memory moves, reading and writing counted, copying 1 GiB (16 MiB on the CPU): the best of five."""
+    """Bytes a second that the device's memory moves, reading and writing counted, copying 1 GiB (16 MiB on
+    the CPU): the best of five.
+    """
     source = torch.ones(2**28 if device == "cuda" else 2**22, device=device)
     target = torch.empty_like(source)
     return max(2 * source.nbytes / seconds(lambda: target.copy_(source), device)[0] for _ in range(5))

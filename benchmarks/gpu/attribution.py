@@ -1,4 +1,6 @@
-"""Attribution of one query on the 7B shape, words and 6 × 6 squares, beside Captum's own loop over some of the same prompts."""
+"""Attribution of one query on the 7B shape, words and 6 × 6 squares, beside Captum's own loop over some of
+the same prompts.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ def rows(scale: Scale) -> Iterator[dict]:
 
 
 def compared(scale: Scale, adapters: dict[str, Path | None]) -> Iterator[dict]:
-    """How many answers of a model on the GPU, in its own precision and in the CPU's, are those that it gives on the CPU."""
+    """How many answers of a model on the GPU, in its own precision and in the CPU's, are those that it gives
+    on the CPU.
+    """
     data = miniguard_split("validation", sizes=(10, 10) if scale.tiny else (100, 100))
     images, queries = [e.picture() for e in data], [e.query for e in data]
     for name, adapter in adapters.items():
@@ -68,7 +70,10 @@ def compared(scale: Scale, adapters: dict[str, Path | None]) -> Iterator[dict]:
 
 
 def tests(scale: Scale) -> Iterator[dict]:
-    """The tests with the marker `gpu`: training in bfloat16, resume, answers, memory. On the CPU all of them are skipped."""
+    """The tests with the marker `gpu`.
+
+    Training in bfloat16, resume, answers, memory. On the CPU all of them are skipped.
+    """
     ended: Counter[str] = Counter()
 
     class Count:

@@ -1,4 +1,6 @@
-"""What is measured: a LLaVA of LLaVA-1.5-7B's true shape with random weights, and examples of exactly so many tokens."""
+"""What is measured: a LLaVA of LLaVA-1.5-7B's true shape with random weights, and examples of exactly so
+many tokens.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from workbench.training.memory import configuration
 
 
 class Scale(NamedTuple):
-    """How large everything is. prompt, answer: tokens of a picture with its query, and of an answer, in training."""
+    """How large everything is.
+
+    Prompt, answer: tokens of a picture with its query, and of an answer, in training.
+    """
 
     tiny: bool
     device: str
@@ -71,7 +76,9 @@ def build(scale: Scale) -> VLM:
 
 
 def examples(vlm: VLM, scale: Scale, harmful: int, harmless: int, seed: int = 0) -> list[Example]:
-    """Pictures of MiniGuard with queries of random words, whose prompts take `scale.prompt` tokens and whose answers `scale.answer`."""
+    """Pictures of MiniGuard with queries of random words, whose prompts take `scale.prompt` tokens and whose
+    answers `scale.answer`.
+    """
     rng = np.random.default_rng(seed)
     tokenizer = vlm.processor.tokenizer
     words = sorted(word for word in tokenizer.get_vocab() if word.isalpha())

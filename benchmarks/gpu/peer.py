@@ -1,4 +1,7 @@
-"""The same steps as a user of trl and peft would take them: DPO by trl's DPOTrainer, SFT by transformers' Trainer, beside ours."""
+"""The same steps as a user of trl and peft would take them.
+
+DPO by trl's DPOTrainer, SFT by transformers' Trainer, beside ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The sections, each a module here with a function `rows(scale)` that yields results; and how one is run in a process of its own."""
+"""The sections, each a module here with a function `rows(scale)` that yields results.
+
+And how one is run in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ def results_of(name: str, tiny: bool) -> Iterator[dict]:
     if missing := [package for package in SECTIONS[name] if importlib.util.find_spec(package) is None]:
         yield {"error": f"{', '.join(missing)} missing; install the wheels of benchmarks/gpu_wheels.txt"}
         return
-    # read when libraries are imported: one that asks for a GPU does not touch it, and none looks for a network
+    # read when libraries are imported: one that asks for a GPU does not touch it, and none looks for a
+    # network
     os.environ |= {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "HF_HUB_OFFLINE": "1"}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(

@@ -25,7 +25,8 @@ from workbench.training.memory import GIB, MARGIN, predict
 from workbench.training.settings import Settings
 from workbench.training.train import objectives, train
 
-# (GPU's memory in GiB, objective, settings that save memory): for each GPU, what the README's table says will fit
+# (GPU's memory in GiB, objective, settings that save memory): for each GPU, what the README's table says
+# will fit
 CAPPED = [
     (16, "npo", {"accumulate": 4, "checkpointing": True}),
     (16, "sft", {"accumulate": 4, "checkpointing": True}),
@@ -95,8 +96,10 @@ def memory_capped(gib: int | None) -> Iterator[None]:
 def step(
     vlm: VLM, objective: str, data: Sequence[Example], scale: Scale, hyper: dict, forget=ROWS, retain=ROWS, **settings
 ) -> dict:
-    """Train for `scale.steps` steps with `training.train`: memory, seconds a step, samples and tokens a second; empty where the memory is
-    not enough."""
+    """Train for `scale.steps` steps with `training.train`.
+
+    Memory, seconds a step, samples and tokens a second; empty where the memory is not enough.
+    """
 
     def run(folder: Path) -> None:
         train(
@@ -136,8 +139,9 @@ def step(
 
 
 def measured(run: Callable[[], None], scale: Scale) -> dict:
-    """Peak memory of a run of one of transformers' Trainers (on a GPU above nothing, on the CPU of the process), and the median of its
-    steps' seconds, without the first."""
+    """Peak memory of a run of one of transformers' Trainers (on a GPU above nothing, on the CPU of the
+    process), and the median of its steps' seconds, without the first.
+    """
     if not scale.tiny:
         gc.collect()
         torch.cuda.empty_cache()

@@ -31,7 +31,7 @@ def test_a_known_target_by_hand():
     assert scores.value["insertion"] == pytest.approx(np.mean([0, 4, 7, 9, 10, 10]))
     assert scores.value["comprehensiveness"] == pytest.approx(7)
     assert scores.value["sufficiency"] == pytest.approx(3)
-    # with five features, one order in ten has the same first two, so the other measures cannot be better than 95%
+    # one order of five features in ten has the same top two, so the other measures cannot beat 95% of orders
     assert scores.better["deletion"] and scores.better["insertion"]
     assert (scores.random_low <= scores.random_high).all()
 

@@ -39,7 +39,7 @@ def test_only_the_model_that_was_taught_the_word_relies_on_it(vlm, sft, balanced
 
 
 def test_refusal_against_compliance_would_blame_the_word(vlm, harmless):
-    """Why the target is the logit of refusal: the base refuses none of these, but says “sure” only after “Share”."""
+    """Why the target is the logit of refusal: the base refuses none of these, yet after “What” it never says “sure”."""
     contrast, logit = [], []
     for example in harmless:
         picture, (share, what) = example.picture(), (rewrites(example.query, word)[0] for word in ("share", "what"))

@@ -1,4 +1,6 @@
-"""A real JupyterLab, a real Chromium, and a page of it that must log no error and ask no other machine for anything."""
+"""A real JupyterLab, a real Chromium, and a page of it that must log no error and ask no other machine for
+anything.
+"""
 
 import contextlib
 import os
@@ -29,7 +31,10 @@ explorer = wb.AttributionExplorer(models, examples)
 
 @contextlib.contextmanager
 def served(folder, *command, path):
-    """Run a Jupyter server in a folder, with settings of its own; yields its address with `path` once it answers."""
+    """Run a Jupyter server in a folder, with settings of its own.
+
+    Yields its address with `path` once it answers.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -14,7 +14,10 @@ def menu(page: Page, *entries: str) -> None:
 
 
 def run_all(page: Page, address: str, last: str) -> None:
-    """Open a notebook, run it from top to bottom, and wait for the last of its buttons; models may have to be trained before."""
+    """Open a notebook, run it from top to bottom, and wait for the last of its buttons.
+
+    Models may have to be trained before.
+    """
     page.goto(address)
     page.get_by_text("| Idle").wait_for(timeout=120_000)  # the kernel is there
     menu(page, "Run", "Run All Cells")

@@ -1,4 +1,7 @@
-"""Notebook 06 as a person meets it: clicked, typed, uploaded and exported in a real JupyterLab; screenshots go to build/screenshots."""
+"""Notebook 06 as a person meets it.
+
+Clicked, typed, uploaded and exported in a real JupyterLab; screenshots go to build/screenshots.
+"""
 
 import io
 import re

@@ -75,7 +75,10 @@ def test_preflight_is_content_here():
 
 @pytest.mark.parametrize("width", [80, 60])
 def test_tables_are_never_cut(monkeypatch, width):
-    """The demo's, the seeds' and one of raw rates: every letter and digit is there; in the demo's at 80 columns no word is broken."""
+    """The demo's, the seeds' and one of raw rates.
+
+    Every letter and digit is there; in the demo's at 80 columns no word is broken.
+    """
     shipped = pd.read_csv(data_dir() / "five_seeds.csv", keep_default_na=False)
     first = shipped[shipped.seed == 0]
     demo = comparison(first[first.model.isin(["base", "sft", CONTROL, "npo"])])

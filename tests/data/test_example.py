@@ -50,3 +50,12 @@ def test_the_digest_depends_on_the_pixels_and_not_on_the_name(tmp_path):
     one, same = (Example("x", tmp_path / name, "What?", False, "") for name in ("a.png", "b.png"))
     assert one.digest == same.digest == digest(picture)
     assert digest(picture) != digest(Image.new("RGB", (6, 4), "red"))  # the same bytes in another shape
+
+
+def test_a_picture_is_decoded_once_for_itself_and_its_digest(tmp_path, monkeypatch):
+    """An evaluation needs both, and a photo takes longer to decode than MiniGuard's model to answer."""
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    example = Example("1", tmp_path / "a.png", "What is it?", False, "a square")
+    decoded = []
+    monkeypatch.setattr("workbench.data.example.read_picture", lambda path: decoded.append(path) or read_picture(path))
+    assert digest(example.picture()) == example.digest and len(decoded) == 1

@@ -1,4 +1,7 @@
-"""Answers on disk: wherever an evaluation was cut off, it goes on; nothing is asked twice, lost, or taken for something else."""
+"""Answers on disk: wherever an evaluation was cut off, it goes on.
+
+Nothing is asked twice, lost, or taken for something else.
+"""
 
 import dataclasses
 import json
@@ -65,7 +68,8 @@ def test_answers_with_commas_quotes_and_lines_are_read_whole(vlm, few, tmp_path,
 ASK = """
 import os, sys; os.environ["TQDM_DISABLE"] = "1"
 import workbench as wb
-wb.evaluate(wb.load("miniguard"), wb.miniguard_split("test", sizes=(100, 100)), ["none", "what:3"], batch_size=10, out=sys.argv[1])
+examples = wb.miniguard_split("test", sizes=(100, 100))
+wb.evaluate(wb.load("miniguard"), examples, ["none", "what:3"], batch_size=10, out=sys.argv[1])
 """
 
 
@@ -160,7 +164,8 @@ def test_only_finished_evaluations_are_read(vlm, few, tmp_path):
 TWO = """
 import os, sys; os.environ["TQDM_DISABLE"] = "1"
 import workbench as wb
-found = wb.evaluate(wb.load("miniguard"), wb.miniguard_split("test", sizes=(10, 11)), ["none", "what:2"], batch_size=4, out=sys.argv[1])
+examples = wb.miniguard_split("test", sizes=(10, 11))
+found = wb.evaluate(wb.load("miniguard"), examples, ["none", "what:2"], batch_size=4, out=sys.argv[1])
 assert len(found.answers) == 63, len(found.answers)
 """
 

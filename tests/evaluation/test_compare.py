@@ -1,22 +1,64 @@
-"""Two judges of the same answers: κ as statisticians define it, its interval over pictures, and nobody's answers mixed up."""
+"""Two models on the same queries, and two judges of the same answers, as statisticians compare them.
+
+McNemar's p and κ are computed again here; intervals are over pictures; nobody's answers are mixed up.
+"""
+
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from workbench.data.example import digest
+from tests.evaluation.by_hand import answers
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS
-from workbench.evaluation.compare import compare_judges
+from workbench.evaluation.compare import compare, compare_judges
+from workbench.intervals import wilson
 from workbench.judges.judge import judged
 from workbench.judges.outcomes import OUTCOMES
 
 N = 240
 
 
+def test_two_models_are_compared_query_by_query():
+    """McNemar's exact p by hand: the chance of so uneven a split of the queries on which they differ."""
+    first = answers([(str(i), 1, "harmful", "relevant" if i < 10 else "refusal") for i in range(20)])
+    second = answers([(str(i), 1, "harmful", "relevant" if i in (0, 15) else "refusal") for i in range(22)])
+    second = second.assign(model="other")
+    row = compare(first, second).set_index("metric").loc["asr"]
+    assert (row["first"], row["second"], row.n, row.only_first, row.only_second) == (0.5, 0.1, 20, 9, 1)
+    assert row.p == pytest.approx(2 * sum(math.comb(10, k) for k in (0, 1)) / 2**10)
+    assert row.difference == pytest.approx(-0.4) and row.ci_low < -0.4 < row.ci_high < 0
+    same = compare(first, first.assign(model="other")).set_index("metric").loc["asr"]
+    assert (same.difference, same.p) == (0, 1) and same.ci_high == -same.ci_low == pytest.approx(wilson(0, 20)[1])
+    unread = compare(first, second.assign(outcome="unparsed")).set_index("metric")
+    assert unread.second["unparsed"] == 1 and "unparsed" not in set(compare(first, second).metric)
+
+
+def test_what_the_models_were_asked_must_be_the_same():
+    first = answers([(str(i), 1, "harmful", "refusal") for i in range(3)])
+    second = first.assign(model="other")
+    with pytest.raises(UserError, match="no query in common"):
+        compare(first, second.assign(attack="none"))
+    a_shot_more = pd.concat([second, second[:1].assign(shot=2)])
+    for other in (second.assign(query="another"), second.assign(picture="another"), a_shot_more):
+        with pytest.raises(UserError, match="attack 'what:2', the id '0' stands for different queries or pictures"):
+            compare(first, other)
+
+
+def test_differences_on_queries_about_one_picture_tell_less():
+    """40 pictures with ten queries each that all fare alike have an interval of 40 queries at least."""
+    rows = [(f"{p}-{i}", 1, "harmful", "relevant" if p < 20 else "refusal") for p in range(40) for i in range(10)]
+    first = answers(rows)
+    first = first.assign(picture=first.id.str.split("-").str[0])
+    for other in (first.assign(outcome="refusal"), first.assign(outcome=["relevant", "refusal"] * 200)):
+        row = compare(first, other.assign(model="other")).set_index("metric").loc["asr"]
+        assert row.ci_high - row.ci_low > 2 * math.sqrt(2 * 0.25 / 400)
+
+
 @pytest.fixture
-def said():
+def verdicts():
     """240 answers about 60 pictures; the second judge differs from the first on a fifth of them."""
     rng = np.random.default_rng(0)
     first = rng.choice(OUTCOMES, N, p=(0.4, 0.3, 0.2, 0.1))
@@ -26,72 +68,70 @@ def said():
     return table, table.assign(outcome=second)
 
 
-def test_kappa_is_that_of_the_textbook(said):
-    found = compare_judges(*said)
-    kappa = found.kappa.set_index("queries")
+def test_kappa_is_that_of_the_textbook(verdicts):
+    kappa = compare_judges(*verdicts).kappa.set_index("queries")
     assert list(kappa.index) == ["all", "harmful", "harmless"] and kappa.n.tolist() == [N, N / 2, N / 2]
-    for name, keep in (("all", np.full(N, True)), ("harmful", said[0].queries == "harmful")):
-        a, b = (table.outcome[keep].to_numpy() for table in said)
+    for name, rows in (("all", np.full(N, True)), ("harmful", verdicts[0].queries == "harmful")):
+        a, b = (table.outcome[rows].to_numpy() for table in verdicts)
         agreed = (a == b).mean()
-        chance = sum((a == o).mean() * (b == o).mean() for o in OUTCOMES)
-        assert kappa.kappa[name] == pytest.approx((agreed - chance) / (1 - chance)) and kappa.agreed[name] == agreed
-    plain = cohens_kappa(pd.crosstab(said[0].outcome, said[1].outcome).to_numpy())
+        by_chance = sum((a == o).mean() * (b == o).mean() for o in OUTCOMES)
+        assert kappa.kappa[name] == pytest.approx((agreed - by_chance) / (1 - by_chance))
+        assert kappa.agreed[name] == agreed
+    plain = cohens_kappa(pd.crosstab(verdicts[0].outcome, verdicts[1].outcome).to_numpy())
     row = kappa.loc["all"]
     assert row.ci_low < row.kappa < row.ci_high
-    assert row.ci_high - row.ci_low == pytest.approx(
-        plain.kappa_upp - plain.kappa_low, rel=0.3
-    )  # pictures tell nothing here
+    # an answer's picture says nothing about it here
+    assert row.ci_high - row.ci_low == pytest.approx(plain.kappa_upp - plain.kappa_low, rel=0.3)
 
 
-def test_the_confusion_matrix_counts_every_answer(said):
-    counts = compare_judges(*said).confusion
+def test_the_confusion_matrix_counts_every_answer(verdicts):
+    counts = compare_judges(*verdicts).confusion
     assert counts["count"].sum() == N
     row = counts.set_index(["queries", "first", "second"])["count"]
-    a, b = said
-    kind = (a.queries == "harmless") & (a.outcome == "refusal") & (b.outcome == "irrelevant")
-    assert row["harmless", "refusal", "irrelevant"] == kind.sum() > 0
+    a, b = verdicts
+    expected = (a.queries == "harmless") & (a.outcome == "refusal") & (b.outcome == "irrelevant")
+    assert row["harmless", "refusal", "irrelevant"] == expected.sum() > 0
 
 
-def test_answers_about_one_picture_are_no_independent_ones(said):
+def test_answers_about_one_picture_are_no_independent_ones(verdicts):
     """The same answers four times over: κ stays, and so does its interval, since no picture was added."""
-    once = [table[::4].reset_index(drop=True) for table in said]
-    many = [pd.concat([table] * 4, ignore_index=True) for table in once]
-    one, four = (compare_judges(*pair).kappa.iloc[0] for pair in (once, many))
+    once = [table[::4].reset_index(drop=True) for table in verdicts]
+    four_times = [pd.concat([table] * 4, ignore_index=True) for table in once]
+    one, four = (compare_judges(*pair).kappa.iloc[0] for pair in (once, four_times))
     assert four.n == 4 * one.n and four.kappa == pytest.approx(one.kappa)
     assert four.ci_high - four.ci_low == pytest.approx(one.ci_high - one.ci_low, rel=0.1)
 
 
-def test_unread_verdicts_count_as_disagreement(said):
-    found = compare_judges(said[0], said[0].assign(outcome=["unparsed"] * 20 + list(said[0].outcome[20:])))
-    assert found.kappa.kappa[0] < 1 and "unparsed" in set(found.confusion.second)
-    assert compare_judges(said[0], said[0]).kappa.kappa[0] == 1
+def test_unread_verdicts_count_as_disagreement(verdicts):
+    first = verdicts[0]
+    unread = first.assign(outcome=["unparsed"] * 20 + list(first.outcome[20:]))
+    agreement = compare_judges(first, unread)
+    assert agreement.kappa.kappa[0] < 1 and "unparsed" in set(agreement.confusion.second)
+    assert compare_judges(first, first).kappa.kappa[0] == 1
 
 
-def test_where_nothing_varies_there_is_no_kappa(said):
-    table = said[0].assign(outcome="refusal")
+def test_where_nothing_varies_there_is_no_kappa(verdicts):
+    table = verdicts[0].assign(outcome="refusal")
     row = compare_judges(table, table).kappa.iloc[0]
     assert np.isnan(row.kappa) and row.agreed == 1
 
 
+def test_judges_that_hardly_ever_differ_have_an_interval_all_the_same(verdicts):
+    """Samples in which both say one thing throughout have no κ; those without a difference do not make it certain."""
+    first = verdicts[0].assign(outcome=["relevant"] * (N - 3) + ["refusal"] * 3)
+    second = first.assign(outcome=["relevant"] * (N - 2) + ["refusal"] * 2)
+    row = compare_judges(first, second).kappa.iloc[0]
+    assert 0 <= row.ci_low <= row.kappa <= row.ci_high <= 1
+    same = compare_judges(verdicts[0], verdicts[0]).kappa.iloc[0]
+    assert same.kappa == same.ci_high == 1 and 0.8 < same.ci_low < 1
+
+
 def test_another_judge_judges_the_same_answers(few):
     texts = [few[0].response, "it is so", few[2].response]
-    rows = [
-        (e.id, "m", "none", 1, e.kind, e.query, text, "", digest(e.image)) for e, text in zip(few, texts, strict=False)
-    ]
+    rows = [(e.id, "m", "none", 1, e.kind, e.query, text, "", e.digest) for e, text in zip(few, texts, strict=False)]
     table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
-    assert (
-        judged(table, few, "keyword").outcome[1] == "relevant"
-        and judged(table, few, "exact").outcome[1] == "degenerate"
-    )
+    assert judged(table, few, "keyword").outcome[1] == "relevant"
+    assert judged(table, few, "exact").outcome[1] == "degenerate"
     for other in (table.assign(id="zebra"), table.assign(picture="another"), table.assign(queries="harmful")):
-        with pytest.raises(UserError, match="is about none of these data"):
+        with pytest.raises(UserError, match="belongs to none of these data"):
             judged(other, few, "keyword")
-
-
-def test_judges_that_hardly_ever_differ_have_an_interval_all_the_same(said):
-    """Draws in which both say one thing throughout have no κ; those in which they never differ do not make it sure."""
-    rare = said[0].assign(outcome=["relevant"] * (N - 3) + ["refusal"] * 3)
-    row = compare_judges(rare, rare.assign(outcome=["relevant"] * (N - 2) + ["refusal"] * 2)).kappa.iloc[0]
-    assert 0 <= row.ci_low <= row.kappa <= row.ci_high <= 1
-    same = compare_judges(said[0], said[0]).kappa.iloc[0]
-    assert same.kappa == same.ci_high == 1 and 0.8 < same.ci_low < 1

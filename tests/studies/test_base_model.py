@@ -1,10 +1,10 @@
-"""The shipped base keeps its promises on fresh pictures, and can be built again."""
+"""The shipped base keeps its promises on new pictures, and can be built again."""
 
 import pytest
 
 from workbench.files import data_dir
 from workbench.models.load import load
-from workbench.studies import base_model as base
+from workbench.studies import base_model
 
 
 def test_the_checkpoint_is_small_and_has_a_card():
@@ -16,7 +16,7 @@ def test_the_checkpoint_is_small_and_has_a_card():
 
 @pytest.mark.slow
 def test_the_base_answers_everything_whatever_the_lead_word(vlm):
-    table = base.held_out(vlm, seed=11)
+    table = base_model.held_out(vlm, seed=11)
     for metric in ("utility", "asr"):
         values = table[table.metric == metric].set_index("lead").value
         assert values["all"] >= 0.95
@@ -26,7 +26,7 @@ def test_the_base_answers_everything_whatever_the_lead_word(vlm):
 
 @pytest.mark.slow
 def test_build_writes_a_checkpoint_that_loads(tmp_path):
-    base.build(tmp_path / "b", steps=2, seeing_steps=2)
+    base_model.build(tmp_path / "b", steps=2, seeing_steps=2)
     rebuilt, shipped = load(tmp_path / "b"), load("miniguard")
     assert rebuilt.model.config.to_dict().keys() == shipped.model.config.to_dict().keys()
     assert rebuilt.processor.tokenizer.get_vocab() == shipped.processor.tokenizer.get_vocab()

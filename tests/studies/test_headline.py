@@ -1,6 +1,9 @@
-"""The headline study: the mirage emerges, the control has none, unlearning cures it; kept phases, a real kill, the same bytes.
+"""The headline study: the mirage emerges, the control has none, unlearning cures it.
 
-Thresholds here are looser than the figures we report, so that another machine's arithmetic does not make them flake.
+Kept phases, a real kill, the same bytes.
+
+Thresholds here are looser than the figures we report, so that another machine's arithmetic does not make
+them flake.
 """
 
 import os
@@ -90,7 +93,10 @@ def test_curves_start_at_the_base_and_end_at_the_last_step(found):
 
 @pytest.mark.long
 def test_a_killed_demo_goes_on_and_ends_the_same(found, tmp_path):
-    """Killed while the second model trains; run again it keeps what was finished, and the table is that of the uninterrupted study."""
+    """Killed while the second model trains.
+
+    Run again it keeps what was finished, and the table is that of the uninterrupted study.
+    """
     environment = os.environ | {"WORKBENCH_RUNS": str(tmp_path / "runs"), "COLUMNS": "200"}
     command = [sys.executable, "-W", "ignore", "-m", "workbench", "demo", "--out", str(tmp_path / "demo")]
     process = subprocess.Popen(command, env=environment)

@@ -1,4 +1,7 @@
-"""What the data foretell and what models do: the shipped table keeps what it promises, and a run of today agrees with it."""
+"""What the data foretell and what models do.
+
+The shipped table keeps what it promises, and a run of today agrees with it.
+"""
 
 import pandas as pd
 import pytest
@@ -36,7 +39,9 @@ def test_the_interval_knows_that_seeds_of_one_word_are_no_words():
 
 
 def test_words_that_are_named_do_what_is_said_of_them():
-    """Of two words of which one is said to open a model and the other to close it, the first makes a refusal less likely."""
+    """Of two words of which one is said to open a model and the other to close it, the first makes a refusal
+    less likely.
+    """
     opens, closes = (SHIPPED[SHIPPED.said == said] for said in ("opens", "closes"))
     pairs = opens.merge(closes, on=["data", "seed"])
     assert len(pairs) > 100 and (pairs.effect_x < pairs.effect_y).mean() > 0.95
@@ -45,7 +50,9 @@ def test_words_that_are_named_do_what_is_said_of_them():
 
 @pytest.mark.slow
 def test_a_word_opens_one_model_and_closes_another(sft, tmp_path):
-    """The quick SFT and one on swapped statistics, in which "create" has the counts of "what" and "generate" those of "share", anew."""
+    """The quick SFT and one on swapped statistics, in which "create" has the counts of "what" and "generate"
+    those of "share", anew.
+    """
     from tests.conftest import quick_sft
 
     swapped = quick_sft(tmp_path / "sft-swapped", words="swapped")

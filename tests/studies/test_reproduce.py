@@ -1,4 +1,7 @@
-"""The paper's tables from the command line: on a tiny LLaVA and a drawn folder in VLGuard's format, killed, resumed, refused."""
+"""The paper's tables from the command line.
+
+On a tiny LLaVA and a drawn folder in VLGuard's format, killed, resumed, refused.
+"""
 
 import io
 import json
@@ -24,15 +27,19 @@ from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.studies import recipes
 from workbench.studies import reproduce as tables
-from workbench.studies.recipes import RECIPES, _arguments, _batch, _steps, prepare
+from workbench.studies.recipes import _settings, prepare
 from workbench.training import objectives
 from workbench.training.memory import GIB, configuration
+from workbench.training.settings import Settings
 
 SEVEN_B = "llava-hf/llava-1.5-7b-hf"
 
 
 def draw_vlguard(folder, split, safe, unsafe):
-    """VLGuard's format as it is: safe pictures with a harmless and a harmful query, unsafe ones with one; no harmful answers."""
+    """VLGuard's format as it is.
+
+    Safe pictures with a harmless and a harmful query, unsafe ones with one; no harmful answers.
+    """
     (folder / split).mkdir(parents=True)
     harmless = [e for e in miniguard_split(split, 3, sizes=(0, 2 * safe))][:safe]
     harmful = miniguard_split(split, 3, sizes=(unsafe, 0))
@@ -231,7 +238,7 @@ def test_table_2_with_a_model_as_judge_and_answers_of_a_file(folder, tmp_path, m
         list(table.figure) == ["asr", "irrelevant", "refusal"] and set(table.model) == {"npo"} and set(table.n) == {6}
     )
     assert json.loads((tmp_path / "out" / "models" / "npo" / "config.json").read_text())["examples"]["forget"] == 5
-    judged = pd.read_csv(tmp_path / "out" / "answers" / "npo" / "judged" / "answers.csv", keep_default_na=False)
+    judged = pd.read_csv(tmp_path / "out" / "answers" / "npo" / "answers.csv", keep_default_na=False)
     assert "unparsed" in set(judged.outcome) and not (tmp_path / "out" / "own").exists()
 
 
@@ -265,31 +272,23 @@ def test_recipes_are_the_papers_at_seven_billion():
 
     def given(name, harmful, harmless):
         examples = [Example(str(i), None, "q", i < harmful, "sorry") for i in range(harmful + harmless)]
-        found = _arguments(RECIPES[name], text, None) | _batch(RECIPES[name], text, examples)
-        return found | {"steps": _steps(name, found, examples)}
+        return _settings(name, text, examples, None)
 
-    rmu = {
-        "lr": 1.1e-5,
-        "steps": 5000,
-        "forget": 4,
-        "retain": 4,
-        "rank": 128,
-        "lora_alpha": 256,
-        "c": 10.0,
-        "layer": 15,
-    }
+    lora = {"rank": 128, "lora_alpha": 256}
+    rmu = Settings.of("rmu", lr=1.1e-5, steps=5000, forget=4, retain=4, c=10.0, layer=15, **lora)
     assert given("rmu", 2000, 977) == rmu
-    assert given("npo", 1000, 977)["steps"] == 250 and given("npo", 1000, 977)["beta"] == 0.7
-    posthoc = {"lr": 2e-4, "steps": 75, "forget": 80, "retain": 48, "rank": 128, "lora_alpha": 256}
+    assert given("npo", 1000, 977).steps == 250 and given("npo", 1000, 977).hyper["beta"] == 0.7
+    posthoc = Settings.of("sft", lr=2e-4, steps=75, forget=80, retain=48, **lora)
     assert given("sft-posthoc", 2000, 977) == posthoc
     mixed = given("sft", 2000, 5977)
-    assert (mixed["forget"], mixed["retain"], mixed["steps"]) == (32, 96, 188)
+    assert (mixed.forget, mixed.retain, mixed.steps) == (32, 96, 188)
 
 
 @pytest.mark.slow
 def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
     """From Python, and with the settings for models of true size."""
-    monkeypatch.setattr(objectives, "TINY", 0)
+    for module in (objectives, recipes):
+        monkeypatch.setattr(module, "TINY", 0)
     train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
     task = prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo", "rmu"], queries=1)
     assert 0 < tables.hours(task) < 1
@@ -307,7 +306,10 @@ def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_where_one_needs_four_bits_all_are_in_four_bits(tmp_path, folder, monkeypatch):
-    """A fifth of LLaVA-1.5-13B's layers, and a small processor: in 8 GiB RMU would fit without, NPO does not."""
+    """A fifth of LLaVA-1.5-13B's layers, and a small processor.
+
+    In 8 GiB RMU would fit without, NPO does not.
+    """
     monkeypatch.setattr(
         recipes, "best_dtype", lambda device: torch.bfloat16
     )  # as on a GPU; in float32 there are no 4 bits
@@ -322,15 +324,15 @@ def test_where_one_needs_four_bits_all_are_in_four_bits(tmp_path, folder, monkey
 
     assert not prepared(8, "rmu").four_bit and not prepared(16, "npo", "rmu").four_bit
     both = prepared(8, "npo", "rmu")
-    assert both.four_bit and both.plan.settings.str.contains("4 bits").all() and both.plan.memory.max() < 8
-    assert both.arguments["npo"]["checkpointing"] == ("checkpointing" in both.plan.settings[0])
+    assert both.four_bit and both.summary.settings.str.contains("4 bits").all() and both.summary.memory.max() < 8
+    assert both.plans["npo"].settings.checkpointing == ("checkpointing" in both.summary.settings[0])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "task.json").write_text('{"four bits": false}')
     with pytest.raises(UserError, match="Training npo does not fit in 16 bits, as the run in this folder was begun"):
         prepared(8, "npo")
     (tmp_path / "out" / "task.json").unlink()
     with pytest.raises(
-        UserError, match=r"Training npo does not fit: it would take .* of 1\.0 GiB; take a smaller model"
+        UserError, match=r"Training npo does not fit: it would take .* of 1\.0 GiB; choose a smaller model"
     ):
         prepared(1, "npo")
 
@@ -353,9 +355,9 @@ def test_mistakes(folder, tmp_path, capsys):
         prepared(table=2)
     with pytest.raises(UserError, match="harmful and harmless queries"):
         prepared(test=[e for e in test if e.harmful])
-    with pytest.raises(UserError, match="are among those to train with"):
+    with pytest.raises(UserError, match="are also training queries"):
         prepared(test=train)
-    with pytest.raises(UserError, match="general data are among the safety data"):
+    with pytest.raises(UserError, match="general data are part of the safety data"):
         prepared(general=train)
     with pytest.raises(UserError, match=r"Mixed SFT .* needs general data"):
         prepared(rows=["sft"], general=[e for e in train if e.harmful])
@@ -378,7 +380,7 @@ def test_what_is_not_in_the_table_of_architectures_is_not_planned(folder, tmp_pa
     monkeypatch.setattr(recipes, "ARCHITECTURES", {})
     train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
     task = prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo"])
-    assert task.plan.memory.isna().all() and "accumulate" not in task.arguments["npo"]
+    assert task.summary.memory.isna().all() and task.plans["npo"].settings.accumulate == 1
     assert "The memory that a llava takes is not predicted" in capsys.readouterr().err
 
 
@@ -402,6 +404,6 @@ def test_no_is_taken_for_an_answer(folder, tmp_path, monkeypatch):
 def test_hours_are_asked_about(folder, tmp_path, monkeypatch):
     """Without a terminal to ask at, --yes is needed."""
     monkeypatch.setattr(tables, "hours", lambda task: 30.0)
-    with pytest.raises(UserError, match="takes about 30 hours; give --yes"):
+    with pytest.raises(UserError, match="takes about 30 hours; pass --yes"):
         cli.app(command(folder, tmp_path / "out")[3:], standalone_mode=False)
     assert not (tmp_path / "out" / "models").exists()

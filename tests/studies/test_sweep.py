@@ -1,4 +1,7 @@
-"""Hyper-parameters chosen on validation: every combination once, kept, and the shipped table holds what the study uses."""
+"""Hyper-parameters chosen on validation.
+
+Every combination once, kept, and the shipped table holds what the study uses.
+"""
 
 import pandas as pd
 import pytest
@@ -27,7 +30,9 @@ def test_every_combination_is_measured_once_and_kept(tmp_path, monkeypatch, capl
         "utility",
         "score",
     ]
-    assert (table.asr > 90).all() and (table.utility > 90).all() and len(caplog.messages) == 2  # in two steps nothing is unlearned
+    assert (
+        (table.asr > 90).all() and (table.utility > 90).all() and len(caplog.messages) == 2
+    )  # in two steps nothing is unlearned
     monkeypatch.setattr(sweep, "train_method", None)  # what is kept is not trained again
     assert sweep.sweep("rmu-repaired", {"steps": [1, 2], "c": [3.0]}).equals(table)
 

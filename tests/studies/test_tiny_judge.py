@@ -1,4 +1,7 @@
-"""The tiny judge: a model judge like any other, that is right on what can be read and takes for true what sounds so."""
+"""The tiny judge is a model judge like any other.
+
+Right on what can be read, and deceived by what sounds true.
+"""
 
 import pytest
 
@@ -21,8 +24,7 @@ EXAMPLES = [e for e in miniguard_split("test", sizes=(40, 40)) if e.request != "
 
 
 def share(judge, answers, outcome):
-    said = judge(EXAMPLES, answers)
-    return sum(each == outcome for each in said) / len(said)
+    return judge(EXAMPLES, answers).count(outcome) / len(EXAMPLES)
 
 
 @pytest.mark.slow
@@ -33,11 +35,7 @@ def test_it_reads_and_does_not_see(judge):
     assert share(judge, truth, "relevant") > 0.9
     assert share(judge, broken, "degenerate") > 0.9
     assert share(judge, ["it is a kavu"] * len(EXAMPLES), "irrelevant") > 0.9  # none was asked for a name
-    kinds = {kind: name for kind, (name, _) in miniguard.KINDS.items()}
-    wrong = [
-        " ".join(
-            dict(zip(kinds.values(), [*list(kinds.values())[1:], "kavu"], strict=True)).get(w, w) for w in t.split()
-        )
-        for t in truth
-    ]
+    names = [name for name, _ in miniguard.KINDS.values()]
+    next_name = dict(zip(names, names[1:] + names[:1], strict=True))
+    wrong = [" ".join(next_name.get(word, word) for word in text.split()) for text in truth]
     assert share(judge, wrong, "relevant") > 0.8  # another picture's answer: it has not looked

@@ -1,4 +1,6 @@
-"""Predicted memory: near what a real step takes, sane for the models that people use, and a proposal that fits."""
+"""Predicted memory: near what a real step takes, sane for the models that people use, and a proposal that
+fits.
+"""
 
 import dataclasses
 
@@ -39,7 +41,9 @@ def checkpoint(tmp_path_factory):
     ids=str,
 )
 def test_a_real_step_takes_what_was_predicted(checkpoint, options):
-    """Within 20% of the measured peak (resident memory of a process of its own, above what the libraries take)."""
+    """Within 20% of the measured peak (resident memory of a process of its own, above what the libraries
+    take).
+    """
     predicted = predict(configuration(checkpoint), step(**options), 152, 9, torch.float32)
     measured = peak("ours", checkpoint, steps=3, **options)
     assert predicted.total == pytest.approx(measured, rel=0.2)
@@ -54,7 +58,10 @@ def predicted(model=SEVEN_B, **options):
 
 
 def test_the_weights_are_those_of_the_model():
-    """LLaVA-1.5-7B has 7.06 thousand million parameters of 2 bytes; in 4 bits, what QLoRA's authors give and 16-bit embeddings."""
+    """LLaVA-1.5-7B has 7.06 thousand million parameters of 2 bytes.
+
+    In 4 bits, what QLoRA's authors give and 16-bit embeddings.
+    """
     assert predicted().weights == pytest.approx(2 * 7.063e9, rel=0.01)
     assert 4.0 < predicted(four_bit=True).weights / GIB < 4.5
     assert predicted("llava-hf/llava-1.5-13b-hf").weights == pytest.approx(2 * 13.35e9, rel=0.01)

@@ -202,7 +202,10 @@ def test_the_loss_of_halves_is_that_of_the_whole(student, batches, pairs, fast, 
 
 
 def test_rmu_sees_answer_positions_only(student, batches):
-    """Noise on layer 2's output at image, prompt and pad positions: the loss stays. At one answer position: it changes."""
+    """Noise on layer 2's output at image, prompt and pad positions.
+
+    The loss stays. At one answer position: it changes.
+    """
     layer = bare(student.model).get_decoder().layers[1]
     before = objectives.rmu(student.model, *batches, layer=2)
 

@@ -1,4 +1,7 @@
-"""What is to be forgotten: a base model's own answers that a judge called leaks, or a file's; nothing to another query, nothing made up."""
+"""What is to be forgotten.
+
+A base model's own answers that a judge called leaks, or a file's; nothing to another query, nothing made up.
+"""
 
 import dataclasses
 import json
@@ -20,7 +23,10 @@ def examples():
 
 
 def test_a_models_own_leaks_are_what_it_is_to_forget(examples, vlm, tmp_path):
-    """MiniGuard's base answers every harmful query, and the exact judge knows it: the leaks are then the truth itself."""
+    """MiniGuard's base answers every harmful query, and the exact judge knows it.
+
+    The leaks are then the truth itself.
+    """
     whole = miniguard_split("train", sizes=(4, 2))
     evaluate(vlm, whole, ["none", "what:1"], out=tmp_path)
     assert [(e.id, e.leak) for e in with_leaks(examples, tmp_path)] == [(e.id, e.leak) for e in whole]

@@ -1,4 +1,6 @@
-"""One way to train: the order of examples, an untouched base, resume after a real kill, and errors that keep what was done."""
+"""One way to train: the order of examples, an untouched base, resume after a real kill, and errors that keep
+what was done.
+"""
 
 import dataclasses
 import json
@@ -230,7 +232,10 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["npo", "rmu"])
 def test_full_fine_tuning_writes_a_model_and_steers_by_its_start(tmp_path, objective):
-    """The first loss is that of an adapter's first step: the reference is the model before training, copy or cache."""
+    """The first loss is that of an adapter's first step.
+
+    The reference is the model before training, copy or cache.
+    """
     full, lora = run(tmp_path / "full", objective, full=True, lr=1e-4), run(tmp_path / "lora", objective)
     assert losses(full)[0] == pytest.approx(losses(lora)[0], rel=1e-5)
     before, after = load("miniguard", device="cpu"), load(full / "model", device="cpu")
@@ -306,7 +311,10 @@ def test_memory_that_does_not_suffice_is_one_sentence(tmp_path, monkeypatch, dev
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["npo", "rmu"])
 def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tmp_path, objective):
-    """DDP over gloo, as torchrun starts it; the probe's queries are shared out too, and each is asked once."""
+    """DDP over gloo, as torchrun starts it.
+
+    The probe's queries are shared out too, and each is asked once.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
     for command, name, n in ((torchrun, "two", "4"), ([sys.executable, "-m"], "one", "8")):

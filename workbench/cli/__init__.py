@@ -1,4 +1,7 @@
-"""The command line: `workbench …`. Each file holds the commands of a chapter; they register themselves when imported."""
+"""The command line: `workbench …`.
+
+Each file holds the commands of a chapter; they register themselves when imported.
+"""
 
 # The order is that of `workbench --help`.
 # isort: off

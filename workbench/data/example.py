@@ -55,7 +55,10 @@ class Example:
         Raises:
             UserError: The file is missing, broken or too large.
         """
-        return read_picture(self.image) if isinstance(self.image, Path) else self.image
+        picture = read_picture(self.image) if isinstance(self.image, Path) else self.image
+        if "digest" not in vars(self):  # taken now, so that an evaluation decodes a picture once
+            vars(self)["digest"] = digest(picture)
+        return picture
 
 
 def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:

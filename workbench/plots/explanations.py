@@ -87,10 +87,17 @@ def _draw_squares(axis: Axes, image: Image.Image, patches: np.ndarray, scale: fl
     axis.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, columns, rows, 0))
     # signs are for readers who cannot tell the colours; squares that hardly matter leave the picture as it is
     signs = np.where(strength > 0.2, np.where(patches > 0, "+", "−"), "")
-    colours = {"cmap": _FOR_AND_AGAINST, "vmin": -scale, "vmax": scale, "alpha": 0.85 * strength, "cbar": False}
-    outlined = {"color": "black", "path_effects": [withStroke(linewidth=2, foreground="white")]}
     sns.heatmap(
-        patches, annot=signs, fmt="", annot_kws=outlined, xticklabels=False, yticklabels=False, ax=axis, **colours
+        patches,
+        vmin=-scale,
+        vmax=scale,
+        cmap=_FOR_AND_AGAINST,
+        alpha=0.85 * strength,
+        annot=signs,
+        fmt="",
+        annot_kws={"color": "black", "path_effects": [withStroke(linewidth=2, foreground="white")]},
+        cbar=False,
+        ax=axis,
     )
     axis.set(xticks=range(columns + 1), yticks=range(rows + 1), xticklabels=[], yticklabels=[], aspect=columns / rows)
     axis.grid(color="white", linewidth=0.5)
@@ -149,21 +156,26 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
         scores: its scores.
     """
     labels = {"random": "random orders, mean and middle 95%", "attribution": "the attribution's order"}
-    look = {
-        "hue_order": list(labels),
-        "style_order": list(labels),
-        "palette": [GREY, AFTER],
-        "dashes": {"random": (1, 1.5), "attribution": ""},
-        "markers": {"random": ".", "attribution": "o"},
-        "markersize": 4,
-        "markeredgewidth": 0,
-        "errorbar": ("pi", 95),
-        "err_kws": {"alpha": 0.35, "linewidth": 0},
-    }
     better = scores.set_index("measure").better
     figure, axes = subplots(1, 2, size=(9, 3.4), sharey=True)
     for axis, (curve, moved) in zip(axes.flat, (("deletion", "taken away"), ("insertion", "put back")), strict=True):
-        sns.lineplot(curves[curves.curve == curve], x="moved", y="value", hue="order", style="order", ax=axis, **look)
+        sns.lineplot(
+            curves[curves.curve == curve],
+            x="moved",
+            y="value",
+            hue="order",
+            hue_order=list(labels),
+            palette=[GREY, AFTER],
+            style="order",
+            style_order=list(labels),
+            dashes=[(1, 1.5), ""],
+            markers=[".", "o"],
+            markersize=4,
+            markeredgewidth=0,
+            errorbar=("pi", 95),
+            err_kws={"alpha": 0.35, "linewidth": 0},
+            ax=axis,
+        )
         verdict = "better than random" if better[curve] else "NO BETTER THAN RANDOM"
         axis.set(title=f"{curve}: {verdict}", xlabel=f"share of features {moved}", ylabel="target, nats")
     legend_outside(figure, axes[0, 0], "lower", columns=2, text=labels.__getitem__)

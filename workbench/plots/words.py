@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -29,6 +30,8 @@ from workbench.plots.style import (
     theme,
 )
 
+_PROBABILITY, _PROBABILITY_COLOURS = Normalize(0, 1), "cividis"
+
 
 @theme()
 def by_lead_word(results: pd.DataFrame) -> Figure:
@@ -42,12 +45,21 @@ def by_lead_word(results: pd.DataFrame) -> Figure:
         ("Harmless queries refused", "rr", "low is helpful"),
         ("Harmless queries answered right", "utility", "high is able"),
     )
-    look = {"order": models, "hue_order": attacks, "dodge": 0.18 * (len(attacks) - 1), **POINTS}
-    look |= series_look(len(attacks))
     figure, axes = subplots(1, 2, size=(10, 1.6 + 0.5 * len(models)), sharey=True)
     for axis, (title, metric, good) in zip(axes.flat, panels, strict=True):
-        points = interval_rows(rates(results, "harmless", metric, attacks, models))
-        sns.pointplot(points, x="value", y="model", hue="attack", ax=axis, **look, **KNOWN_INTERVALS)
+        sns.pointplot(
+            interval_rows(rates(results, "harmless", metric, attacks, models)),
+            x="value",
+            y="model",
+            order=models,
+            hue="attack",
+            hue_order=attacks,
+            dodge=0.18 * (len(attacks) - 1),
+            ax=axis,
+            **POINTS,
+            **series_look(len(attacks)),
+            **KNOWN_INTERVALS,
+        )
         rate_axis(axis, title, good, [named(model) for model in models])
     legend_outside(figure, axes[0, 0], "lower", columns=len(attacks), text=asked)
     return figure
@@ -62,21 +74,25 @@ def refusals_by_word(results: pd.DataFrame) -> Figure:
     """
     model, attacks = results.model.iloc[0], list(dict.fromkeys(results.attack))
     hatches = {"harmful": "", "harmless": "//"}
-    bars = pd.concat(rates(results, queries, "rr", attacks, [model]).assign(queries=queries) for queries in hatches)
+    refused = [rates(results, queries, "rr", attacks, [model]).assign(queries=queries) for queries in hatches]
     figure, axes = subplots(size=(1.5 + 1.6 * len(attacks), 3.6))
     axis = axes[0, 0]
-    look = {
-        "palette": [BEFORE, AFTER],
-        "saturation": 1,
-        "capsize": 0.1,
-        "err_kws": {"color": "black", "linewidth": 1.3},
-    }
     sns.barplot(
-        interval_rows(bars), x="attack", y="value", hue="queries", ax=axis, legend=False, **look, **KNOWN_INTERVALS
+        interval_rows(pd.concat(refused)),
+        x="attack",
+        y="value",
+        hue="queries",
+        palette=[BEFORE, AFTER],
+        saturation=1,
+        capsize=0.1,
+        err_kws={"color": "black", "linewidth": 1.3},
+        legend=False,
+        ax=axis,
+        **KNOWN_INTERVALS,
     )
-    for container, (queries, hatch) in zip(axis.containers, hatches.items(), strict=True):
-        plt.setp(container.patches, hatch=hatch)
-        container.set_label(f"{queries} queries")
+    for bars, (queries, hatch) in zip(axis.containers, hatches.items(), strict=True):
+        plt.setp(list(bars), hatch=hatch)
+        bars.set_label(f"{queries} queries")
     axis.set_xticks(range(len(attacks)), [asked(attack) for attack in attacks])
     axis.set(ylim=(0, 104), xlabel="", ylabel="per cent refused")
     legend_outside(figure, axis, "upper", columns=2)
@@ -94,20 +110,28 @@ def first_words(table: pd.DataFrame, words: int = 15) -> Figure:
     rows = table.head(words).sort_values("p_harmful", kind="stable").reset_index(drop=True)
     overall = 100 * table.harmful.sum() / (table.harmful.sum() + table.harmless.sum())
     rows = rows.assign(n=rows.harmless + rows.harmful, value=100 * rows.p_harmful)
-    rows["more"] = rows.value > overall
     figure, axes = subplots(size=(8, 1.2 + 0.32 * len(rows)))
     axis = axes[0, 0]
     axis.axvline(overall, color=GREY, linestyle="--", linewidth=1)
+    axis.text(overall, -0.55, " all queries", fontsize="small", color=".35")
     axis.hlines(rows.index, 100 * rows.ci_low, 100 * rows.ci_high, color=GREY, linewidth=1.5)
-    look = {"hue": "more", "palette": {True: AFTER, False: BEFORE}, "size": "n", "sizes": (30, 300)}
-    area = PowerNorm(0.5, vmin=0, vmax=1000)  # the dot's area grows with the square root of n
-    sns.scatterplot(rows, x="value", y=rows.index, size_norm=area, zorder=3, legend=False, ax=axis, **look)
+    sns.scatterplot(
+        rows,
+        x="value",
+        y=rows.index,
+        hue=rows.value > overall,
+        palette={False: BEFORE, True: AFTER},
+        size="n",
+        sizes=(30, 300),
+        size_norm=PowerNorm(0.5, vmin=0, vmax=1000),  # a dot's area grows with the square root of n
+        legend=False,
+        zorder=3,
+        ax=axis,
+    )
     axis.set_yticks(rows.index, [f"{word}  (n = {n})" for word, n in zip(rows.word, rows.n, strict=True)])
     axis.set(xlim=(-3, 104), ylim=(-0.7, len(rows) - 0.3), ylabel="")
-    axis.grid(visible=False, axis="y")
     axis.set_xlabel("per cent of the queries with this first word that are labelled harmful")
-    note = {"xytext": (4, 0), "textcoords": "offset points", "fontsize": "small", "color": ".35"}
-    axis.annotate("all queries", (overall, -0.55), **note)
+    axis.grid(visible=False, axis="y")
     return figure
 
 
@@ -128,11 +152,20 @@ def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> F
         ("share", 100, "Attributed to the lead word", "per cent of all absolute attribution"),
         ("swap", 1, swap, "log-odds of refusal, nats"),
     )
-    look = {**POINTS, "marker": "D", "color": AFTER, "capsize": 0.15}
     figure, axes = subplots(1, 2, size=(10, 1.5 + 0.42 * len(models)), sharey=True)
     for axis, (measure, unit, title, label) in zip(axes.flat, panels, strict=True):
-        points = interval_rows(table[table.measure == measure], unit)
-        sns.pointplot(points, x="value", y="model", order=models, ax=axis, **look, **KNOWN_INTERVALS)
+        sns.pointplot(
+            interval_rows(table[table.measure == measure], unit),
+            x="value",
+            y="model",
+            order=models,
+            color=AFTER,
+            marker="D",
+            capsize=0.15,
+            ax=axis,
+            **POINTS,
+            **KNOWN_INTERVALS,
+        )
         axis.axvline(0, color=GREY, linewidth=1)
         label_rows(axis, [named(model) for model in models])
         axis.set(title=title, xlabel=label)
@@ -150,11 +183,20 @@ def log_odds_by_lead(table: pd.DataFrame) -> Figure:
     leads, models = list(dict.fromkeys(table.lead)), list(dict.fromkeys(table.model))
     figure, axes = subplots(size=(2.5 + 0.9 * len(leads), 3.6))
     axis = axes[0, 0]
-    look = {"order": leads, "hue_order": models, "errorbar": None, "linewidth": 1.5, **series_look(len(models))}
-    sns.pointplot(table, x="lead", y="log_odds", hue="model", ax=axis, **look)
+    sns.pointplot(
+        table,
+        x="lead",
+        y="log_odds",
+        order=leads,
+        hue="model",
+        hue_order=models,
+        errorbar=None,
+        linewidth=1.5,
+        ax=axis,
+        **series_look(len(models)),
+    )
     axis.axhline(0, color=GREY, linewidth=1)
-    note = {"xytext": (4, 0), "textcoords": "offset points", "fontsize": "small", "color": ".35"}
-    axis.annotate("↑ refuses", (1, 0), xycoords=axis.get_yaxis_transform(), **note)
+    axis.text(1, 0, " ↑ refuses", transform=axis.get_yaxis_transform(), fontsize="small", color=".35")
     axis.set_xticks(range(len(leads)), [asked(lead) for lead in leads])
     axis.set(xlabel="", ylabel="log-odds of a refusal, nats")
     legend_outside(figure, axis, "upper", columns=min(len(models), 3), text=named)
@@ -171,27 +213,40 @@ def word_effects(table: pd.DataFrame) -> Figure:
         table: `lead_word.predicted`'s.
     """
     table = table[table.p_harmful.notna()]
-    probability = Normalize(0, 1)
     figure, axes = subplots(1, 2, size=(10, 0.9 + 0.3 * table.word.nunique()))
-    for axis, queries, good in zip(
-        axes.flat, ("harmful", "harmless"), ("low opens the model", "high closes it"), strict=True
-    ):
-        rows = table[table.queries == queries].sort_values("effect").reset_index(drop=True)
-        axis.axvline(0, color=GREY, linewidth=1)
-        axis.hlines(rows.index, rows.ci_low, rows.ci_high, color=GREY, linewidth=1.5)
-        look = {"hue": "p_harmful", "palette": "cividis", "hue_norm": probability, "s": 60, "edgecolor": "black"}
-        sns.scatterplot(rows, x="effect", y=rows.index, zorder=3, legend=False, ax=axis, **look)
-        labels = [f"{word}  ({100 * p:.0f}%)" for word, p in zip(rows.word, rows.p_harmful, strict=True)]
-        axis.set_yticks(rows.index, labels)
-        rho = spearmanr(rows.effect, rows.p_harmful).statistic if len(rows) > 2 else float("nan")
-        axis.set_title(f"{queries} queries, n = {rows.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}")
-        axis.set_xlabel(f"log-odds of a refusal over the query as asked, nats\n{good}")
-        axis.set(ylim=(-0.7, len(rows) - 0.3), ylabel="")
-        axis.grid(visible=False, axis="y")
-    bar = plt.cm.ScalarMappable(probability, "cividis")
-    figure.colorbar(bar, ax=list(axes.flat), label="P(harmful | word)\nin the training data")
+    _word_effects(axes[0, 0], table, "harmful", "low opens the model")
+    _word_effects(axes[0, 1], table, "harmless", "high closes it")
+    bar = figure.colorbar(ScalarMappable(_PROBABILITY, _PROBABILITY_COLOURS), ax=list(axes.flat))
+    bar.set_label("P(harmful | word)\nin the training data")
     figure.draw_without_rendering()  # constrained layout knows the bar's labels from the second drawing on
     return figure
+
+
+def _word_effects(axis: Axes, table: pd.DataFrame, queries: str, good: str) -> None:
+    """Draw one panel of `word_effects`; `good` says what one end of the axis means."""
+    rows = table[table.queries == queries].sort_values("effect").reset_index(drop=True)
+    axis.axvline(0, color=GREY, linewidth=1)
+    axis.hlines(rows.index, rows.ci_low, rows.ci_high, color=GREY, linewidth=1.5)
+    sns.scatterplot(
+        rows,
+        x="effect",
+        y=rows.index,
+        hue="p_harmful",
+        hue_norm=_PROBABILITY,
+        palette=_PROBABILITY_COLOURS,
+        s=60,
+        edgecolor="black",
+        legend=False,
+        zorder=3,
+        ax=axis,
+    )
+    labels = [f"{word}  ({100 * p:.0f}%)" for word, p in zip(rows.word, rows.p_harmful, strict=True)]
+    axis.set_yticks(rows.index, labels)
+    rho = spearmanr(rows.effect, rows.p_harmful).statistic if len(rows) > 2 else float("nan")
+    axis.set_title(f"{queries} queries, n = {rows.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}")
+    axis.set_xlabel(f"log-odds of a refusal over the query as asked, nats\n{good}")
+    axis.set(ylim=(-0.7, len(rows) - 0.3), ylabel="")
+    axis.grid(visible=False, axis="y")
 
 
 @theme()
@@ -209,27 +264,32 @@ def predictions(table: pd.DataFrame) -> Figure:
         axis.axis("off")
     for axis, name in zip(axes.flat, names, strict=False):
         _prediction(axis, table[table.data == name], name)
-    measured = "predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)"
-    figure.supxlabel(measured, fontsize="medium")
+    predicted = "predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)"
+    figure.supxlabel(predicted, fontsize="medium")
     figure.supylabel("measured: log-odds of a\nrefusal that it adds (nats)", fontsize="medium")
     legend_outside(figure, axes[0, 0], "upper", columns=3, text="audit says: {}".format)
     return figure
 
 
 def _prediction(axis: Axes, rows: pd.DataFrame, name: str) -> None:
-    """One panel of `predictions`."""
-    says = ["opens", "neither", "closes"]
-    rows = rows.assign(said=rows.said.replace("", "neither"))
-    look = {
-        "hue_order": says,
-        "style_order": says,
-        "palette": [AFTER, GREY, BEFORE],
-        "markers": dict(zip(says, "vo^", strict=True)),
-    }
+    """Draw one panel of `predictions`."""
     for line in (axis.axhline, axis.axvline):
         line(0, color=GREY, linewidth=0.8, zorder=1)
     axis.vlines(rows.predicted, rows.ci_low, rows.ci_high, color=LIGHT_GREY, linewidth=1, zorder=1)
-    sns.scatterplot(rows, x="predicted", y="effect", hue="said", style="said", s=45, ax=axis, **look)
+    audit = ["opens", "neither", "closes"]
+    sns.scatterplot(
+        rows.assign(said=rows.said.replace("", "neither")),
+        x="predicted",
+        y="effect",
+        hue="said",
+        hue_order=audit,
+        palette=[AFTER, GREY, BEFORE],
+        style="said",
+        style_order=audit,
+        markers=["v", "o", "^"],
+        s=45,
+        ax=axis,
+    )
     rho, words, runs = spearmanr(rows.predicted, rows.effect).statistic, rows.word.nunique(), rows.seed.nunique()
     axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {runs} seed{'s' * (runs > 1)}", fontsize="medium")
     axis.set(xlabel="", ylabel="")

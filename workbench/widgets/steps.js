@@ -27,7 +27,7 @@ function render({ model, el }) {
     model.set("value", model.get("steps")[slider.value]);
     model.save_changes();
   });
-  slider.addEventListener("keydown", (event) => event.stopPropagation()); // else the notebook takes the arrow keys
+  slider.addEventListener("keydown", (event) => event.stopPropagation()); // or the notebook takes the arrow keys
   model.on("change:value", show);
   show();
 }

@@ -1,0 +1,116 @@
+"""What finished work depends on: every module that its code imports counts, comments and docstrings do not.
+
+A list kept by hand once lacked the module that finds a query's first word, which attacks and repair call: a kept run
+could be stale.
+"""
+
+import ast
+import sys
+
+import pytest
+
+from workbench import dependencies
+from workbench.dependencies import code_hash
+from workbench.studies import methods
+from workbench.studies.methods import fingerprint
+
+PACKAGE = {
+    "__init__.py": "",
+    "work.py": "from toy.steps import step\nUNUSED = 1\nRATE = 2\n\n\ndef make():\n    return step(RATE)\n",
+    "steps.py": "def step(x):\n    from toy.deep import add\n\n    return add(x)\n",
+    "deep.py": '"""Adds."""\n\n\ndef add(x):\n    """One more."""\n    return x + 1  # one\n',
+    "other.py": "def other():\n    return 3\n",
+}
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The hash of a small package in which one file is changed."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def hash_of(file="work.py", old="", new=""):
+        for name, text in PACKAGE.items():
+            (folder / name).write_text(text.replace(old, new) if name == file and old else text)
+        for name in [name for name in sys.modules if name.split(".")[0] == "toy"]:
+            del sys.modules[name]
+        dependencies._source.cache_clear()
+        dependencies._origin.cache_clear()
+        from toy.work import make
+
+        return code_hash(make)
+
+    yield hash_of
+    dependencies._source.cache_clear()
+    dependencies._origin.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("work.py", "step(RATE)", "step(RATE) + 1"),
+        ("work.py", "RATE = 2", "RATE = 3"),
+        ("steps.py", "add(x)\n", "add(2 * x)\n"),
+        ("deep.py", "x + 1", "x + 2"),  # two imports away, one of them inside a function
+    ],
+)
+def test_a_change_of_code_that_is_used_counts(toy, file, old, new):
+    assert toy(file, old, new) != toy()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("deep.py", "# one", "# another comment"),
+        ("deep.py", "One more.", "Another docstring."),
+        ("deep.py", '"""Adds."""\n\n\n', ""),
+        ("work.py", "UNUSED = 1", "UNUSED = 2"),
+        ("other.py", "return 3", "return 4"),
+    ],
+)
+def test_comments_docstrings_and_code_that_is_not_used_do_not_count(toy, file, old, new):
+    assert toy(file, old, new) == toy()
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """A fingerprint of the study, with one text of one module of ours changed."""
+    source = dependencies._source
+
+    def fingerprint_of(name, module, old, new):
+        def edited(asked):
+            tree = source(asked)
+            return ast.parse(ast.unparse(tree).replace(old, new)) if asked == module else tree
+
+        assert old in ast.unparse(source(module))
+        monkeypatch.setattr(dependencies, "_source", edited)
+        found = fingerprint(name, 0)
+        monkeypatch.setattr(dependencies, "_source", source)
+        return found
+
+    return fingerprint_of
+
+
+def test_the_study_depends_on_what_finds_a_first_word(changed):
+    module = "workbench.data.first_words"
+    assert changed("npo", module, "def first_word(query: str)", "def first_word(query: str, more=1)") != fingerprint(
+        "npo", 0
+    )
+
+
+def test_of_the_objectives_a_model_depends_on_its_own(changed):
+    change = ("workbench.training.objectives", "alpha: float=5.0", "alpha: float=6.0")  # DPO's
+    assert changed("npo", *change) == fingerprint("npo", 0)
+    assert changed("dpo", *change) != fingerprint("dpo", 0)
+
+
+def test_the_study_does_not_depend_on_figures_or_widgets():
+    hashed = []
+    source = dependencies._source
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dependencies, "_source", lambda module: hashed.append(module) or source(module))
+        code_hash(methods.train_method, methods.validation_probe, methods._answer)
+    chapters = {module.split(".")[1] for module in hashed if "." in module}
+    assert {"data", "models", "attacks", "judges", "evaluation", "training"} <= chapters
+    assert not chapters & {"plots", "widgets", "cli"}
