@@ -231,7 +231,7 @@ def _measured(run, model: Path, options: dict) -> dict:
     import psutil
     import torch
 
-    import workbench.training  # noqa: F401 (what the libraries take is not the step's)
+    import workbench.training.train  # noqa: F401 (what the libraries take is not the step's)
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     before = psutil.Process().memory_info().rss

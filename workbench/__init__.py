@@ -4,7 +4,8 @@
     vlm = wb.load("miniguard")
     vlm.answer(picture, "What is the name of this thing?")
 
-The public names are listed in __init__.pyi. Importing this package is fast: each name is imported when it is first used.
+The public names are listed in __init__.pyi. Importing this package is fast: each name is imported when it is
+first used.
 """
 
 import lazy_loader

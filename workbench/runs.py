@@ -33,7 +33,8 @@ def bar(items: Iterable | None = None, desc: str = "", show: bool = True, **opti
     from tqdm.auto import tqdm
 
     disabled = not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-    return tqdm(items, desc, leave=False, disable=disabled, **options)
+    line = int(os.environ.get("WORKBENCH_BAR", "0"))  # of the terminal, for a process beside others (parallel.py)
+    return tqdm(items, desc, leave=False, disable=disabled, position=line or None, **options)
 
 
 def runs_dir() -> Path:

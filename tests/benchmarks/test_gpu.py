@@ -11,7 +11,8 @@ import pytest
 from benchmarks.gpu import __main__ as script
 from benchmarks.gpu import sections, table
 from benchmarks.gpu.training import CAPPED
-from tests.test_readme import README, plan_rows
+from tests.docs.pages import MEMORY
+from tests.docs.test_memory import plan_rows
 from workbench.errors import UserError
 
 
@@ -109,19 +110,19 @@ def test_a_section_that_takes_too_long_is_ended_with_all_that_it_started(monkeyp
     assert not psutil.pid_exists(first["pid"]) or psutil.Process(first["pid"]).status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_readme_has_what_was_measured_and_nothing_else():
+def test_the_page_has_what_was_measured_and_nothing_else():
     """Every cell is filled in by `python -m benchmarks.gpu.table`; without results the column is empty."""
-    assert table.filled(README, table.read()) == README
+    assert table.filled(MEMORY, table.read()) == MEMORY
     rows = [{"section": "training", "what": "a step of npo", "cap_gib": 24, "fits": True, "peak_gib": 15.94}]
     rows.append({"section": "training", "what": "a step of rmu", "cap_gib": 24, "fits": False})
     (line,) = [
-        line for line in table.filled(README, rows).splitlines() if line.startswith(f"| `{table.MODEL}` | 24 GiB")
+        line for line in table.filled(MEMORY, rows).splitlines() if line.startswith(f"| `{table.MODEL}` | 24 GiB")
     ]
     assert line.endswith("| NPO 15.9, RMU does not fit |")
 
 
 @pytest.mark.parametrize(("gib", "objective", "saving"), CAPPED)
-def test_what_is_measured_under_a_cap_is_what_the_readme_says_fits(gib, objective, saving):
+def test_what_is_measured_under_a_cap_is_what_the_page_says_fits(gib, objective, saving):
     parts = [f"{saving['accumulate']} parts"] if "accumulate" in saving else []
     settings = ", ".join(parts + ["checkpointing"] * ("checkpointing" in saving)) or "as they are"
     said = {(size, method): cell for model, size, method, cell, _ in plan_rows() if model == table.MODEL}

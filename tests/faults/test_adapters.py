@@ -72,7 +72,7 @@ def test_a_pickled_adapter_is_read_only_if_pickles_are_trusted(tmp_path, one_que
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: merging on a CPU writes float32")
 def test_merging_keeps_the_precision_of_the_checkpoint_or_says_so(tmp_path, llava, few_examples, workbench):
-    """A33: a bfloat16 checkpoint was merged into a float32 one of twice its size, without a word."""
+    """A33: a bfloat16 checkpoint was merged into a float32 one of twice its size, without a warning."""
     wb.load(llava, device="cpu").model.to(torch.bfloat16).save_pretrained(llava)
     wb.train(wb.load(llava, device="cpu"), "sft", few_examples, out=tmp_path / "lora", rank=2, **SMALL)
     done = workbench("merge", "--model", llava, "--adapter", tmp_path / "lora", "--out", tmp_path / "merged")
@@ -83,7 +83,7 @@ def test_merging_keeps_the_precision_of_the_checkpoint_or_says_so(tmp_path, llav
 
 @pytest.mark.xfail(strict=True, raises=NOT_RAISED, reason="issue 20: a merged model has the identity of its base")
 def test_an_adapter_of_a_merged_model_is_refused_on_the_model_before_the_merge(tmp_path, few_examples, workbench):
-    """b07: the adapter of NPO on a merged SFT model loaded on SFT's own base, and answered something else."""
+    """b07: NPO's adapter for a merged SFT model also loaded on the base of SFT, and gave other answers."""
     sft, merged, npo = (tmp_path / name for name in ("sft", "merged", "npo"))
     wb.train(wb.load("miniguard", device="cpu"), "sft", few_examples, out=sft, **SMALL)
     if workbench("merge", "--adapter", sft, "--out", merged).code:
@@ -95,7 +95,7 @@ def test_an_adapter_of_a_merged_model_is_refused_on_the_model_before_the_merge(t
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: relearning drops an adapter's embeddings")
 def test_relearning_leaves_an_adapter_with_embeddings_unchanged(tmp_path, base, few_examples):
-    """b08: the adapter's part on embed_tokens was lost, so that relearning reported a finding that was none."""
+    """b08: the adapter's part on embed_tokens was lost, so relearning reported a false finding."""
     torch.manual_seed(0)
     network = peft.get_peft_model(base.model, peft.LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"]))
     for parameter in network.parameters():

@@ -53,7 +53,7 @@ def test_a_dataset_in_the_hubs_cache_is_read(tmp_path):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 25: the message denies that the picture is inside")
 def test_a_picture_named_by_its_absolute_path_is_read_or_its_path_is_called_absolute(tmp_path):
-    """A03: such a picture inside the dataset's folder was said to lie outside of it."""
+    """A03: a picture inside the dataset's folder was reported as lying outside of it."""
     records = [harmless("r", str(tmp_path / "data" / "test" / "red.png"), QUESTION)]
     data = write_vlguard(tmp_path / "data", records, {"red.png": picture("red")})
     try:

@@ -47,7 +47,7 @@ def _incomplete(name, error, *fields):
 def test_an_old_llava_processor_is_completed_or_the_missing_field_is_named(
     tmp_path, llava, one_query, workbench, fields
 ):
-    """A17: processors saved by earlier versions lack fields that config.json has, and ended in a traceback."""
+    """A17: processors saved by earlier versions lack fields that config.json has; using them ended in a traceback."""
     processor = json.loads((llava / "processor_config.json").read_text())
     (llava / "preprocessor_config.json").write_text(json.dumps(processor["image_processor"]))
     (llava / "processor_config.json").unlink()
@@ -132,7 +132,7 @@ def plan(workbench, model, *options):
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: an original LLaVA is taken for one of 7B")
 @pytest.mark.parametrize("command", [pytest.param(evaluate_in_little_memory, marks=pytest.mark.slow), plan])
 def test_a_llava_in_its_original_format_is_refused(tmp_path, original_llava, one_query, workbench, command):
-    """A24: `evaluate` allocated 28 GB for such a folder of 130 kB, and `plan` planned for 7 billion weights."""
+    """A24: `evaluate` allocated 28 GB for a folder of 130 kB, and `plan` predicted the memory of a 7B model."""
     options = ("--data", one_query, "--judge", "keyword", "--out", tmp_path / "out")
     done = command(workbench, original_llava, *options)
     unhelpful = [word for word in ("alloc", "memory", "ignore_mismatched_sizes") if word in done.text]
@@ -183,7 +183,7 @@ def smolvlm2(tmp_path):
     reason="issue 20: SmolVLM2's processor needs torchvision and num2words",
 )
 def test_smolvlm2_answers_or_says_what_to_install(tmp_path, smolvlm2, one_query, workbench):
-    """A25: it is listed as tested, and ended in a traceback where torchvision and num2words are missing."""
+    """A25: an architecture listed as tested ended in a traceback without torchvision and num2words."""
     options = ("--data", one_query, "--judge", "keyword", "--out", tmp_path / "out")
     done = workbench("evaluate", "--model", smolvlm2, *options)
     named = "torchvision" in done.text or "num2words" in done.text

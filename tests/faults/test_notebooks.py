@@ -21,7 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 )
 @pytest.mark.parametrize("objective", ["sft", "rmu"])
 def test_a_probe_never_shows_answers_of_half_trained_weights(tmp_path, base, few_examples, objective):
-    """b13: a probe asked while another cell trained its model showed such answers, or broke the training."""
+    """b13: asking a probe while another cell trained its model gave wrong answers, or broke the training."""
     probe = wb.LiveProbe({"base": base}, few_examples[:2])
 
     def ask():

@@ -25,6 +25,7 @@ def losses(run):
     return pd.read_csv(run / "loss.csv").loss.round(4).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: --full --resume loads no weights")
 def test_full_fine_tuning_resumes_with_the_weights_it_had(tmp_path, few_examples):
     """b01: a VLM's checkpoint names its weights differently from its network, so a resumed run began from the base."""
@@ -101,7 +102,7 @@ def test_build_base_resumes_with_the_weights_it_had(tmp_path, monkeypatch):
 
 @pytest.mark.xfail(strict=True, raises=(ValueError, OSError), reason="issue 20: --resume trusts any checkpoint")
 def test_a_run_killed_while_it_writes_a_checkpoint_resumes_or_is_refused(tmp_path, few_examples, monkeypatch):
-    """b05: after such a kill --resume ended in a traceback for ever.
+    """b05: after a kill at that moment, --resume ended in a traceback every time.
 
     The test copies the run's folder each time a file of a checkpoint is opened: a kill would leave what the copy holds.
     """
@@ -130,7 +131,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_or_is_refused(tmp_pat
 
 @pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="issue 20: a run does not record its data")
 def test_resuming_with_other_data_is_refused(tmp_path, few_examples):
-    """b10: a run resumed with other data of the same sizes, and nobody noticed."""
+    """b10: a run resumed with other data of the same sizes without a warning."""
 
     def run(data, **options):
         options |= {"probe": lambda vlm: rates(0.5), "probe_every": 3, "save_every": 2, "steps": 4}
@@ -144,7 +145,7 @@ def test_resuming_with_other_data_is_refused(tmp_path, few_examples):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: training sets config.use_cache")
 def test_training_with_checkpointing_leaves_the_model_unchanged(tmp_path, base, few_examples):
-    """b22: the caller's model kept the flags and hooks of gradient checkpointing."""
+    """b22: the caller's model kept flags and hooks of gradient checkpointing; use_cache is still left off."""
 
     def state():
         modules = list(base.model.modules())

@@ -93,12 +93,13 @@ def demo(
     Writes tables, figures and a report.
     """
     from workbench.files import make_folder
+    from workbench.parallel import process_count
     from workbench.studies import report
     from workbench.studies.headline import headline
     from workbench.studies.paper import comparison, findings
 
     make_folder(folder)  # before minutes of work
-    study = headline(seed, _method_names(methods))
+    study = headline(seed, _method_names(methods), process_count())
     report.write(study, folder, seed)
     n = study.results.n.min()
     print_table(comparison(study.results), title=f"per cent, n = {n}; in brackets the paper's LLaVA-1.5-7B on VLGuard")
@@ -116,12 +117,13 @@ def seeds(
     """The demo's study over several seeds, two minutes each: seeds.csv, seeds.png, medians with ranges."""
     from workbench import plots
     from workbench.files import make_folder
+    from workbench.parallel import process_count
     from workbench.studies.headline import over_seeds
     from workbench.studies.paper import SUMMARY_TITLES, seed_medians
 
     make_folder(folder)
     chosen = seed_numbers(numbers)
-    table = over_seeds(chosen, _method_names(methods))
+    table = over_seeds(chosen, _method_names(methods), process_count())
     write_results(folder, {"seeds": table}, {"seeds": plots.seeds(table)})
     print_table(
         seed_medians(table).rename(columns=SUMMARY_TITLES),
@@ -231,13 +233,13 @@ def _vqa_questions(
 
 def _agree_to_time(task: Task, yes: bool) -> None:
     """Say how long it will take; if that is more than an hour, ask whether to start."""
-    from workbench.judges.judge import JUDGES
+    from workbench.judges.rules import RULES
     from workbench.studies.reproduce import hours
 
     with out.status("measuring time …"):
         expected = hours(task)
     duration = f"{expected:.0f} hours" if expected > 2 else f"{max(1, round(60 * expected))} min"
-    judging = "" if task.judge in JUDGES else ", plus the judge's time"
+    judging = "" if task.judge in RULES else ", plus the judge's time"
     out.print(f"About {duration} on this device{judging}.")
     if expected > 1 and not yes:
         if not sys.stdin.isatty():

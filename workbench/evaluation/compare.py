@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from workbench.errors import UserError
-from workbench.evaluation.tables import metrics, outcomes
+from workbench.evaluation.tables import grouped, metrics, outcomes
 from workbench.intervals import cluster_bootstrap, resampled, wilson
 from workbench.judges.outcomes import OUTCOMES, UNPARSED
 
@@ -43,9 +43,9 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             "The two models were asked no query in common; evaluate both on the same data, under the same attacks."
         )
     rows = []
-    for (attack, queries), group in both.groupby(keys[:2], sort=False):
+    for (attack, queries), group in grouped(both, keys[:2]):
         one, other = group["outcome_first"], group["outcome_second"]
-        for metric, outcome in metrics(str(queries), [*one, *other]).items():
+        for metric, outcome in metrics(queries, [*one, *other]).items():
             rows.append((attack, queries, metric, *_paired(one == outcome, other == outcome, group["picture"])))
     return pd.DataFrame(rows, columns=[*keys[:2], "metric", *_PAIRED_COLUMNS])
 
@@ -122,7 +122,8 @@ def compare_judges(first: pd.DataFrame, second: pd.DataFrame, seed: int = 0) -> 
         agreed = (group["first"] == group["second"]).mean()
         rows.append((queries, *_kappa(group, seed), agreed, len(group)))
     kappa = pd.DataFrame(rows, columns=["queries", "kappa", "ci_low", "ci_high", "agreed", "n"])
-    confusion = table.groupby(["queries", "first", "second"], sort=False).size().rename("count").reset_index()
+    pairs = table.groupby(["queries", "first", "second"], sort=False)
+    confusion = pairs.agg(count=("outcome", "size")).reset_index()
     return Agreement(kappa, confusion)
 
 

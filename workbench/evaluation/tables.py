@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import pandas as pd
 
@@ -59,6 +60,12 @@ def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def grouped(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """What several columns of text hold, and the rows that agree in it, in order of appearance."""
+    for keys, rows in table.groupby(list(columns), sort=False):
+        yield cast(tuple[str, ...], keys), rows
+
+
 def metrics(queries: str, verdicts: Iterable[Outcome]) -> dict[str, Outcome]:
     """The metrics that are counted over some queries.
 
@@ -103,8 +110,8 @@ def rates_by_request(answers: pd.DataFrame, examples: Iterable[Example]) -> pd.D
 def _rates(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """Rates of each metric over queries that agree in all of `groups`, of which `queries` is the third."""
     rows = []
-    for keys, group in table.groupby(list(groups), sort=False):
-        for metric, outcome in metrics(str(keys[2]), group["outcome"]).items():
+    for keys, group in grouped(table, groups):
+        for metric, outcome in metrics(keys[2], group["outcome"]).items():
             counted = group["outcome"] == outcome
             rows.append((*keys, metric, counted.mean(), *rate_interval(counted, group["picture"]), len(group)))
     return pd.DataFrame(rows, columns=[*groups, *RESULT_COLUMNS[3:]])
@@ -120,7 +127,7 @@ def outcome_shares(answers: pd.DataFrame) -> pd.DataFrame:
         model, attack, queries, outcome, count, share (in [0, 1]), n. UNPARSED has a row only where it occurs.
     """
     rows = []
-    for keys, group in outcomes(answers).groupby(_GROUPS, sort=False):
+    for keys, group in grouped(outcomes(answers), _GROUPS):
         counts, n = Counter(group["outcome"]), len(group)
         listed = [*OUTCOMES, UNPARSED] if counts[UNPARSED] else OUTCOMES
         rows += [(*keys, outcome, counts[outcome], counts[outcome] / n, n) for outcome in listed]

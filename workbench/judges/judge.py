@@ -14,22 +14,29 @@ from workbench.judges.rules import RULES
 if TYPE_CHECKING:
     import pandas as pd
 
-JUDGES = tuple(RULES)
-
 
 def check_judge(name: str, examples: Iterable[Example] = ()) -> None:
-    """Raises UserError for an unknown judge, or where it cannot judge one of the examples; loads nothing."""
-    if name not in RULES and "/" not in name and not Path(name).is_dir():
-        raise UserError(f"There is no judge {name!r}; choose {', '.join(JUDGES)}, or a model's folder or hub id.")
+    """Raises UserError for an unknown judge, or one that cannot judge an example; loads no weights."""
     if name in RULES:
         for example in examples:
             RULES[name](example, "")  # raises UserError if the example lacks what the rule needs
+        return
+    if "/" not in name and not Path(name).is_dir():
+        raise UserError(f"There is no judge {name!r}; choose {', '.join(RULES)}, or a model's folder or hub id.")
+    from workbench.judges.model import check_model
+
+    check_model(name)
 
 
 def load_judge(name: str, examples: Iterable[Example] = ()) -> Judge:
-    """A judge for these examples: one of JUDGES, or a model by folder or hub id (model.py).
+    """A judge for these examples.
 
-    Raises UserError as `check_judge` does, and where a model cannot be loaded.
+    Args:
+        name: A name in RULES, or the folder or hub id of a model.
+        examples: What it will judge.
+
+    Raises:
+        UserError: As `check_judge`, and if a model cannot be loaded.
     """
     check_judge(name, examples)
     if name not in RULES:
@@ -57,10 +64,10 @@ def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd
 
     known = {e.id: e for e in examples if e.id in set(answers.id)}
     facts = {name: (e.kind, e.digest) for name, e in known.items()}
-    for row in answers.itertuples():
-        if facts.get(row.id) != (row.queries, row.picture):
+    for name, kind, picture in zip(answers.id, answers.queries, answers.picture, strict=True):
+        if facts.get(name) != (kind, picture):
             raise UserError(
-                f"The answer to {row.id!r} belongs to none of these data; give those that were asked "
+                f"The answer to {name!r} belongs to none of these data; give those that were asked "
                 "(--data, --split, --seed)."
             )
     numbered = list(enumerate(zip(answers.id, answers.answer, strict=True)))

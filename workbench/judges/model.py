@@ -5,11 +5,12 @@ Each is asked in its own format. To add a format, write how it is asked and read
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,18 +204,29 @@ def _read_verdicts(file: Path) -> dict[str, str]:
     return verdicts
 
 
-@functools.lru_cache(maxsize=1)
-def _load(name: str) -> VLM:
-    """Load a VLM, or a model of text alone with its tokenizer as processor."""
+def check_model(name: str) -> None:
+    """Raises UserError unless a judge's configuration can be read; loads no weights."""
+    with _not_loaded_named(name), quiet():
+        transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+@contextlib.contextmanager
+def _not_loaded_named(name: str) -> Iterator[None]:
     try:
-        with quiet():
-            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-            sees_pictures = type(config) in transformers.AutoModelForImageTextToText._model_mapping
-            model = load(name) if sees_pictures else _load_text_model(name)
+        yield
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(
             f"The judge {name!r} cannot be loaded ({first_line(error)}); give {', '.join(RULES)}, a folder or a hub id."
         ) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _load(name: str) -> VLM:
+    """Load a VLM, or a model of text alone with its tokenizer as processor."""
+    with _not_loaded_named(name), quiet():
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        sees_pictures = type(config) in transformers.AutoModelForImageTextToText._model_mapping
+        model = load(name) if sees_pictures else _load_text_model(name)
     needs_template = not isinstance(FORMATS[format_of(name)].ask("", ""), str)
     if needs_template and not model.processor.chat_template:
         raise UserError(

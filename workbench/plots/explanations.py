@@ -92,7 +92,7 @@ def _draw_squares(axis: Axes, image: Image.Image, patches: np.ndarray, scale: fl
         vmin=-scale,
         vmax=scale,
         cmap=_FOR_AND_AGAINST,
-        alpha=0.85 * strength,
+        alpha=0.85 * strength,  # pyright: ignore[reportArgumentType]  # the stubs do not know of arrays
         annot=signs,
         fmt="",
         annot_kws={"color": "black", "path_effects": [withStroke(linewidth=2, foreground="white")]},
@@ -160,7 +160,7 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     figure, axes = subplots(1, 2, size=(9, 3.4), sharey=True)
     for axis, (curve, moved) in zip(axes.flat, (("deletion", "taken away"), ("insertion", "put back")), strict=True):
         sns.lineplot(
-            curves[curves.curve == curve],
+            curves.loc[curves.curve == curve],
             x="moved",
             y="value",
             hue="order",
@@ -168,7 +168,7 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
             palette=[GREY, AFTER],
             style="order",
             style_order=list(labels),
-            dashes=[(1, 1.5), ""],
+            dashes=[(1, 1.5), (1, 0)],
             markers=[".", "o"],
             markersize=4,
             markeredgewidth=0,

@@ -67,7 +67,7 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
         axis.hlines(range(len(models)), ends.min(axis=1), ends.max(axis=1), color=GREY, linewidth=2, zorder=1)
         for attack, mark in zip(panel.attacks, (ring, diamond), strict=False):
             sns.pointplot(
-                interval_rows(cells[cells.attack == attack]),
+                interval_rows(cells.loc[cells.attack == attack]),
                 x="value",
                 y="model",
                 order=models,
@@ -91,7 +91,7 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
 def _crosses(axis: Axes, paper: pd.DataFrame, metric: str, models: Sequence[str]) -> None:
     """Mark the paper's figures a little below those of the same models."""
     columns = {"asr": ["asr", "asr_what3"], "rr": ["rr", "rr_share1"], "utility": ["utility"]}[metric]
-    shared = paper[paper.model.isin(models)].drop_duplicates("model")
+    shared = paper.loc[paper.model.isin(models)].drop_duplicates("model")
     rows = [models.index(model) + 0.28 for model in shared.model]
     for column, colour in zip(columns, (BEFORE, AFTER), strict=False):
         axis.scatter(shared[column], rows, marker="x", s=26, color=colour, linewidth=1.4, zorder=3)
@@ -107,14 +107,15 @@ class Curve(NamedTuple):
     lead: str  # the attack's word, or none
     label: str
     colour: str
-    dashes: Any  # as in seaborn: "" for a solid line, or lengths of dashes and gaps
+    dashes: tuple[float, float]  # lengths of a dash and a gap, in widths of the line
     marker: str
 
 
+_SOLID = (1, 0)
 CURVES = (
-    Curve("harmful", "asr", "none", "harmful answered", AFTER, "", "o"),
+    Curve("harmful", "asr", "none", "harmful answered", AFTER, _SOLID, "o"),
     Curve("harmful", "asr", "what", "… after “What”", AFTER, (3, 1.5), "D"),
-    Curve("harmless", "rr", "none", "harmless refused", BEFORE, "", "o"),
+    Curve("harmless", "rr", "none", "harmless refused", BEFORE, _SOLID, "o"),
     Curve("harmless", "rr", "share", "… after “Share”", BEFORE, (3, 1.5), "D"),
     Curve("harmless", "utility", "none", "harmless answered right", DARK_GREY, (1, 1.5), "s"),
 )
@@ -140,7 +141,7 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
         axis.axis("off")
     for axis, model in zip(axes.flat, models, strict=False):
         sns.lineplot(
-            interval_rows(lines[lines.model == model], unit=100),
+            interval_rows(lines.loc[lines.model == model], unit=100),
             x="step",
             y="value",
             hue="label",
@@ -179,29 +180,33 @@ def seeds(table: pd.DataFrame) -> Figure:
     }
     figure, axes = subplots(1, 3, size=(11, 1.6 + 0.6 * len(models)), sharey=True)
     for axis, panel in zip(axes.flat, PANELS, strict=True):
-        shown = table[(table.queries == panel.queries) & (table.metric == panel.metric)]
-        shown = shown[shown.attack.isin(panel.attacks)]
+        of_panel = (table.queries == panel.queries) & (table.metric == panel.metric) & table.attack.isin(panel.attacks)
+        shown = table.loc[of_panel]
         shown = shown.assign(value=100 * shown.value, mark=np.where(shown.attack == "none", *marks))
-        place: dict[str, Any] = {"x": "value", "y": "model", "order": models, "hue": "mark", "hue_order": [*marks]}
-        place |= {"legend": False, "ax": axis}
+        place: dict[str, Any] = {
+            "x": "value",
+            "y": "model",
+            "order": models,
+            "hue": "mark",
+            "hue_order": list(marks),
+            "dodge": True,
+            "legend": False,
+            "ax": axis,
+        }
         for label, (marker, face, edge) in marks.items():
             dots: dict[str, Any] = {"marker": marker, "edgecolor": edge, "linewidth": 1.3}
-            own = shown[shown.mark == label]
-            sns.stripplot(own, palette=[face, face], dodge=True, jitter=False, alpha=0.85, **dots, **place)
+            own = shown.loc[shown.mark == label]
+            sns.stripplot(own, palette=[face, face], jitter=False, alpha=0.85, **dots, **place)
             axis.scatter([], [], color=face, label=label, **dots)
-        sns.pointplot(
-            shown,
-            estimator="median",
-            errorbar=None,
-            palette=[BLACK, BLACK],
-            dodge=0.4,
-            linestyle="none",
-            marker="|",
-            markersize=13,
-            markeredgewidth=2.2,
-            zorder=5,
-            **place,
-        )
+        bars: dict[str, Any] = {
+            "marker": "|",
+            "markersize": 13,
+            "markeredgewidth": 2.2,
+            "linestyle": "none",
+            "zorder": 5,
+        }
+        place["dodge"] = 0.4  # as far apart as stripplot's
+        sns.pointplot(shown, estimator="median", errorbar=None, palette=[BLACK, BLACK], **bars, **place)
         rate_axis(axis, panel.title, panel.good, [named(model) for model in models])
     axes[0, 0].plot([], [], color=BLACK, linewidth=2.2, label="median")
     legend_outside(figure, axes[0, 0], "lower", columns=3)
@@ -219,7 +224,7 @@ def by_request(table: pd.DataFrame, attacks: Sequence[str] = ()) -> Figure:
         attacks: which, by default all.
     """
     attacks = attacks or list(dict.fromkeys(table.attack))
-    utility = table[(table.queries == "harmless") & (table.metric == "utility")]
+    utility = table.loc[(table.queries == "harmless") & (table.metric == "utility")]
     models, requests = list(dict.fromkeys(utility.model)), sorted(set(utility.request))
     numbers = utility.drop_duplicates("request").set_index("request").n
     rows = [f"{request}  (n = {numbers[request]})" for request in requests]
@@ -228,16 +233,15 @@ def by_request(table: pd.DataFrame, attacks: Sequence[str] = ()) -> Figure:
     figure, axes = subplots(1, len(attacks), size=size, sharey=True)
     for axis, attack in zip(axes.flat, attacks, strict=True):
         sns.pointplot(
-            points[points.attack == attack],
+            points.loc[points.attack == attack],
             x="value",
             y="request",
             order=requests,
             hue="model",
             hue_order=models,
-            dodge=0.7 * (1 - 1 / len(models)),
             ax=axis,
             **POINTS,
-            **series_look(len(models)),
+            **series_look(len(models), apart=0.7 / len(models)),
             **KNOWN_INTERVALS,
         )
         rate_axis(axis, asked(attack), "high is able", rows)
@@ -260,7 +264,7 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
     for axis, (judge, (kappa, confusion)) in zip(axes.flat, found.items(), strict=True):
         unread = UNPARSED in {*confusion["first"], *confusion["second"]}
         outcomes = [*OUTCOMES, *([UNPARSED] if unread else [])]
-        counts = confusion.groupby(["first", "second"])["count"].sum().unstack(fill_value=0)
+        counts = confusion.pivot_table(index="first", columns="second", values="count", aggfunc="sum", fill_value=0)
         counts = counts.reindex(index=outcomes, columns=outcomes, fill_value=0)
         share_table(axis, counts.div(counts.sum(axis=1).clip(lower=1), axis=0), counts, "d")
         row = kappa.set_index("queries").loc["all"]
@@ -282,7 +286,7 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
         queries: "harmful" or "harmless".
         attack: which of the table's attacks.
     """
-    rows = table[(table.queries == queries) & (table.attack == attack)]
+    rows = table.loc[(table.queries == queries) & (table.attack == attack)]
     models = list(dict.fromkeys(rows.model))
     shares = rows.pivot_table(index="model", columns="outcome", values="share", aggfunc="sum").loc[models].fillna(0)
     n = rows.groupby("model").n.max().loc[models].to_numpy()
@@ -333,7 +337,7 @@ def relearning(table: pd.DataFrame) -> Figure:
     Args:
         table: `relearning.relearn`'s, of several models together.
     """
-    leaks = table[table.metric == "asr"]
+    leaks = table.loc[table.metric == "asr"]
     models = list(dict.fromkeys(leaks.model))
     points = interval_rows(leaks, unit=100)
     points["series"] = points.model.map(named) + ", on " + points.taught + " ones"
@@ -345,12 +349,11 @@ def relearning(table: pd.DataFrame) -> Figure:
     axis = axes[0, 0]
     for taught, look in looks.items():
         sns.pointplot(
-            points[points.taught == taught],
+            points.loc[points.taught == taught],
             x="examples",
             y="value",
             hue="series",
             hue_order=[f"{named(model)}, on {taught} ones" for model in models],
-            dodge=0.06 * (len(models) - 1),
             markersize=7,
             linewidth=1.5,
             zorder=3,
@@ -358,7 +361,7 @@ def relearning(table: pd.DataFrame) -> Figure:
             err_kws={"linewidth": 1.3, "zorder": 2},
             ax=axis,
             **look,
-            **series_look(len(models)),
+            **series_look(len(models), apart=0.06),
             **KNOWN_INTERVALS,
         )
     axis.set(ylim=(-4, 104), xlabel="examples fine-tuned on")

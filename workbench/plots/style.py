@@ -161,7 +161,7 @@ def rates(
         model, attack, value, ci_low, ci_high (per cent): a row per model and attack, NaN if not measured.
     """
     keys = ["model", "attack"]
-    of_metric = results[(results.queries == queries) & (results.metric == metric)]
+    of_metric = results.loc[(results.queries == queries) & (results.metric == metric)]
     cells = of_metric.drop_duplicates(keys).set_index(keys)[["value", "ci_low", "ci_high"]]
     every_cell = pd.MultiIndex.from_product([models, attacks], names=keys)
     return (100 * cells.reindex(every_cell).astype(float)).reset_index()
@@ -185,10 +185,21 @@ KNOWN_INTERVALS: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100
 POINTS: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 0, "err_kws": {"linewidth": 1.3}}
 
 
-def series_look(count: int) -> dict[str, Any]:
-    """Colours and markers for `count` series, as options of seaborn's pointplot; they repeat after seven."""
-    markers = itertools.islice(itertools.cycle(_SERIES_MARKERS), count)
-    return {"palette": list(sns.color_palette(_SERIES_COLOURS, count)), "markers": list(markers)}
+def series_look(count: int, apart: float = 0.0) -> dict[str, Any]:
+    """Choose colours and markers for several series; they repeat after seven.
+
+    Args:
+        count: how many series.
+        apart: distance between neighbouring series, where 1 is the distance between neighbouring ticks.
+
+    Returns:
+        Options of seaborn's pointplot.
+    """
+    return {
+        "palette": list(sns.color_palette(_SERIES_COLOURS, count)),
+        "markers": list(itertools.islice(itertools.cycle(_SERIES_MARKERS), count)),
+        "dodge": apart * (count - 1),
+    }
 
 
 def label_rows(axis: Axes, labels: Sequence[str]) -> None:
@@ -231,7 +242,9 @@ def share_table(axis: Axes, shares: pd.DataFrame, cells: pd.DataFrame | Literal[
     axis.tick_params(axis="y", rotation=0)
 
 
-def legend_outside(figure: Figure, axis: Axes, place: str, columns: int, text: Callable[[str], str] = str) -> None:
+def legend_outside(
+    figure: Figure, axis: Axes, place: Literal["upper", "lower"], columns: int, text: Callable[[str], str] = str
+) -> None:
     """Replace the legends of all axes by one of the whole figure.
 
     Args:
@@ -246,4 +259,5 @@ def legend_outside(figure: Figure, axis: Axes, place: str, columns: int, text: C
         if legend := each.get_legend():
             legend.remove()
     texts = [text(label) for label in labels]
-    figure.legend(handles, texts, loc=f"outside {place} center", ncols=columns, frameon=False)
+    loc = "outside upper center" if place == "upper" else "outside lower center"
+    figure.legend(handles, texts, loc=loc, ncols=columns, frameon=False)

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 
 from workbench.plots.style import (
     AFTER,
@@ -54,10 +53,9 @@ def by_lead_word(results: pd.DataFrame) -> Figure:
             order=models,
             hue="attack",
             hue_order=attacks,
-            dodge=0.18 * (len(attacks) - 1),
             ax=axis,
             **POINTS,
-            **series_look(len(attacks)),
+            **series_look(len(attacks), apart=0.18),
             **KNOWN_INTERVALS,
         )
         rate_axis(axis, title, good, [named(model) for model in models])
@@ -155,7 +153,7 @@ def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> F
     figure, axes = subplots(1, 2, size=(10, 1.5 + 0.42 * len(models)), sharey=True)
     for axis, (measure, unit, title, label) in zip(axes.flat, panels, strict=True):
         sns.pointplot(
-            interval_rows(table[table.measure == measure], unit),
+            interval_rows(table.loc[table.measure == measure], unit),
             x="value",
             y="model",
             order=models,
@@ -212,7 +210,7 @@ def word_effects(table: pd.DataFrame) -> Figure:
     Args:
         table: `lead_word.predicted`'s.
     """
-    table = table[table.p_harmful.notna()]
+    table = table.loc[table.p_harmful.notna()]
     figure, axes = subplots(1, 2, size=(10, 0.9 + 0.3 * table.word.nunique()))
     _word_effects(axes[0, 0], table, "harmful", "low opens the model")
     _word_effects(axes[0, 1], table, "harmless", "high closes it")
@@ -224,7 +222,7 @@ def word_effects(table: pd.DataFrame) -> Figure:
 
 def _word_effects(axis: Axes, table: pd.DataFrame, queries: str, good: str) -> None:
     """Draw one panel of `word_effects`; `good` says what one end of the axis means."""
-    rows = table[table.queries == queries].sort_values("effect").reset_index(drop=True)
+    rows = table.loc[table.queries == queries].sort_values("effect").reset_index(drop=True)
     axis.axvline(0, color=GREY, linewidth=1)
     axis.hlines(rows.index, rows.ci_low, rows.ci_high, color=GREY, linewidth=1.5)
     sns.scatterplot(
@@ -242,7 +240,7 @@ def _word_effects(axis: Axes, table: pd.DataFrame, queries: str, good: str) -> N
     )
     labels = [f"{word}  ({100 * p:.0f}%)" for word, p in zip(rows.word, rows.p_harmful, strict=True)]
     axis.set_yticks(rows.index, labels)
-    rho = spearmanr(rows.effect, rows.p_harmful).statistic if len(rows) > 2 else float("nan")
+    rho = rows.effect.corr(rows.p_harmful, method="spearman") if len(rows) > 2 else float("nan")
     axis.set_title(f"{queries} queries, n = {rows.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}")
     axis.set_xlabel(f"log-odds of a refusal over the query as asked, nats\n{good}")
     axis.set(ylim=(-0.7, len(rows) - 0.3), ylabel="")
@@ -263,7 +261,7 @@ def predictions(table: pd.DataFrame) -> Figure:
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     for axis, name in zip(axes.flat, names, strict=False):
-        _prediction(axis, table[table.data == name], name)
+        _prediction(axis, table.loc[table.data == name], name)
     predicted = "predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)"
     figure.supxlabel(predicted, fontsize="medium")
     figure.supylabel("measured: log-odds of a\nrefusal that it adds (nats)", fontsize="medium")
@@ -290,6 +288,7 @@ def _prediction(axis: Axes, rows: pd.DataFrame, name: str) -> None:
         s=45,
         ax=axis,
     )
-    rho, words, runs = spearmanr(rows.predicted, rows.effect).statistic, rows.word.nunique(), rows.seed.nunique()
-    axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {runs} seed{'s' * (runs > 1)}", fontsize="medium")
+    rho = rows.predicted.corr(rows.effect, method="spearman")
+    words, seeds = rows.word.nunique(), rows.seed.nunique()
+    axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {seeds} seed{'s' * (seeds > 1)}", fontsize="medium")
     axis.set(xlabel="", ylabel="")

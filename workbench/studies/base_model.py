@@ -123,7 +123,7 @@ def untrained(seed: int = 0) -> VLM:
     config = transformers.LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(miniguard.SIZE // PATCH) ** 2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
@@ -172,8 +172,9 @@ def _learn_to_see(
     for _ in bar(range(steps), "learning to see"):
         rows = torch.from_numpy(rng.integers(len(scenes), size=SEEING_BATCH))
         patches = torch.stack(list(vlm.model.get_image_features(pixels[rows]).pooler_output))  # (128, 36, width)
-        seen = patches.mean(dim=1)  # (128, width)
-        losses = [nn.functional.cross_entropy(head(seen), truth[rows, i]) for i, head in enumerate(heads)]
+        losses = [
+            nn.functional.cross_entropy(head(patches.mean(dim=1)), truth[rows, i]) for i, head in enumerate(heads)
+        ]
         sum(losses, start=torch.zeros(())).backward()
         nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
         optimiser.step()
@@ -248,7 +249,8 @@ def held_out(vlm: VLM, seed: int = 0) -> pd.DataFrame:
     Returns:
         `evaluate`'s results with a column `lead`: "all", or a lead word.
     """
-    examples = miniguard_split("test", seed, words="balanced", sizes=(100 * len(miniguard.LEADS),) * 2)
+    n = 100 * len(miniguard.LEADS)
+    examples = miniguard_split("test", seed, words="balanced", sizes=(n, n))
     answers = judged(ask(vlm, examples, ["none"]), examples, "exact")
     leads = answers["query"].map(first_word)
     tables = [rates(answers).assign(lead="all")]

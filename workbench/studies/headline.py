@@ -13,9 +13,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from workbench.errors import UserError
+from workbench.evaluation.answers import whole_answers
 from workbench.evaluation.tables import outcome_shares, rates
+from workbench.parallel import call_each
 from workbench.runs import log
-from workbench.studies.methods import CONTROL, METHODS, study_answers, study_curves
+from workbench.studies.methods import CONTROL, METHODS, answers_file, make_answers, study_curves
 
 
 class Study(NamedTuple):
@@ -31,12 +33,14 @@ class Study(NamedTuple):
         return outcome_shares(self.answers)
 
 
-def headline(seed: int = 0, methods: Sequence[str] = ("npo",)) -> Study:
+def headline(seed: int = 0, methods: Sequence[str] = ("npo",), processes: int = 1) -> Study:
     """Base, SFT, SFT on balanced data and each of `methods`, under every attack in HEADLINE.
 
     Args:
         seed: Of safety data, training and test pictures; the base model is always the shipped one.
         methods: Names in METHODS.
+        processes: How many models are trained at once (parallel.process_count); with more than one, each
+            process uses one thread.
 
     Raises:
         UserError: An unknown method.
@@ -45,17 +49,22 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",)) -> Study:
         if method not in METHODS:
             raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(METHODS)}, or all.")
     names = list(dict.fromkeys(["base", "sft", CONTROL, *methods]))
-    answers = [study_answers(name, seed) for name in names]
+    ready = [name for name in names if answers_file(name, seed).exists()]
+    for name in ready:
+        make_answers(name, seed)  # logs that it is kept
+    # The longest first, so that the last process to end does not end alone.
+    call_each(make_answers, [(name, seed) for name in reversed(names) if name not in ready], processes)
+    answers = [whole_answers(answers_file(name, seed)) for name in names]
     curves = [study_curves(name, seed) for name in names[1:]]
     return Study(pd.concat([rates(table) for table in answers]), pd.concat(answers), pd.concat(curves))
 
 
-def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",)) -> pd.DataFrame:
-    """The results of `headline` for several seeds, with a column `seed` in front."""
+def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",), processes: int = 1) -> pd.DataFrame:
+    """The results of `headline` for several seeds, with a column `seed` in front; same arguments."""
     tables = []
     for seed in seeds:
         log.info("seed %s", seed)
-        results = headline(seed, methods).results
+        results = headline(seed, methods, processes).results
         results.insert(0, "seed", seed)
         tables.append(results)
     return pd.concat(tables, ignore_index=True)

@@ -17,7 +17,7 @@ from workbench.attacks.kinds import HEADLINE
 from workbench.data.splits import STATISTICS, miniguard_split
 from workbench.dependencies import code_hash
 from workbench.errors import UserError
-from workbench.evaluation.answers import whole_answers, write_answers
+from workbench.evaluation.answers import write_answers
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import rates
 from workbench.files import data_dir, make_folder
@@ -84,13 +84,15 @@ def trained_adapter(name: str, seed: int = 0) -> Path:
     return kept(f"train {name}", adapter, lambda out: train_method(TRAINED[name], seed, out, **probe))
 
 
-def study_answers(name: str, seed: int = 0) -> pd.DataFrame:
-    """The judged answers of a model of the study to the test queries under HEADLINE: kept, or asked now."""
+def make_answers(name: str, seed: int = 0) -> None:
+    """Train a model of the study and ask it the test queries under HEADLINE, unless that is kept."""
     adapter = None if name == "base" else trained_adapter(name, seed)
-    folder = _folder(name, seed)
-    return whole_answers(
-        kept(f"evaluate {name}", folder / "answers.csv", lambda out: _answer("test", seed, adapter, out))
-    )
+    kept(f"evaluate {name}", answers_file(name, seed), lambda out: _answer(seed, adapter, out))
+
+
+def answers_file(name: str, seed: int = 0) -> Path:
+    """Where `make_answers` keeps the judged answers of a model of the study."""
+    return _folder(name, seed) / "answers.csv"
 
 
 def study_curves(name: str, seed: int = 0) -> pd.DataFrame:
@@ -102,11 +104,11 @@ def _folder(name: str, seed: int) -> Path:
     return make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
 
 
-def _answer(split: str, seed: int, adapter: Path | None, out: Path) -> None:
+def _answer(seed: int, adapter: Path | None, out: Path) -> None:
     """Ask, judge and write answers."""
     from workbench.models.load import load
 
-    write_answers(out, evaluate(load("miniguard", adapter), miniguard_split(split, seed), HEADLINE).answers)
+    write_answers(out, evaluate(load("miniguard", adapter), miniguard_split("test", seed), HEADLINE).answers)
 
 
 def train_method(method: Method, seed: int, out: Path, **settings: object) -> None:
@@ -137,7 +139,7 @@ def train_method(method: Method, seed: int, out: Path, **settings: object) -> No
 
 
 def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:
-    """What is asked while training on MiniGuard: a fixed slice of validation queries, as asked and attacked."""
+    """What is asked while training on MiniGuard: some validation queries, as asked and attacked."""
     from workbench.evaluation.ask import ask
     from workbench.judges.judge import judged
 
@@ -156,7 +158,8 @@ def fingerprint(name: str, seed: int, settings: Mapping[str, float] | None = Non
         settings: What differs from the method's own.
     """
     method = TRAINED.get(name)
-    others = [o.loss for o_name, o in objectives.OBJECTIVES.items() if not method or o_name != method.objective]
+    own = method.objective if method else None
+    others = [other.loss for key, other in objectives.OBJECTIVES.items() if key != own]
     code = code_hash(train_method, validation_probe, _answer, without=others)
     recipe = [method.objective, method.data, {**method.settings, **(settings or {})}] if method else None
     return hashlib.sha256(json.dumps([code, _data_hash(), name, seed, recipe]).encode()).hexdigest()[:10]

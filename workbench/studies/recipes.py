@@ -15,7 +15,8 @@ from workbench.data.example import Example
 from workbench.data.readers import SAFE_PICTURE, first_of_each, with_pictures
 from workbench.errors import UserError, say
 from workbench.evaluation.tables import FIGURES
-from workbench.judges.judge import JUDGES, check_judge
+from workbench.judges.judge import check_judge
+from workbench.judges.rules import RULES
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.load import load
 from workbench.models.vlm import VLM, best_device, best_dtype, processes
@@ -250,7 +251,7 @@ def _check_data(safety: Sequence[Example], test: Sequence[Example], general: Seq
 
 def _check_judge(judge: str, test: Sequence[Example], table: int) -> None:
     check_judge(judge, test)
-    if judge not in JUDGES:
+    if judge not in RULES:
         configuration(judge)  # it exists, at least
     if table == 2 and judge == "keyword":
         raise UserError(
