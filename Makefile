@@ -1,24 +1,35 @@
-# make demo: the study on MiniGuard. make test: tests and notebooks. make test-slow: the tests that take
-# minutes. make test-lowest: with the lowest versions. make test-browser: the widgets in Chromium. make lab: the notebooks.
+# make demo: the study on MiniGuard. make test: checks, tests and notebooks. make test-fast: unit tests, for daily work.
+# make test-slow: tests that take minutes. make test-lowest: with the lowest versions. make test-browser: the widgets in
+# Chromium. make lab: the notebooks.
 PYTHON ?= python3
 LOWEST_PYTHON ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
 READY := .venv/.ready
 BROWSER := .venv/.browser
+FAST := tests/attacks tests/data tests/judges tests/plots tests/docs/test_pages.py tests/docs/test_results.py $(wildcard tests/test_*.py)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
-.PHONY: demo test test-slow test-lowest test-browser lab notebooks clean
+.PHONY: demo check test test-fast test-slow test-lowest test-browser lab notebooks clean
 
 demo: $(READY)
 	$(BIN)/workbench demo --out demo
 
-test: $(READY)
+# formatting, style, the floors of the package, types
+check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/basedpyright --level error
+
+test: check
 	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 -m 'not long'
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
-# what takes minutes: real kills of whole studies, and the README's table of GPUs
+# no model is trained, no process started
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not long and not slow' $(FAST)
+
+# what takes minutes: real kills of whole studies, and the table of GPUs in docs/memory.md
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --durations 10 -m long
 

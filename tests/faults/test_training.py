@@ -143,9 +143,8 @@ def test_resuming_with_other_data_is_refused(tmp_path, few_examples):
         run(wb.repair(few_examples, 0), resume=True)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: training sets config.use_cache")
 def test_training_with_checkpointing_leaves_the_model_unchanged(tmp_path, base, few_examples):
-    """b22: the caller's model kept flags and hooks of gradient checkpointing; use_cache is still left off."""
+    """b22: the caller's model kept flags and hooks of gradient checkpointing, and use_cache was left off."""
 
     def state():
         modules = list(base.model.modules())

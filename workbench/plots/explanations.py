@@ -71,9 +71,11 @@ def attributions(columns: Sequence[Column], words: bool = True, across: int | No
     places = axes.reshape(below, 2, across).swapaxes(1, 2).reshape(-1, 2)  # of a picture and its chips, row by row
     for unused in places[len(columns) :].flat:
         unused.axis("off")
-    for (squares, chips), (title, image, attribution) in zip(places, columns, strict=False):
+    for (squares, _), (title, image, attribution) in zip(places, columns, strict=False):
         squares.set_title(f"{title}\nf = {attribution.value:.1f}", fontsize="medium", parse_math=False)
         _draw_squares(squares, image, attribution.patches, scale)
+    # after all squares: seaborn's heatmap renders the whole figure each time
+    for (_, chips), (_, _, attribution) in zip(places, columns, strict=False):
         chips.set(xlim=(0, 1), ylim=(longest - 0.4, -0.6))
         _draw_chips(chips, attribution, colours)
     _colour_bar(figure, axes, colours, below)

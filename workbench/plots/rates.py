@@ -91,7 +91,7 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
 def _crosses(axis: Axes, paper: pd.DataFrame, metric: str, models: Sequence[str]) -> None:
     """Mark the paper's figures a little below those of the same models."""
     columns = {"asr": ["asr", "asr_what3"], "rr": ["rr", "rr_share1"], "utility": ["utility"]}[metric]
-    shared = paper.loc[paper.model.isin(models)].drop_duplicates("model")
+    shared = paper.loc[paper.model.isin(models)].drop_duplicates("model").dropna(subset=columns)
     rows = [models.index(model) + 0.28 for model in shared.model]
     for column, colour in zip(columns, (BEFORE, AFTER), strict=False):
         axis.scatter(shared[column], rows, marker="x", s=26, color=colour, linewidth=1.4, zorder=3)

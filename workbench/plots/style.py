@@ -127,7 +127,10 @@ def subplots(
     in_main_thread = threading.current_thread() is threading.main_thread()
     make = plt.figure if in_main_thread else Figure
     figure = make(figsize=size, layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:  # otherwise ticks take their look from the settings at the time of rendering
+        axis.tick_params(labelsize=plt.rcParams["xtick.labelsize"])
+    return figure, axes
 
 
 def named(model: str) -> str:

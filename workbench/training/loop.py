@@ -118,6 +118,7 @@ def fit(
     """
     arguments = _arguments(vlm, folder, len(rows), batch, curve, patience, options)
     arguments.learning_rate, arguments.seed, arguments.save_steps = lr, seed, save_every
+    network, use_cache = bare(vlm.model), getattr(bare(vlm.model).config, "use_cache", None)
     callbacks = [curve] + ([transformers.EarlyStoppingCallback(patience)] if patience else [])
     trainer = _Trainer(
         model=vlm.model,
@@ -133,8 +134,8 @@ def fit(
         with _memory_named(less_memory), _without_cudnn_attention():
             trainer.train(resume_from_checkpoint=any((folder / "checkpoints").glob("checkpoint-*")))
     finally:
-        if arguments.gradient_checkpointing:  # Trainer switches it on in the network, and leaves it on
-            network = bare(vlm.model)
+        network.config.use_cache = use_cache  # Trainer switches it off in the network, and checkpointing on
+        if arguments.gradient_checkpointing:
             with quiet():
                 network.gradient_checkpointing_disable()
                 network.disable_input_require_grads()

@@ -1,0 +1,8 @@
+import matplotlib.pyplot as plt
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
