@@ -42,7 +42,9 @@ def choices(module: str, decorator: str) -> str:
     source = (Path(__file__).parent.parent / f"{module}.py").read_text(encoding="utf-8")
     names = []
     for node in ast.parse(source).body:
-        for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for mark in node.decorator_list:
             if ast.unparse(mark).split("(")[0] == decorator:
                 given = mark.args if isinstance(mark, ast.Call) else []
                 names.append(ast.literal_eval(given[0]) if given else node.name)

@@ -153,7 +153,7 @@ def sweep(
             values.setdefault(name, []).append(name_and_number(f"{name}={value}", "--grid")[1])
     table = sweep(method, values, seed_numbers(numbers))
     write_text(csv, table.to_csv(index=False))
-    best = table.loc[table.score.idxmax()]
+    best = table.iloc[int(table.score.to_numpy().argmax())]
     out.print(f"Highest score {best.score:.1f}: seed {best.seed}, {best.settings}. Written to {csv}.")
 
 

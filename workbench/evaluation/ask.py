@@ -63,10 +63,10 @@ def ask(
                 answer_log.add(new_rows)
                 rows += new_rows
                 progress_bar.update()
-    rows = gather_object(rows)
+    gathered: list[Row] = gather_object(rows)
     keys = ((name, shot, e.id) for name in prepared for shot in range(1, prepared[name].shots + 1) for e in examples)
     order = {key: place for place, key in enumerate(keys)}
-    answers = pd.DataFrame(sorted(rows, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
+    answers = pd.DataFrame(sorted(gathered, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
     answer_log.finish(answers)
     return answers
 

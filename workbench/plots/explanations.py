@@ -71,11 +71,9 @@ def attributions(columns: Sequence[Column], words: bool = True, across: int | No
     places = axes.reshape(below, 2, across).swapaxes(1, 2).reshape(-1, 2)  # of a picture and its chips, row by row
     for unused in places[len(columns) :].flat:
         unused.axis("off")
-    for (squares, _), (title, image, attribution) in zip(places, columns, strict=False):
+    for (squares, chips), (title, image, attribution) in zip(places, columns, strict=False):
         squares.set_title(f"{title}\nf = {attribution.value:.1f}", fontsize="medium", parse_math=False)
         _draw_squares(squares, image, attribution.patches, scale)
-    # after all squares: seaborn's heatmap renders the whole figure each time
-    for (_, chips), (_, _, attribution) in zip(places, columns, strict=False):
         chips.set(xlim=(0, 1), ylim=(longest - 0.4, -0.6))
         _draw_chips(chips, attribution, colours)
     _colour_bar(figure, axes, colours, below)
@@ -85,25 +83,26 @@ def attributions(columns: Sequence[Column], words: bool = True, across: int | No
 def _draw_squares(axis: Axes, image: Image.Image, patches: np.ndarray, scale: float) -> None:
     """Draw the attribution of squares, (rows, columns) in nats, over their picture in grey."""
     rows, columns = patches.shape
+    whole = (0, columns, rows, 0)
+    axis.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=whole)
     strength = np.abs(patches) / scale
-    axis.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, columns, rows, 0))
-    # signs are for readers who cannot tell the colours; squares that hardly matter leave the picture as it is
-    signs = np.where(strength > 0.2, np.where(patches > 0, "+", "−"), "")
-    sns.heatmap(
+    axis.imshow(
         patches,
+        cmap=_FOR_AND_AGAINST,
         vmin=-scale,
         vmax=scale,
-        cmap=_FOR_AND_AGAINST,
-        alpha=0.85 * strength,  # pyright: ignore[reportArgumentType]  # the stubs do not know of arrays
-        annot=signs,
-        fmt="",
-        annot_kws={"color": "black", "path_effects": [withStroke(linewidth=2, foreground="white")]},
-        cbar=False,
-        ax=axis,
+        alpha=0.85 * strength,  # squares that hardly matter leave the picture as it is
+        interpolation="nearest",
+        extent=whole,
     )
+    outline = [withStroke(linewidth=2, foreground="white")]
+    for row, column in zip(*np.nonzero(strength > 0.2), strict=True):  # for readers who cannot tell the colours
+        sign = "+" if patches[row, column] > 0 else "−"
+        axis.text(column + 0.5, row + 0.5, sign, ha="center", va="center", color="black", path_effects=outline)
     axis.set(xticks=range(columns + 1), yticks=range(rows + 1), xticklabels=[], yticklabels=[], aspect=columns / rows)
     axis.grid(color="white", linewidth=0.5)
     axis.set_axisbelow(False)
+    axis.spines[:].set_visible(False)
 
 
 def _draw_chips(axis: Axes, attribution: Attribution, colours: ScalarMappable) -> None:

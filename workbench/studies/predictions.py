@@ -7,6 +7,7 @@ that opens one model closes another.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,8 +68,9 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
         by_word = group.groupby(["data", "word"])[["predicted", "effect"]]
         words = [pair.to_numpy() for _, pair in by_word]  # (seeds, 2) each
 
-        def rho(chosen: Sequence[int], words: list[np.ndarray] = words) -> float:
-            return spearmanr(*np.concatenate([words[i] for i in chosen]).T).statistic
+        def rho(chosen: np.ndarray, words: list[np.ndarray] = words) -> float:
+            result: Any = spearmanr(*np.concatenate([words[i] for i in chosen]).T)
+            return result.statistic
 
-        rows.append((name, rho(range(len(words))), *resampled(rho, len(words)), len(words), len(group)))
+        rows.append((name, rho(np.arange(len(words))), *resampled(rho, len(words)), len(words), len(group)))
     return pd.DataFrame(rows, columns=["data", "rho", "ci_low", "ci_high", "words", "n"])

@@ -119,12 +119,15 @@ def fit(
     arguments = _arguments(vlm, folder, len(rows), batch, curve, patience, options)
     arguments.learning_rate, arguments.seed, arguments.save_steps = lr, seed, save_every
     network, use_cache = bare(vlm.model), getattr(bare(vlm.model).config, "use_cache", None)
-    callbacks = [curve] + ([transformers.EarlyStoppingCallback(patience)] if patience else [])
+    callbacks: list[transformers.TrainerCallback] = [curve]
+    if patience:
+        callbacks.append(transformers.EarlyStoppingCallback(patience))
+    dataset: Any = rows  # a sequence is all that Trainer needs
     trainer = _Trainer(
         model=vlm.model,
         args=arguments,
-        train_dataset=rows,
-        eval_dataset=rows[:1],  # Trainer needs one; the probe brings its own
+        train_dataset=dataset,
+        eval_dataset=dataset[:1],  # Trainer needs one; the probe brings its own
         data_collator=collate,
         callbacks=callbacks,
     )

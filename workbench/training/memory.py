@@ -307,7 +307,7 @@ class _Alive(TorchDispatchMode):
 @contextlib.contextmanager
 def _autocast(dtype: torch.dtype) -> Iterator[None]:
     """Linear layers compute in `dtype`, as under torch.autocast, which the meta device does not have."""
-    linear = F.linear
+    linear: Callable[..., torch.Tensor] = F.linear
     F.linear = lambda *tensors: linear(*(t if t is None else t.to(dtype) for t in tensors))
     try:
         yield
@@ -330,8 +330,8 @@ class _Attention(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradients of queries, keys and values, shaped like these. gradient: (B, heads, T, head size)."""
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of queries, keys and values, shaped like these. gradients: one (B, heads, T, head size)."""
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 

@@ -62,7 +62,8 @@ def _leaks_of_model(folder: Path) -> dict[str, tuple[str, str]]:
     """{id: (query, answer)} of the leaks among a model's answers."""
     answers, _ = read_answers(folder)
     leaks = answers[(answers.queries == "harmful") & (answers.attack == "none") & (answers.outcome == RELEVANT)]
-    return {row.id: (row.query, row.answer) for row in leaks.itertuples()}
+    texts = zip(leaks["query"], leaks.answer, strict=True)
+    return dict(zip(leaks.id, texts, strict=True))
 
 
 def _leaks_in_file(file: Path) -> dict[str, tuple[str, str]]:
