@@ -85,7 +85,7 @@ def test_tables_are_never_cut(monkeypatch, width):
     for table in (demo, comparison(first), seed_medians(shipped), first.head(30)):
         said = io.StringIO()
         monkeypatch.setattr(cli, "out", Console(file=said, width=width, highlight=False))
-        cli._print_table(table)
+        cli.print_table(table)
         cells = [f"{v:.3f}" if isinstance(v, float) else str(v) for row in table.itertuples(index=False) for v in row]
         lines = said.getvalue().splitlines()
         assert max(map(len, lines)) <= width and "…" not in said.getvalue()
@@ -290,7 +290,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
     same = workbench("compare", tmp_path / "e", tmp_path / "e", "--out", tmp_path / "compared.csv")
     table = pd.read_csv(tmp_path / "compared.csv")
     assert same.returncode == 0 and (table.difference == 0).all() and (table.p == 1).all() and (table.n == 20).all()
-    assert "n = 20 tells apart" in first.stdout and set(pd.read_csv(tmp_path / "e" / "results.csv").n) == {20}
+    assert "n = 20 can detect" in first.stdout and set(pd.read_csv(tmp_path / "e" / "results.csv").n) == {20}
     apart = workbench("compare-judges", tmp_path / "e", "--judge", "exact", *data[:2], "--out", tmp_path / "judges")
     assert apart.returncode == 0, apart.stderr
     assert pd.read_csv(tmp_path / "judges" / "confusion.csv")["count"].sum() == 80
@@ -349,7 +349,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["search-words", "--word", "<b>", "--out", "x"], "<b>"),
         (["vqa", "gone.json", "--images", ".", "--out", "x"], "gone.json"),
         (["vqa", "gone.json", "--images", "gone", "--out", "x"], "no folder of pictures at gone"),
-        (["compare-judges", "gone", "--judge", "keyword", "--out", "x"], "no answers at gone/answers.csv"),
+        (["compare-judges", "gone", "--judge", "keyword", "--out", "x"], "gone/answers.csv not found"),
         (["relearn", "--counts", "5,-1", "--out", "x"], "5,-1"),
         (["relearn", "--counts", "9999", "--out", "x"], "fewer than 9999"),
         (["relearn", "--judge", "oracle", "--out", "x"], "oracle"),
@@ -359,7 +359,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["predictions", "--out", "x.png"], "x.png is where the figure goes"),
         (["audit", "miniguard", "--out", "."], ". is a folder"),
         (["sweep", "--method", "npo", "--out", "."], ". is a folder"),
-        (["compare", "gone", "gone"], "no answers at gone/answers.csv"),
+        (["compare", "gone", "gone"], "gone/answers.csv not found"),
         (["evaluate", "--attack", "gone.json", "--out", "x"], "gone.json"),
         (["evaluate", "--attack", "what:0", "--out", "x"], "what:0"),
         (["reliance", "--adapter", "gone", "--queries", "2", "--out", "x"], "gone"),

@@ -1,4 +1,4 @@
-"""The theme stays within a drawing: nothing of the user's matplotlib changes, and nothing of it shows in a figure."""
+"""Figures keep their own look: drawing one neither changes the user's matplotlib settings nor follows them."""
 
 import io
 import threading

@@ -144,7 +144,7 @@ def test_harmful_answers_are_asked_for_before_the_model_is_loaded(tmp_path):
         "--out",
         str(tmp_path / "out"),
     ]
-    with pytest.raises(UserError, match="hold no harmful answer to be taught; give some with --harmful-answers"):
+    with pytest.raises(UserError, match="have no harmful answer to teach; give some with --harmful-answers"):
         cli.app(command, standalone_mode=False)
     with pytest.raises(UserError, match="'no/such-model' cannot be loaded"):  # it got so far
         cli.app([*command, "--harmful-answers", str(tmp_path / "harm.jsonl")], standalone_mode=False)

@@ -369,7 +369,7 @@ def test_mistakes(folder, tmp_path, capsys):
     bare = command(folder, tmp_path / "out")
     bare = bare[: bare.index("--vqa-images")] + bare[bare.index("--vqa-images") + 2 :]
     for given, says in (
-        (bare, "--vqa needs --vqa-images"),
+        (bare, "--vqa and --vqa-images"),
         (command(folder, tmp_path / "out", "--table", 2), "leave it out of the others"),
     ):
         done = subprocess.run(given, capture_output=True, text=True)
@@ -381,7 +381,7 @@ def test_what_is_not_in_the_table_of_architectures_is_not_planned(folder, tmp_pa
     train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
     task = prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo"])
     assert task.summary.memory.isna().all() and task.plans["npo"].settings.accumulate == 1
-    assert "The memory that a llava takes is not predicted" in capsys.readouterr().err
+    assert "The memory that a llava needs is not predicted" in capsys.readouterr().err
 
 
 def test_several_processes_are_refused(folder, tmp_path, monkeypatch):

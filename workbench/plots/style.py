@@ -65,7 +65,7 @@ class Panel(NamedTuple):
 
     @property
     def attacks(self) -> list[str]:
-        """Before and, if there is one, after."""
+        """Those before and, if there is one, after the attack."""
         return ["none", self.attack] if self.attack else ["none"]
 
 
@@ -95,9 +95,9 @@ _drawing = threading.RLock()  # matplotlib's settings belong to the whole proces
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """The workbench's look, for the time of one drawing; `@theme()` gives it to a function.
+    """The workbench's look while a figure is drawn; `@theme()` gives it to a function.
 
-    The user's own matplotlib settings are as before afterwards.
+    The user's own matplotlib settings are restored afterwards. Drawings in several threads take turns.
     """
     with (
         _drawing,

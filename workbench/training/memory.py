@@ -331,7 +331,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradients of queries, keys and values, shaped like these. gradients: one (B, heads, T, head size)."""
+        """Gradients of queries, keys and values, shaped like these. gradients: (B, heads, T, head size)."""
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
