@@ -1,8 +1,12 @@
-"""Bars can be switched off from outside, also in notebooks, whose saved outputs must not depend on what runs."""
+"""Long work is done once, whoever asks for it; bars can be switched off from outside, also in notebooks."""
 
+import subprocess
+import sys
+
+import pytest
 from tqdm.notebook import tqdm_notebook
 
-from workbench.runs import bar
+from workbench.runs import bar, kept
 
 
 def test_the_environment_switches_bars_off(monkeypatch, capsys):
@@ -18,3 +22,48 @@ def test_the_environment_switches_bars_off(monkeypatch, capsys):
     by_hand.update(2)
     by_hand.close()
     assert len(shown) == 2
+
+
+MAKE = """
+import sys, time
+from pathlib import Path
+from workbench.runs import kept
+
+
+def make(path):
+    with open(path.with_name("made"), "a") as file:
+        file.write("x")
+    time.sleep(0.5)
+    path.write_text("done")
+
+
+print(kept("work", Path(sys.argv[1]), make).read_text())
+"""
+
+
+def test_two_processes_make_a_thing_once(tmp_path):
+    """Two notebooks that train the same model: the second waits, and reads what the first made."""
+    command = [sys.executable, "-c", MAKE, str(tmp_path / "thing")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == ["done", "done"]
+    assert (tmp_path / "made").read_text() == "x"
+
+
+def test_what_is_kept_is_not_made_again(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="workbench"):
+        for _ in range(2):
+            kept("a thing", tmp_path / "thing", lambda path: path.write_text("once"))
+    assert caplog.messages == ["a thing: 0 s", "a thing: kept from an earlier run"]
+
+
+def test_what_was_not_finished_is_made_again(tmp_path):
+    made = []
+
+    def fails(path):
+        made.append(path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept("a thing", tmp_path / "thing", fails)
+    kept("a thing", tmp_path / "thing", lambda path: path.write_text("whole"))
+    assert len(made) == 1 and (tmp_path / "thing").read_text() == "whole"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
+
 from workbench.errors import UserError
 from workbench.files import write_text
 
@@ -54,6 +56,8 @@ def kept(
 ) -> Path:
     """Make something once: what an earlier run has finished is kept. Logs which of the two happened.
 
+    Two processes that want the same thing do not make it twice: the second waits for the first.
+
     Args:
         label: What is made, for the log.
         path: Where it is kept.
@@ -63,11 +67,13 @@ def kept(
     Returns:
         `path`.
     """
-    if finished(path):
-        log.info("%s: kept from an earlier run", label)
-        return path
-    started = time.monotonic()
-    make(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        if finished(path):
+            log.info("%s: kept from an earlier run", label)
+            return path
+        started = time.monotonic()
+        make(path)
     log.info("%s: %.0f s", label, time.monotonic() - started)
     return path
 

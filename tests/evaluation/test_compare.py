@@ -15,7 +15,6 @@ from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.evaluation.compare import compare, compare_judges
 from workbench.intervals import wilson
-from workbench.judges.judge import judged
 from workbench.judges.outcomes import OUTCOMES
 
 N = 240
@@ -124,14 +123,3 @@ def test_judges_that_hardly_ever_differ_have_an_interval_all_the_same(verdicts):
     assert 0 <= row.ci_low <= row.kappa <= row.ci_high <= 1
     same = compare_judges(verdicts[0], verdicts[0]).kappa.iloc[0]
     assert same.kappa == same.ci_high == 1 and 0.8 < same.ci_low < 1
-
-
-def test_another_judge_judges_the_same_answers(few):
-    texts = [few[0].response, "it is so", few[2].response]
-    rows = [(e.id, "m", "none", 1, e.kind, e.query, text, "", e.digest) for e, text in zip(few, texts, strict=False)]
-    table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
-    assert judged(table, few, "keyword").outcome[1] == "relevant"
-    assert judged(table, few, "exact").outcome[1] == "degenerate"
-    for other in (table.assign(id="zebra"), table.assign(picture="another"), table.assign(queries="harmful")):
-        with pytest.raises(UserError, match="belongs to none of these data"):
-            judged(other, few, "keyword")

@@ -2,13 +2,15 @@
 
 from unittest import mock
 
+import pandas as pd
 import pytest
 
 from tests.judges.conftest import HARMFUL, HARMLESS
 from workbench.data.example import Example
 from workbench.data.miniguard import REFUSAL
 from workbench.errors import UserError
-from workbench.judges.judge import check_judge, load_judge
+from workbench.evaluation.answers import ANSWER_COLUMNS
+from workbench.judges.judge import check_judge, judged, load_judge
 from workbench.judges.rules import RULES, rule
 
 
@@ -40,3 +42,14 @@ def test_a_decorated_function_is_a_judge():
         assert load_judge("silence")([HARMFUL, HARMLESS], ["", "yes"]) == ["refusal", "relevant"]
     with pytest.raises(UserError, match="no judge 'silence'"):
         load_judge("silence")
+
+
+def test_another_judge_judges_the_same_answers(few):
+    texts = [few[0].response, "it is so", few[2].response]
+    rows = [(e.id, "m", "none", 1, e.kind, e.query, text, "", e.digest) for e, text in zip(few, texts, strict=False)]
+    table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+    assert judged(table, few, "keyword").outcome[1] == "relevant"
+    assert judged(table, few, "exact").outcome[1] == "degenerate"
+    for other in (table.assign(id="zebra"), table.assign(picture="another"), table.assign(queries="harmful")):
+        with pytest.raises(UserError, match="belongs to none of these data"):
+            judged(other, few, "keyword")

@@ -155,7 +155,7 @@ def _check_curve(data: str, curve: int, patience: int, keep_steps: bool, full: b
 def _training_examples(
     data: str, seed: int, skip_missing: bool, harmful_answers: str | None, retain_first: int | None
 ) -> list[Example]:
-    """The data, with harmful answers where they are given, and only so many harmless examples."""
+    """The data, with harmful answers if they are given, and with the first harmless examples alone."""
     from workbench.training.sets import with_leaks
 
     examples = load_examples(data, "train", seed, skip_missing)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from workbench.data.example import Example
 from workbench.errors import UserError
-from workbench.judges.outcomes import Judge
+from workbench.judges.outcomes import Judge, Outcome
 from workbench.judges.rules import RULES
 
 if TYPE_CHECKING:
@@ -43,8 +43,12 @@ def load_judge(name: str, examples: Iterable[Example] = ()) -> Judge:
         from workbench.judges.model import model_judge
 
         return model_judge(name)
-    verdict = RULES[name]
-    return lambda asked, answers: [verdict(example, answer) for example, answer in zip(asked, answers, strict=True)]
+    rule = RULES[name]
+
+    def judge(queries: Sequence[Example], answers: Sequence[str]) -> list[Outcome]:
+        return [rule(example, answer) for example, answer in zip(queries, answers, strict=True)]
+
+    return judge
 
 
 def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd.DataFrame:
@@ -72,7 +76,7 @@ def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd
             )
     numbered = list(enumerate(zip(answers.id, answers.answer, strict=True)))
     share = numbered[processes().process_index :: processes().num_processes]
-    asked = [known[name] for _, (name, _) in share]
-    outcomes = load_judge(judge, known.values())(asked, [text for _, (_, text) in share])
+    own_examples = [known[name] for _, (name, _) in share]
+    outcomes = load_judge(judge, known.values())(own_examples, [text for _, (_, text) in share])
     pairs = gather_object([(place, outcome) for (place, _), outcome in zip(share, outcomes, strict=True)])
     return answers.assign(outcome=[outcome for _, outcome in sorted(pairs)])

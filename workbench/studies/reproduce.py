@@ -73,19 +73,19 @@ def _speed(task: Task) -> tuple[float, float]:
     """Seconds per answer, and per example passed through the network."""
     import torch
 
-    vlm, asked = task.load(), task.test[:TIMED_ANSWERS]
-    rows = asked[:TIMED_ROWS]
+    vlm, queries = task.load(), task.test[:TIMED_ANSWERS]
+    rows = queries[:TIMED_ROWS]
     longest = max((e.response or e.query for e in task.test), key=len)
 
     def answer() -> None:
-        vlm.answers([e.picture() for e in asked], [e.query for e in asked])
+        vlm.answers([e.picture() for e in queries], [e.query for e in queries])
 
     def one_pass() -> None:
         with torch.inference_mode():
             logprobs, _ = token_logprobs(vlm.model, answer_batch(vlm, rows, [longest] * len(rows)))
             logprobs.sum().item()  # waits for the device
 
-    return _seconds(answer) / len(asked), _seconds(one_pass) / len(rows)
+    return _seconds(answer) / len(queries), _seconds(one_pass) / len(rows)
 
 
 def _seconds(run: Callable[[], object]) -> float:
