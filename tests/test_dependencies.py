@@ -12,7 +12,7 @@ import pytest
 from workbench import dependencies
 from workbench.dependencies import code_hash
 from workbench.studies import methods
-from workbench.studies.methods import fingerprint
+from workbench.studies.methods import run_key
 
 PACKAGE = {
     "__init__.py": "",
@@ -75,7 +75,7 @@ def test_comments_docstrings_and_code_that_is_not_used_do_not_count(toy, file, o
 
 @pytest.fixture
 def changed(monkeypatch):
-    """A fingerprint of the study, with one text of one module of ours changed."""
+    """A run_key of the study, with one text of one module of ours changed."""
     source = dependencies._source
 
     def fingerprint_of(name, module, old, new):
@@ -85,7 +85,7 @@ def changed(monkeypatch):
 
         assert old in ast.unparse(source(module))
         monkeypatch.setattr(dependencies, "_source", edited)
-        found = fingerprint(name, 0)
+        found = run_key(name, 0)
         monkeypatch.setattr(dependencies, "_source", source)
         return found
 
@@ -94,15 +94,15 @@ def changed(monkeypatch):
 
 def test_the_study_depends_on_what_finds_a_first_word(changed):
     module = "workbench.data.first_words"
-    assert changed("npo", module, "def first_word(query: str)", "def first_word(query: str, more=1)") != fingerprint(
+    assert changed("npo", module, "def first_word(query: str)", "def first_word(query: str, more=1)") != run_key(
         "npo", 0
     )
 
 
 def test_of_the_objectives_a_model_depends_on_its_own(changed):
     change = ("workbench.training.objectives", "alpha: float=5.0", "alpha: float=6.0")  # DPO's
-    assert changed("npo", *change) == fingerprint("npo", 0)
-    assert changed("dpo", *change) != fingerprint("dpo", 0)
+    assert changed("npo", *change) == run_key("npo", 0)
+    assert changed("dpo", *change) != run_key("dpo", 0)
 
 
 def test_the_study_does_not_depend_on_figures_or_widgets():

@@ -101,7 +101,7 @@ def study_curves(name: str, seed: int = 0) -> pd.DataFrame:
 
 
 def _folder(name: str, seed: int) -> Path:
-    return make_folder(runs_dir() / f"{name}-seed{seed}-{fingerprint(name, seed)}")
+    return make_folder(runs_dir() / f"{name}-seed{seed}-{run_key(name, seed)}")
 
 
 def _answer(seed: int, adapter: Path | None, out: Path) -> None:
@@ -147,7 +147,7 @@ def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:
     return lambda vlm: rates(judged(ask(vlm, examples, PROBE, progress=False), examples, "exact"))
 
 
-def fingerprint(name: str, seed: int, settings: Mapping[str, float] | None = None) -> str:
+def run_key(name: str, seed: int, settings: Mapping[str, float] | None = None) -> str:
     """Hash of all that a model and its answers depend on: code, data, base model, libraries, settings.
 
     Of the objectives only its own counts, so that changing one leaves the others' models as they are.

@@ -16,7 +16,7 @@ from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import rates
 from workbench.files import make_folder
 from workbench.runs import log, runs_dir
-from workbench.studies.methods import TRAINED, fingerprint, train_method
+from workbench.studies.methods import TRAINED, run_key, train_method
 from workbench.training.curve import score
 from workbench.training.objectives import named
 
@@ -63,7 +63,7 @@ def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[st
     """All settings of one run as text, and its rates."""
     from workbench.models.load import load
 
-    folder = make_folder(runs_dir() / f"sweep-{method}-seed{seed}-{fingerprint(method, seed, settings)}")
+    folder = make_folder(runs_dir() / f"sweep-{method}-seed{seed}-{run_key(method, seed, settings)}")
     adapter, file = folder / method, folder / "answers.csv"
     if not adapter.exists():
         train_method(TRAINED[method], seed, adapter, **settings)
