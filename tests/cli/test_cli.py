@@ -184,7 +184,7 @@ def test_train_then_evaluate(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "a" / "config.json").read_text())["examples"] == {"forget": 2000, "retain": 100 + 5}
-    assert "2000 harmful answers to forget; 0 queries without one left out" in done.stdout
+    assert "2000 harmful answers to forget; 0 queries without one are left out" in done.stdout
     records = json.loads((data / "test.json").read_text())[:30]
     (data / "test.json").write_text(json.dumps(records))
     done = workbench(
