@@ -92,7 +92,7 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
     from workbench.models.vlm import answer_batch
     from workbench.training import objectives
     from workbench.training.settings import Settings
-    from workbench.training.train import _reference_logprobs
+    from workbench.training.train import reference_logprobs
 
     vlm = _resident(load(model, device="cpu"))
     method = objectives.named("npo")
@@ -107,7 +107,7 @@ def _npo_loop(model: Path, steps: int = 5, reference: str = "adapter off") -> li
         vlm.model.lm_head.requires_grad_(True)
     else:
         if reference == "cached":
-            cached = _reference_logprobs(
+            cached = reference_logprobs(
                 vlm, [e for chunk in rows for e in chunk], Settings.of("npo", forget=4, retain=4)
             )
         student = add_lora(vlm, linear_modules(vlm), rank=16, alpha=32, seed=0)

@@ -18,7 +18,8 @@ from benchmarks.gpu.model import Scale, build, examples, seconds
 from benchmarks.gpu.training import measured, step
 from workbench.models.adapters import linear_modules
 from workbench.models.vlm import VLM, answer_batch, quiet
-from workbench.training.train import _reference_logprobs
+from workbench.training.settings import Settings
+from workbench.training.train import reference_logprobs
 
 PAIRS = 4  # of a DPO step, in trl: chosen and rejected answers, and no retain set
 FORGET, RETAIN = 3, 2  # of ours: as many sequences
@@ -31,8 +32,9 @@ def rows(scale: Scale) -> Iterator[dict]:
     vlm = build(scale)
     data = examples(vlm, scale, 8 * PAIRS, 8 * PAIRS)
     harmful, harmless = data[: 8 * PAIRS], data[8 * PAIRS :]
-    _reference_logprobs(vlm, harmful[:FORGET], ("response", "leak"), FORGET)  # warms up
-    each, _ = seconds(lambda: _reference_logprobs(vlm, harmful[:FORGET], ("response", "leak"), FORGET), scale.device)
+    dpo = Settings.of("dpo", forget=FORGET, retain=RETAIN)
+    reference_logprobs(vlm, harmful[:FORGET], dpo)  # warms up
+    each, _ = seconds(lambda: reference_logprobs(vlm, harmful[:FORGET], dpo), scale.device)
     for checkpointing in (True,) if scale.tiny else (False, True):
         for objective, theirs in (
             ("dpo", lambda c: trl_dpo(vlm, harmful, scale, c)),

@@ -85,7 +85,7 @@ def train(
     config = _config(vlm, step, modules, sides, seed, patience)
     same_settings(partial / "config.json", config, processes().is_main_process)
     rows = list(schedule(*sides, step, seed, processes().num_processes))
-    references = _reference_logprobs(vlm, rows, step)
+    references = reference_logprobs(vlm, rows, step)
     student = prepare_student(vlm, modules, step, seed)
     student.name = out.name
     curve = Curve(student, probe, probe_every, partial, on_curve, keep_steps)
@@ -228,7 +228,7 @@ def _collate(
     return batches
 
 
-def _reference_logprobs(vlm: VLM, rows: Sequence[Example], step: Settings) -> dict[tuple[int, str], float]:
+def reference_logprobs(vlm: VLM, rows: Sequence[Example], step: Settings) -> dict[tuple[int, str], float]:
     """Log π₀(y | x) in nats, if the objective needs it, computed once before anything is trained.
 
     Returns:
