@@ -371,7 +371,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, vlm, few):
             "'r' has no harmful_response",
         ),
         ({"objective": "rmu", "layer": 5}, "no layer 5.*1 to 4"),
-        ({"objective": "rmu", "layer": 0}, "layer 0 is not in this model"),
+        ({"objective": "rmu", "layer": 0}, "has no layer 0"),
         ({"targets": ["nothing"]}, "match no linear layer"),
         ({"accumulate": 7}, "7 equal parts"),
         ({"patience": 2}, "needs a probe"),
