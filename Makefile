@@ -21,16 +21,9 @@ check: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/basedpyright --level error
 
-# One thread in each of two processes is faster here than two threads in one, and gives the same digits on every machine.
-test test-slow notebooks: export OMP_NUM_THREADS = 1
-test test-slow notebooks: export WORKBENCH_RUNS = $(CURDIR)/build/runs
-NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/sanitize.cfg
-
-# what is trained first is what the study's tests and the notebooks read
 test: check
-	$(BIN)/workbench demo --methods all --out build/demo
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 -m 'not long'
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(NBVAL) notebooks
+	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 -m 'not long'
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
 # no model is trained, no process started
 test-fast: $(READY)
@@ -38,7 +31,7 @@ test-fast: $(READY)
 
 # what takes minutes: real kills of whole studies, and the table of GPUs in docs/memory.md
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n 2 --durations 10 -m long
+	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --durations 10 -m long
 
 # the quick tests and the demo with the lowest versions that pyproject.toml admits, on Python 3.12 where it is installed
 # (torch brings 3 GB of CUDA libraries; transformers 5.17 wants torchvision for the pictures of some models)
@@ -58,8 +51,7 @@ lab: $(READY)
 
 # run every notebook from top to bottom and save it with its outputs (nbval knows no trailing ;, so cells assign their figures)
 notebooks: $(READY)
-	$(BIN)/workbench demo --methods all --out build/demo
-	ls notebooks/[0-9]*.ipynb | TQDM_DISABLE=1 xargs -P 2 -n 1 $(BIN)/jupyter nbconvert --to notebook --inplace --execute
+	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --inplace --execute notebooks/[0-9]*.ipynb
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 …")'
