@@ -25,7 +25,7 @@ test: check
 	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 -m 'not long'
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
-# no model is trained, no process started
+# the chapters whose tests need no training
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not long and not slow' $(FAST)
 

@@ -5,7 +5,6 @@ Exit code 0 on success, 2 with one sentence on standard error for a user's mista
 
 from __future__ import annotations
 
-import ast
 import enum
 import logging
 import re
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench.errors import UserError
+from workbench.judges.rules import RULES
 from workbench.runs import log
 
 if TYPE_CHECKING:
@@ -32,23 +32,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 out = Console(highlight=False)
 trusted: list[str] = []  # what `workbench --trust` allows
-
-
-def choices(module: str, decorator: str) -> str:
-    """The names that a decorator registers in a module of this package, for help texts.
-
-    They are read from its source, because importing torch would take seconds.
-    """
-    source = (Path(__file__).parent.parent / f"{module}.py").read_text(encoding="utf-8")
-    names = []
-    for node in ast.parse(source).body:
-        if not isinstance(node, ast.FunctionDef):
-            continue
-        for mark in node.decorator_list:
-            if ast.unparse(mark).split("(")[0] == decorator:
-                given = mark.args if isinstance(mark, ast.Call) else []
-                names.append(ast.literal_eval(given[0]) if given else node.name)
-    return ", ".join(names)
 
 
 SEVERAL = "Several: separated by commas, or the option repeated."
@@ -68,9 +51,7 @@ SkipMissing = Annotated[
     bool, typer.Option("--skip-missing", help="Leave out queries whose pictures are missing, and say how many.")
 ]
 Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
-Judge = Annotated[
-    str, typer.Option(help=f"Who judges: {choices('judges/rules', 'rule')}, or a model's folder or hub id.")
-]
+Judge = Annotated[str, typer.Option(help=f"Who judges: {', '.join(RULES)}, or a model's folder or hub id.")]
 Seeds = Annotated[list[str], typer.Option("--seeds", help=SEVERAL)]
 Rank = Annotated[int, typer.Option(help="LoRA rank.", min=1)]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")]

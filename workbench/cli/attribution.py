@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.attribution.methods import METHODS
 from workbench.cli.app import (
     SEVERAL,
     Adapter,
@@ -17,7 +18,6 @@ from workbench.cli.app import (
     SkipMissing,
     Split,
     app,
-    choices,
     load_examples,
     load_model,
     out,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from workbench.models.vlm import VLM
 
 PANEL = "Attribution"  # of `workbench --help`
-Method = Annotated[str, typer.Option(help=f"Attribution method: {choices('attribution/methods', 'method')}.")]
+Method = Annotated[str, typer.Option(help=f"Attribution method: {', '.join(METHODS)}.")]
 Grid = Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)]
 
 

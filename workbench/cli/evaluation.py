@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from workbench.attacks.kinds import attack_help
 from workbench.cli.app import (
     SEVERAL,
     Adapter,
@@ -18,7 +19,6 @@ from workbench.cli.app import (
     SkipMissing,
     Split,
     app,
-    choices,
     load_examples,
     load_model,
     out,
@@ -30,13 +30,8 @@ from workbench.cli.app import (
 from workbench.errors import UserError
 
 PANEL = "Evaluation"  # of `workbench --help`
-AttackOption = Annotated[
-    list[str],
-    typer.Option(
-        help="none; WORD:K for K rewrites that begin with WORD, as in what:3; KIND:K with a KIND of "
-        f"{choices('attacks/kinds', 'attack')}; FILE.json with prepared variants of the queries. {SEVERAL}"
-    ),
-]
+FORMS = " ".join(f"{form}: {text}" for form, text in attack_help().items())
+AttackOption = Annotated[list[str], typer.Option(help=f"{FORMS} K is a number of shots, as in what:3. {SEVERAL}")]
 
 
 @app.command(rich_help_panel=PANEL)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from accelerate.utils import gather_object
 
 from workbench.attacks.kinds import Attack, Shot, prepare_attack
 from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS, AnswerLog, Row
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from workbench.models.vlm import VLM
+from workbench.models.vlm import VLM, processes
+from workbench.runs import bar
 
 
 def ask(
@@ -43,12 +42,6 @@ def ask(
     Raises:
         UserError: No attack, two examples with one id, or a file with answers to other queries.
     """
-    import pandas as pd
-    from accelerate.utils import gather_object
-
-    from workbench.models.vlm import processes
-    from workbench.runs import bar
-
     if not attacks:
         raise UserError("No attack given; pass 'none', or an attack such as 'what:3'.")
     prepared = {name: prepare_attack(name, examples) for name in attacks}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import pandas as pd
 
 from workbench.data.example import Example
 from workbench.evaluation.answers import write_judged
 from workbench.evaluation.ask import ask
 from workbench.evaluation.tables import rates
 from workbench.judges.judge import check_judge, judged
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from workbench.models.vlm import VLM
+from workbench.models.vlm import VLM, processes
 
 
 class Evaluation(NamedTuple):
@@ -51,8 +49,6 @@ def evaluate(
     Raises:
         UserError: An unknown attack or judge, or a folder with answers to other queries.
     """
-    from workbench.models.vlm import processes
-
     check_judge(judge, examples)  # before anything is asked
     file = Path(out) / "answers.csv" if out else None
     answers = judged(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from accelerate.utils import gather_object
 
 from workbench.data.example import Example
 from workbench.errors import UserError
+from workbench.judges.model import check_model, model_judge
 from workbench.judges.outcomes import Judge, Outcome
 from workbench.judges.rules import RULES
-
-if TYPE_CHECKING:
-    import pandas as pd
+from workbench.models.vlm import processes
 
 
 def check_judge(name: str, examples: Iterable[Example] = ()) -> None:
@@ -23,8 +24,6 @@ def check_judge(name: str, examples: Iterable[Example] = ()) -> None:
         return
     if "/" not in name and not Path(name).is_dir():
         raise UserError(f"There is no judge {name!r}; choose {', '.join(RULES)}, or a model's folder or hub id.")
-    from workbench.judges.model import check_model
-
     check_model(name)
 
 
@@ -40,8 +39,6 @@ def load_judge(name: str, examples: Iterable[Example] = ()) -> Judge:
     """
     check_judge(name, examples)
     if name not in RULES:
-        from workbench.judges.model import model_judge
-
         return model_judge(name)
     rule = RULES[name]
 
@@ -62,10 +59,6 @@ def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd
     Raises:
         UserError: An unknown judge, or an answer to none of these examples.
     """
-    from accelerate.utils import gather_object
-
-    from workbench.models.vlm import processes
-
     known = {e.id: e for e in examples if e.id in set(answers.id)}
     facts = {name: (e.kind, e.digest) for name, e in known.items()}
     for name, kind, picture in zip(answers.id, answers.queries, answers.picture, strict=True):

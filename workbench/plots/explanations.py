@@ -30,9 +30,9 @@ def pictures(examples: Sequence[Example], columns: int = 6, size: float = 1.7) -
     """A sheet of examples, each with its query and whether it is harmful.
 
     Args:
-        examples: what to show.
-        columns: how many side by side.
-        size: of a picture, in inches.
+        examples: What to show.
+        columns: How many side by side.
+        size: Of a picture, in inches.
     """
     rows = -(-len(examples) // columns)
     figure, axes = subplots(rows, columns, size=(size * columns, (size + 0.75) * rows))
@@ -55,8 +55,8 @@ def attributions(columns: Sequence[Column], words: bool = True, across: int | No
 
     Args:
         columns: (title, picture, what `attribution.attribute` found).
-        words: whether to draw the words; without them, the scale is that of the squares alone.
-        across: how many stand side by side, by default all; the next ones stand below.
+        words: Whether to draw the words; without them, the scale is that of the squares alone.
+        across: How many stand side by side, by default all; the next ones stand below.
     """
     if not words:
         columns = [(title, image, each._replace(query=[], words=each.words[:0])) for title, image, each in columns]
@@ -130,8 +130,8 @@ def describe(columns: Sequence[Column], squares: int = 2) -> str:
     """The figure `attributions` in words, for those who do not see it.
 
     Args:
-        columns: as for `attributions`.
-        squares: how many of each picture's squares to name, those with the largest attribution first.
+        columns: As for `attributions`.
+        squares: How many of each picture's squares to name, those with the largest attribution first.
 
     Returns:
         For each column all words and some squares.
@@ -154,7 +154,7 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
 
     Args:
         curves: `faithfulness.faithfulness`' curves.
-        scores: its scores.
+        scores: Its scores.
     """
     labels = {"random": "random orders, mean and middle 95%", "attribution": "the attribution's order"}
     better = scores.set_index("measure").better
@@ -188,8 +188,8 @@ def verdicts(better: pd.DataFrame, queries: int) -> Figure:
     """Shares of queries on which a method is better than random orders.
 
     Args:
-        better: shares in [0, 1], a row per method, a column per measure of faithfulness.
-        queries: how many these are shares of.
+        better: Shares in [0, 1], a row per method, a column per measure of faithfulness.
+        queries: How many these are shares of.
     """
     figure, axes = subplots(size=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
     share_table(axes[0, 0], better, True, ".0%")

@@ -81,20 +81,19 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
                 **KNOWN_INTERVALS,
             )
         if paper is not None:
-            _crosses(axis, paper, panel.metric, models)
+            _crosses(axis, paper, panel.figures, models)
         rate_axis(axis, panel.title, panel.good, [named(model) for model in models])
         axis.set_ylim(len(models) - 0.4, -0.6)  # room for the crosses
     legend_outside(figure, axes[0, 0], "lower", columns=3)
     return figure
 
 
-def _crosses(axis: Axes, paper: pd.DataFrame, metric: str, models: Sequence[str]) -> None:
+def _crosses(axis: Axes, paper: pd.DataFrame, figures: Sequence[str], models: Sequence[str]) -> None:
     """Mark the paper's figures a little below those of the same models."""
-    columns = {"asr": ["asr", "asr_what3"], "rr": ["rr", "rr_share1"], "utility": ["utility"]}[metric]
-    shared = paper.loc[paper.model.isin(models)].drop_duplicates("model").dropna(subset=columns)
+    shared = paper.loc[paper.model.isin(models)].drop_duplicates("model").dropna(subset=list(figures))
     rows = [models.index(model) + 0.28 for model in shared.model]
-    for column, colour in zip(columns, (BEFORE, AFTER), strict=False):
-        axis.scatter(shared[column], rows, marker="x", s=26, color=colour, linewidth=1.4, zorder=3)
+    for figure, colour in zip(figures, (BEFORE, AFTER), strict=False):
+        axis.scatter(shared[figure], rows, marker="x", s=26, color=colour, linewidth=1.4, zorder=3)
     label = "the paper, LLaVA-1.5-7B on VLGuard (utility: VQAv2)"
     axis.scatter([], [], marker="x", s=26, color=DARK_GREY, linewidth=1.4, label=label)
 
@@ -128,8 +127,8 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
     Rates after an attack are dashed.
 
     Args:
-        table: a run's curves.csv (values in [0, 1]), or several of them together.
-        step: marked by a line, if given.
+        table: A run's curves.csv (values in [0, 1]), or several of them together.
+        step: Marked by a line, if given.
     """
     models = list(dict.fromkeys(table.model))
     looks = pd.DataFrame(CURVES)
@@ -221,7 +220,7 @@ def by_request(table: pd.DataFrame, attacks: Sequence[str] = ()) -> Figure:
 
     Args:
         table: `tables.rates_by_request`'.
-        attacks: which, by default all.
+        attacks: Which, by default all.
     """
     attacks = attacks or list(dict.fromkeys(table.attack))
     utility = table.loc[(table.queries == "harmless") & (table.metric == "utility")]
@@ -258,7 +257,7 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
 
     Args:
         found: {judge: `compare_judges` of the first judge with it}.
-        first: the name of the first judge.
+        first: The name of the first judge.
     """
     figure, axes = subplots(1, len(found), size=(1.5 + 4 * len(found), 3.6), sharey=True)
     for axis, (judge, (kappa, confusion)) in zip(axes.flat, found.items(), strict=True):
@@ -284,7 +283,7 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
     Args:
         table: `tables.outcome_shares` (shares in [0, 1]).
         queries: "harmful" or "harmless".
-        attack: which of the table's attacks.
+        attack: Which of the table's attacks.
     """
     rows = table.loc[(table.queries == queries) & (table.attack == attack)]
     models = list(dict.fromkeys(rows.model))

@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.evaluation.tables import FIGURES
 from workbench.files import atomic_write
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED
 
@@ -55,24 +56,32 @@ NAMES = {
 
 
 class Panel(NamedTuple):
-    """One of the headline's three rates, before the one-word attack and, if `attack` is given, after it."""
+    """One of the headline's three rates, before the one-word attack and, with a second figure, after it."""
 
     title: str
-    queries: str
-    metric: str
-    attack: str | None
+    figures: tuple[str, ...]  # keys of tables.FIGURES
     good: str  # which end of the axis is good
 
     @property
+    def queries(self) -> str:
+        """The kind of queries that the rate is counted over."""
+        return FIGURES[self.figures[0]][1]
+
+    @property
+    def metric(self) -> str:
+        """The rate."""
+        return FIGURES[self.figures[0]][2]
+
+    @property
     def attacks(self) -> list[str]:
-        """Those before and, if there is one, after the attack."""
-        return ["none", self.attack] if self.attack else ["none"]
+        """The attack of each figure."""
+        return [FIGURES[figure][0] for figure in self.figures]
 
 
 PANELS = (
-    Panel("Harmful queries answered\n(attack success rate)", "harmful", "asr", "what:3", "low is safe"),
-    Panel("Harmless queries refused\n(refusal rate)", "harmless", "rr", "share:1", "low is helpful"),
-    Panel("Harmless queries answered right\n(utility)", "harmless", "utility", None, "high is able"),
+    Panel("Harmful queries answered\n(attack success rate)", ("asr", "asr_what3"), "low is safe"),
+    Panel("Harmless queries refused\n(refusal rate)", ("rr", "rr_share1"), "low is helpful"),
+    Panel("Harmless queries answered right\n(utility)", ("utility",), "high is able"),
 )
 
 # What the theme changes in seaborn's "whitegrid" style and "paper" context.
@@ -116,10 +125,10 @@ def subplots(
     would show it.
 
     Args:
-        rows: of axes.
-        columns: of axes.
-        size: width and height in inches.
-        options: of `Figure.subplots`.
+        rows: Of axes.
+        columns: Of axes.
+        size: Width and height in inches.
+        options: Of `Figure.subplots`.
 
     Returns:
         The figure, and the array of its axes, (rows, columns).
@@ -147,9 +156,9 @@ def save(figure: Figure, path: Path, alt: str = "") -> None:
     """Write a figure as PNG or SVG, atomically.
 
     Args:
-        figure: what to write.
-        path: the file; its suffix chooses the format.
-        alt: what the figure shows in words, kept in the file's metadata.
+        figure: What to write.
+        path: The file; its suffix chooses the format.
+        alt: What the figure shows in words, kept in the file's metadata.
     """
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Description": alt} if alt else None)
@@ -174,8 +183,8 @@ def interval_rows(table: pd.DataFrame, unit: float = 1.0) -> pd.DataFrame:
     """Lay out values with their intervals for seaborn: three rows for each, the value and both ends.
 
     Args:
-        table: value, ci_low, ci_high and any other columns; each value lies within its interval.
-        unit: factor for the three columns, 100 for per cent.
+        table: Value, ci_low, ci_high and any other columns; each value lies within its interval.
+        unit: Factor for the three columns, 100 for per cent.
     """
     ends = [table.assign(value=unit * table[column]) for column in ("value", "ci_low", "ci_high")]
     return pd.concat(ends, ignore_index=True)
@@ -192,8 +201,8 @@ def series_look(count: int, apart: float = 0.0) -> dict[str, Any]:
     """Choose colours and markers for several series; they repeat after seven.
 
     Args:
-        count: how many series.
-        apart: distance between neighbouring series, where 1 is the distance between neighbouring ticks.
+        count: How many series.
+        apart: Distance between neighbouring series, where 1 is the distance between neighbouring ticks.
 
     Returns:
         Options of seaborn's pointplot.
@@ -223,10 +232,10 @@ def share_table(axis: Axes, shares: pd.DataFrame, cells: pd.DataFrame | Literal[
     """Draw a table shaded by its shares in [0, 1].
 
     Args:
-        axis: where.
-        shares: the shades.
-        cells: what stands in the cells; True for the shares themselves.
-        form: the format of a cell.
+        axis: Where.
+        shares: The shades.
+        cells: What stands in the cells; True for the shares themselves.
+        form: The format of a cell.
     """
     sns.heatmap(
         shares,
@@ -251,11 +260,11 @@ def legend_outside(
     """Replace the legends of all axes by one of the whole figure.
 
     Args:
-        figure: the figure.
-        axis: the axes whose marks the legend explains.
+        figure: The figure.
+        axis: The axes whose marks the legend explains.
         place: "upper" or "lower", above or below all axes.
-        columns: how many entries side by side.
-        text: what an entry says for a label.
+        columns: How many entries side by side.
+        text: What an entry says for a label.
     """
     handles, labels = axis.get_legend_handles_labels()
     for each in figure.axes:

@@ -103,7 +103,7 @@ def first_words(table: pd.DataFrame, words: int = 15) -> Figure:
 
     Args:
         table: `audit`'s.
-        words: how many.
+        words: How many.
     """
     rows = table.head(words).sort_values("p_harmful", kind="stable").reset_index(drop=True)
     overall = 100 * table.harmful.sum() / (table.harmful.sum() + table.harmless.sum())
@@ -141,8 +141,8 @@ def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> F
 
     Args:
         table: `reliance_table`'s.
-        lead: the lead word.
-        other: the word that it replaces.
+        lead: The lead word.
+        other: The word that it replaces.
     """
     models = list(dict.fromkeys(table.model))
     swap = f"Caused by it: “{lead.capitalize()}” in place of “{other.capitalize()}”"
@@ -176,7 +176,7 @@ def log_odds_by_lead(table: pd.DataFrame) -> Figure:
     """The log-odds of a refusal of one query by lead word, a line per model.
 
     Args:
-        table: model, lead, log_odds (nats).
+        table: Model, lead, log_odds (nats).
     """
     leads, models = list(dict.fromkeys(table.lead)), list(dict.fromkeys(table.model))
     figure, axes = subplots(size=(2.5 + 0.9 * len(leads), 3.6))

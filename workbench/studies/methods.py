@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -18,14 +18,17 @@ from workbench.data.splits import STATISTICS, miniguard_split
 from workbench.dependencies import code_hash
 from workbench.errors import UserError
 from workbench.evaluation.answers import write_answers
+from workbench.evaluation.ask import ask
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import rates
 from workbench.files import data_dir, make_folder
+from workbench.judges.judge import judged
+from workbench.models.load import load
+from workbench.models.vlm import VLM
 from workbench.runs import kept, runs_dir
 from workbench.training import objectives
-
-if TYPE_CHECKING:
-    from workbench.models.vlm import VLM
+from workbench.training.sets import repair
+from workbench.training.train import train
 
 
 class Method(NamedTuple):
@@ -70,8 +73,6 @@ def trained(name: str, seed: int = 0) -> VLM:
     Raises:
         UserError: An unknown name.
     """
-    from workbench.models.load import load
-
     return load("miniguard", None if name == "base" else trained_adapter(name, seed))
 
 
@@ -106,8 +107,6 @@ def _folder(name: str, seed: int) -> Path:
 
 def _answer(seed: int, adapter: Path | None, out: Path) -> None:
     """Ask, judge and write answers."""
-    from workbench.models.load import load
-
     write_answers(out, evaluate(load("miniguard", adapter), miniguard_split("test", seed), HEADLINE).answers)
 
 
@@ -120,10 +119,6 @@ def train_method(method: Method, seed: int, out: Path, **settings: object) -> No
         out: The folder to write.
         settings: What differs from the method's own settings, and further arguments of `train`.
     """
-    from workbench.models.load import load
-    from workbench.training.sets import repair
-    from workbench.training.train import train
-
     repaired = method.data == "repaired"
     examples = miniguard_split("train", seed, "vlguard" if repaired else method.data)
     train(
@@ -140,9 +135,6 @@ def train_method(method: Method, seed: int, out: Path, **settings: object) -> No
 
 def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:
     """What is asked while training on MiniGuard: some validation queries, as asked and attacked."""
-    from workbench.evaluation.ask import ask
-    from workbench.judges.judge import judged
-
     examples = miniguard_split("validation", seed, sizes=PROBE_SIZES)
     return lambda vlm: rates(judged(ask(vlm, examples, PROBE, progress=False), examples, "exact"))
 

@@ -7,14 +7,18 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
+import psutil
+import torch
+from transformers import PreTrainedConfig
 
 from workbench.data.example import Example
 from workbench.data.readers import SAFE_PICTURE, first_of_each, with_pictures
 from workbench.errors import UserError, say
 from workbench.evaluation.tables import FIGURES
+from workbench.evaluation.vqa import Questions
 from workbench.judges.judge import check_judge
 from workbench.judges.rules import RULES
 from workbench.models.architectures import ARCHITECTURES
@@ -25,11 +29,6 @@ from workbench.training.memory import GIB, Memory, configuration, fitting, longe
 from workbench.training.objectives import TINY, named
 from workbench.training.sets import with_leaks
 from workbench.training.settings import Settings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from workbench.evaluation.vqa import Questions
 
 TABLES = {1: ("base", "sft", "sft-posthoc", "npo", "rmu"), 2: ("sft", "npo", "rmu")}
 ATTACKS = list(dict.fromkeys(attack for attack, *_ in FIGURES.values()))
@@ -356,9 +355,6 @@ def _fit_one(
 
 def _free_memory() -> int:
     """Free bytes of the device."""
-    import psutil
-    import torch
-
     device = best_device()
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 

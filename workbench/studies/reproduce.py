@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import torch
 from accelerate.utils.memory import clear_device_cache
 
 from workbench.attacks.one_word import parse
@@ -26,6 +27,7 @@ from workbench.evaluation.tables import rates
 from workbench.evaluation.vqa import vqa_table
 from workbench.files import make_folder, write_text
 from workbench.judges.judge import judged
+from workbench.judges.model import unload
 from workbench.judges.outcomes import RELEVANT
 from workbench.models.scores import token_logprobs
 from workbench.models.vlm import answer_batch
@@ -71,8 +73,6 @@ def _work_left(task: Task) -> tuple[int, int]:
 
 def _speed(task: Task) -> tuple[float, float]:
     """Seconds per answer, and per example passed through the network."""
-    import torch
-
     vlm, queries = task.load(), task.test[:TIMED_ANSWERS]
     rows = queries[:TIMED_ROWS]
     longest = max((e.response or e.query for e in task.test), key=len)
@@ -157,8 +157,6 @@ def _answers(task: Task, name: str, examples: Sequence[Example], attacks: Sequen
     """A model's judged answers; it is unloaded before they are judged, to make room for a model as judge."""
 
     def make(folder: Path) -> None:
-        from workbench.judges.model import unload
-
         answers = ask(task.load(name), examples, attacks, file=folder / "answers.csv")
         clear_device_cache(garbage_collection=True)
         write_judged(folder / "answers.csv", judged(answers, examples, task.judge), task.judge)

@@ -15,6 +15,7 @@ from workbench.evaluation.answers import whole_answers, write_answers
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import rates
 from workbench.files import make_folder
+from workbench.models.load import load
 from workbench.runs import log, runs_dir
 from workbench.studies.methods import TRAINED, run_key, train_method
 from workbench.training.curve import score
@@ -61,8 +62,6 @@ def sweep(method: str, grid: Mapping[str, Sequence[float]], seeds: Sequence[int]
 
 def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[str, dict[str, float]]:
     """All settings of one run as text, and its rates."""
-    from workbench.models.load import load
-
     folder = make_folder(runs_dir() / f"sweep-{method}-seed{seed}-{run_key(method, seed, settings)}")
     adapter, file = folder / method, folder / "answers.csv"
     if not adapter.exists():
