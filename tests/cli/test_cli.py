@@ -299,7 +299,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         and (tmp_path / "judges" / "agreement.png").is_file()
     )
     strange = workbench("compare-judges", tmp_path / "e", "--judge", "exact", "--out", tmp_path / "judges")
-    assert strange.returncode == 2 and "is about none of these data" in strange.stderr
+    assert strange.returncode == 2 and "belongs to none of these data" in strange.stderr
     same = workbench("compare-judges", tmp_path / "e", "--judge", "keyword", *data[:2], "--out", tmp_path / "judges")
     assert same.returncode == 2 and "was judged by keyword already" in same.stderr
     other = workbench("evaluate", *data[:2], "--attack", "what:1", "--out", tmp_path / "e")
