@@ -30,9 +30,8 @@ def test_every_combination_is_measured_once_and_kept(tmp_path, monkeypatch, capl
         "utility",
         "score",
     ]
-    assert (
-        (table.asr > 90).all() and (table.utility > 90).all() and len(caplog.messages) == 2
-    )  # in two steps nothing is unlearned
+    assert (table.asr > 90).all() and (table.utility > 90).all()  # in two steps nothing is unlearned
+    assert sum(message.startswith("rmu-repaired, seed 0") for message in caplog.messages) == 2
     monkeypatch.setattr(sweep, "train_method", None)  # what is kept is not trained again
     assert sweep.sweep("rmu-repaired", {"steps": [1, 2], "c": [3.0]}).equals(table)
 

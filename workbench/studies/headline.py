@@ -15,6 +15,7 @@ import pandas as pd
 from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers
 from workbench.evaluation.tables import outcome_shares, rates
+from workbench.files import data_dir
 from workbench.parallel import call_each
 from workbench.runs import log
 from workbench.studies.methods import CONTROL, METHODS, answers_file, make_answers, study_curves
@@ -57,6 +58,13 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",), processes: int = 
     answers = [whole_answers(answers_file(name, seed)) for name in names]
     curves = [study_curves(name, seed) for name in names[1:]]
     return Study(pd.concat([rates(table) for table in answers]), pd.concat(answers), pd.concat(curves))
+
+
+def shipped_study() -> Study:
+    """The study of seed 0 with all of METHODS, as `workbench demo --methods all` made it: nothing is trained."""
+    folder = data_dir() / "all_methods"
+    answers = pd.read_csv(folder / "answers.csv.gz", keep_default_na=False)
+    return Study(rates(answers), answers, pd.read_csv(folder / "curves.csv", keep_default_na=False))
 
 
 def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",), processes: int = 1) -> pd.DataFrame:

@@ -145,7 +145,7 @@ def _answers(
     file: Path | None,
 ) -> pd.DataFrame:
     """The judged answers of a model that was taught some examples: kept, or asked now."""
-    if file and file.exists():
+    if file and file.exists():  # not runs.kept: all processes of one run come here together
         return whole_answers(file)
     if taught:
         with further_lora(vlm, step.rank, step.lora_alpha, seed) as student:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import rates
 from workbench.files import make_folder
 from workbench.models.load import load
-from workbench.runs import log, runs_dir
+from workbench.runs import kept, log, runs_dir
 from workbench.studies.methods import TRAINED, run_key, train_method
 from workbench.training.curve import score
 from workbench.training.objectives import named
@@ -63,15 +64,16 @@ def sweep(method: str, grid: Mapping[str, Sequence[float]], seeds: Sequence[int]
 def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[str, dict[str, float]]:
     """All settings of one run as text, and its rates."""
     folder = make_folder(runs_dir() / f"sweep-{method}-seed{seed}-{run_key(method, seed, settings)}")
-    adapter, file = folder / method, folder / "answers.csv"
-    if not adapter.exists():
-        train_method(TRAINED[method], seed, adapter, **settings)
-    if not file.exists():
-        answers = evaluate(load("miniguard", adapter), miniguard_split("validation", seed), HEADLINE).answers
-        write_answers(file, answers)
+    adapter = kept("train", folder / method, lambda out: train_method(TRAINED[method], seed, out, **settings))
+    file = kept("evaluate", folder / "answers.csv", lambda out: _answer(seed, adapter, out))
     config = json.loads((adapter / "config.json").read_text())
     used = {name: config[name] for name in SETTINGS} | config["hyper"]
     return " ".join(f"{name}={value:g}" for name, value in used.items()), worst(rates(whole_answers(file)))
+
+
+def _answer(seed: int, adapter: Path, out: Path) -> None:
+    """Ask a model all validation queries under HEADLINE, judge, and write the answers."""
+    write_answers(out, evaluate(load("miniguard", adapter), miniguard_split("validation", seed), HEADLINE).answers)
 
 
 def worst(table: pd.DataFrame) -> dict[str, float]:
