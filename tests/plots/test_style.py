@@ -11,7 +11,7 @@ import pytest
 
 from tests.plots.small import FIGURES, column, results
 from workbench import plots
-from workbench.plots.style import interval_rows, rates, save
+from workbench.plots.style import known_intervals, rates, save
 
 
 def test_every_figure_is_drawn_here():
@@ -59,7 +59,7 @@ def test_two_threads_that_draw_at_once_leave_the_settings_as_they_were():
 def test_a_rate_that_was_not_measured_is_missing():
     table = rates(results("sft"), "harmless", "rr", ["none", "can:1"], ["base", "sft"])
     assert table.set_index(["model", "attack"]).value.dropna().to_dict() == {("sft", "none"): 50.0}
-    assert len(table) == 4 and len(interval_rows(table)) == 12
+    assert len(table) == 4 and len(known_intervals(table)["data"]) == 12
     assert plots.before_after(results("sft").query("attack == 'none'")).axes
 
 

@@ -49,23 +49,24 @@ class Trial:
         return max(1, round(self.top * self.perturbed.features))
 
 
+Values = Callable[[Trial], np.ndarray]  # how faithful each order of a trial is: (1 + orders,)
+
+
 @dataclass(frozen=True)
 class Measure:
-    """How faithful each order of a trial is: values (1 + orders,), the attribution's first."""
+    """How faithful each order of a trial is, the attribution's first, and which way is better."""
 
-    values: Callable[[Trial], np.ndarray]
+    values: Values
     higher_is_better: bool
 
 
 MEASURES: dict[str, Measure] = {}
 
 
-def measure(
-    name: str, *, higher_is_better: bool
-) -> Callable[[Callable[[Trial], np.ndarray]], Callable[[Trial], np.ndarray]]:
+def measure(name: str, *, higher_is_better: bool) -> Callable[[Values], Values]:
     """Enter a function into MEASURES under the name that it has in tables."""
 
-    def enter(values: Callable[[Trial], np.ndarray]) -> Callable[[Trial], np.ndarray]:
+    def enter(values: Values) -> Values:
         MEASURES[name] = Measure(values, higher_is_better)
         return values
 
@@ -157,17 +158,17 @@ def _try_orders(
 ) -> Trial:
     """Take features away and put them back, in the attribution's order and in random ones."""
     n, attributed = perturbed.features, attribution.flat
-    ranks = [np.argsort(-attributed, kind="stable"), *(rng.permutation(n) for _ in range(orders))]
-    first_moved = np.tril(np.ones((n + 1, n)), -1)  # row k: which places of an order have moved after k steps
-    moved = np.stack([first_moved[:, np.argsort(rank)] for rank in ranks])  # (1 + orders, steps, F)
+    tried = np.stack([np.argsort(-attributed, kind="stable"), *(rng.permutation(n) for _ in range(orders))])
+    places = tried.argsort(axis=1)  # of each feature in each order, (1 + orders, F)
+    moved = places[:, None] < np.arange(n + 1)[:, None]  # (1 + orders, steps, F)
 
     def values(present: np.ndarray) -> np.ndarray:
         """(1 + orders, steps, F) → (1 + orders, steps)."""
         targets = perturbed(torch.from_numpy(present.reshape(-1, n)).float())
-        return targets.reshape(len(ranks), n + 1).double().numpy()
+        return targets.reshape(moved.shape[:2]).double().numpy()
 
     attributions = np.stack([attributed, *(rng.permutation(attributed) for _ in range(orders))])
-    return Trial(perturbed, values(1 - moved), values(moved), attributions, top, rng)
+    return Trial(perturbed, values(~moved), values(moved), attributions, top, rng)
 
 
 def _score(values: np.ndarray, higher_is_better: bool) -> tuple[float, float, float, bool]:
@@ -209,12 +210,10 @@ def max_sensitivity(
     def explain(inputs: torch.Tensor | tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         """(draws, height, width, 3) → (draws, F). Captum puts the unmoved picture into a tuple."""
         pixels = inputs[0] if isinstance(inputs, tuple) else inputs
-        rows = []
+        pictures = [Image.fromarray(each) for each in (pixels.clamp(0, 1) * 255).round().byte().numpy()]
+        options = perturbed.query, perturbed.target, method, perturbed.grid, seed
         with torch.enable_grad():  # Captum has switched it off
-            for each in (pixels.clamp(0, 1) * 255).round().byte().numpy():
-                picture = Image.fromarray(each)
-                args = perturbed.vlm, picture, perturbed.query, perturbed.target, method, perturbed.grid, seed
-                rows.append(attribute(*args).flat)
+            rows = [attribute(perturbed.vlm, picture, *options).flat for picture in pictures]
         return (torch.from_numpy(np.stack(rows)),)
 
     torch.manual_seed(seed)

@@ -136,8 +136,7 @@ def word_search(
     """
     effects = word_effects(vlm, examples, words, progress)
     rows = []
-    for _, group in effects.groupby(["word", "queries"], sort=False):
-        word, queries = group[["word", "queries"]].iloc[0]
+    for (word, queries), group in effects.groupby(["word", "queries"], sort=False):
         low, high = cluster_bootstrap(group.effect, group.picture, seed)
         rows.append((word, queries, group.effect.mean(), low, high, group.log_odds.mean(), len(group)))
     columns = ["word", "queries", "effect", "ci_low", "ci_high", "log_odds", "n"]

@@ -99,21 +99,16 @@ class Perturbed:
         Returns:
             (N,).
         """
-        words, squares = self._split(present)
+        words, squares = present.split([len(self.words), self.grid**2], dim=1)
         blank, steps = self._squares
         batch = self.prompt.repeated(len(present))
         mixed = squares.to(steps) @ steps + blank
         batch["pixel_values"] = mixed.reshape(batch["pixel_values"].shape)
         return self._target_values(self.prompt.read(batch), torch.arange(len(present)), words).to(present)
 
-    def _split(self, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (N, F) as words (N, W) and squares (N, grid²)."""
-        words, squares = present.split([len(self.words), self.grid**2], dim=1)
-        return words, squares
-
     def _values(self, present: torch.Tensor) -> torch.Tensor:
         """The target of prompts with these features (N, F), computed picture by picture: (N,)."""
-        words, squares = self._split(present)
+        words, squares = present.split([len(self.words), self.grid**2], dim=1)
         if self.prompt.shares:  # rows that differ in words alone share a picture
             shown, picture_of = squares.unique(dim=0, return_inverse=True)
         else:
@@ -195,9 +190,8 @@ def _words_of_tokens(vlm: VLM, image: Image.Image, query: str, spans: Sequence[t
         spans: Begin and end of each word, in characters of the query.
     """
     text = prompt(vlm, query)
-    bare_offsets = vlm.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-        "offset_mapping"
-    ]
+    tokenizer = vlm.processor.tokenizer
+    bare_offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     offsets = prompt_batch(vlm, [image], [query], return_offsets_mapping=True)["offset_mapping"][0].tolist()
     shift = max(end for _, end in offsets) - max(end for _, end in bare_offsets)  # what the picture's tokens add
     query_begin = text.rindex(query) + shift

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
-from workbench.models.vlm import VLM, Batch, bare, values_after_prompt
+from workbench.models.vlm import VLM, Batch, bare, with_tokens
 
 TOKENS = 4096  # at most, in one forward pass
 
@@ -58,9 +58,9 @@ class SharedPrompt:
     def __init__(self, vlm: VLM, prompt: Batch, openings: Sequence[list[int]], part_of: torch.Tensor) -> None:
         self.vlm = vlm
         self.openings = openings
-        self.part_of = part_of
         self.tail = max(openings, key=len)[:-1]
-        self.batch = self._with_tail(prompt)
+        self.part_of = torch.nn.functional.pad(part_of, (0, len(self.tail)), value=-1)  # (T + tail,)
+        self.batch = with_tokens(vlm, prompt, torch.tensor([self.tail], device=vlm.device, dtype=torch.long))
         ids = self.batch["input_ids"][0].tolist()
         image_token = getattr(bare(vlm.model).config, "image_token_id", None)
         self.picture_start = ids.index(image_token) if image_token in ids else len(ids)
@@ -153,17 +153,6 @@ class SharedPrompt:
                 logits = self.vlm.model(**batch, use_cache=False, logits_to_keep=len(self.tail) + 1).logits
             yield _logprob(logits[:, : len(tokens)], tokens)
 
-    def _with_tail(self, prompt: Batch) -> Batch:
-        """The prompt followed by the tail; what is not one value a token, such as pixels, stays as it is."""
-        tail = torch.tensor([self.tail], device=self.vlm.device, dtype=torch.long)
-        shape = prompt["input_ids"].shape
-        batch = dict(prompt)
-        for name, tensor in prompt.items():
-            if tensor.shape == shape:
-                values = values_after_prompt(self.vlm, name, tail).to(tensor.dtype)
-                batch[name] = torch.cat([tensor, values], dim=1)
-        return batch
-
     @functools.cached_property
     def _text_cache(self) -> DynamicCache:
         """Keys and values of the text before the picture, one row."""
@@ -194,11 +183,9 @@ class SharedPrompt:
         Returns:
             The embeddings, mixed with the blank one: (N, t, H).
         """
-        with_tail = torch.nn.functional.pad(self.part_of, (0, len(self.tail)), value=-1)  # (T + tail,)
-        part_of = with_tail[begin : begin + embedded.shape[1]]
-        in_part = part_of >= 0
-        of_column = torch.where(in_part, weights[:, part_of.clamp(min=0)].to(torch.float32), 1.0)  # (N, t)
-        of_column = of_column[..., None].to(embedded)
+        part_of = self.part_of[begin : begin + embedded.shape[1]]
+        weights = torch.nn.functional.pad(weights.float(), (0, 1), value=1.0)  # part −1, none, is kept whole
+        of_column = weights[:, part_of, None].to(embedded)  # (N, t, 1)
         return of_column * embedded + (1 - of_column) * self._blank
 
     def _read(self, embedded: torch.Tensor, begin: int, cache: DynamicCache) -> tuple[torch.Tensor, DynamicCache]:
@@ -254,9 +241,7 @@ def _decoder_inputs_changed(vlm: VLM, change: Callable[[dict[str, Any]], dict[st
     """Within this block, the language model gets what `change` makes of its keyword arguments."""
     thread = threading.get_ident()
 
-    def hook(
-        module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def hook(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         if threading.get_ident() != thread:  # a notebook's cell may use the model while a widget does
             return None
         return args, change(kwargs)

@@ -69,12 +69,6 @@ def opening_tokens(vlm: VLM, openings: Sequence[str]) -> list[list[int]]:
         if ids and tokenizer.unk_token_id not in ids and ids not in expressible:
             expressible.append(ids)
     if not expressible:
-        raise UserError(
-            f"The tokenizer cannot express {', '.join(map(repr, openings))}; give openings in the model's own words."
-        )
-    return [ids for ids in expressible if not any(_begins_with(ids, other) for other in expressible)]
-
-
-def _begins_with(ids: list[int], other: list[int]) -> bool:
-    """Whether `ids` continues `other`."""
-    return ids != other and ids[: len(other)] == other
+        named = ", ".join(map(repr, openings))
+        raise UserError(f"The tokenizer cannot express {named}; give openings in the model's own words.")
+    return [ids for ids in expressible if not any(ids[:end] in expressible for end in range(1, len(ids)))]

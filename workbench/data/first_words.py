@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
+from workbench.data.example import Example
+from workbench.data.readers import read_examples
 from workbench.errors import UserError
 from workbench.intervals import wilson
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from workbench.data.example import Example
 
 CLEAR = 1.0  # nats; a word whose log-odds are closer to 0 is not said to open or close a model
 
 
 def first_word(query: str) -> str:
     """The first word of a query in lower case, without trailing punctuation ("What, can …" → "what")."""
-    words = query.split()
-    word = words[0].lower() if words else ""
+    word = next(iter(query.lower().split()), "")
     return re.sub(r"[^\w'/]+$", "", word) or word
 
 
@@ -37,8 +35,6 @@ def audit(data: str | Path | Iterable[Example]) -> pd.DataFrame:
     Raises:
         UserError: The data cannot be read or hold no query.
     """
-    from workbench.data.readers import read_examples
-
     examples = read_examples(data) if isinstance(data, str | Path) else data
     counts: dict[str, list[int]] = {}
     for example in examples:
@@ -60,9 +56,6 @@ def word_table(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
         given the word over the odds of harm given another word, with 0.5 added to each count
         (Haldane–Anscombe correction). Above 0 the word predicts refusal.
     """
-    import numpy as np
-    import pandas as pd
-
     table = pd.DataFrame([(word, *counts[word]) for word in sorted(counts)], columns=["word", "harmless", "harmful"])
     total = table.harmless + table.harmful
     table["p_harmful"] = table.harmful / total
@@ -85,8 +78,6 @@ def predicted_effect(table: pd.DataFrame) -> pd.Series:
         binomial test against the share of harm in all data; 5% for all words together, by Holm's method),
         else "".
     """
-    import numpy as np
-    import pandas as pd
     from scipy.stats import binomtest
     from statsmodels.stats.multitest import multipletests
 

@@ -7,7 +7,9 @@ recognised by: its suffix, or a field of the records in a JSON list.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,13 +72,11 @@ def read_variants(data: str | Path, split: str = "train") -> list[Example]:
 
 
 def _with_distinct_ids(examples: Sequence[Example]) -> list[Example]:
-    queries_by_id: dict[str, list[str]] = {}
+    numbers_by_id: dict[str, dict[str, int]] = defaultdict(dict)
     distinct = []
     for example in examples:
-        queries = queries_by_id.setdefault(example.id, [])
-        if example.query not in queries:
-            queries.append(example.query)
-        number = queries.index(example.query) + 1
+        numbers = numbers_by_id[example.id]
+        number = numbers.setdefault(example.query, len(numbers) + 1)
         distinct.append(example if number == 1 else dataclasses.replace(example, id=f"{example.id}#{number}"))
     return distinct
 
@@ -85,21 +85,12 @@ def _reader_of(path: Path) -> Reader:
     """The reader for a file: by its suffix, else by the fields of its first record, else VLGuard's."""
     if path.suffix in READERS:
         return READERS[path.suffix]
-    fields = _first_fields(path)
-    return next((read for key, read in READERS.items() if key in fields), read_vlguard)
-
-
-def _first_fields(path: Path) -> set[str]:
-    """Field names of the first record in a JSON file; none if there is no record or the JSON is invalid.
-
-    Only that record is parsed: files of conversations can hold hundreds of thousands.
-    """
     text = _read_text(path)
-    try:
-        record, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+    try:  # only that record is parsed: files of conversations can hold hundreds of thousands
+        fields, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
     except ValueError:  # the reader will say what is wrong
-        return set()
-    return set(record)
+        fields = {}
+    return next((read for key, read in READERS.items() if key in fields), read_vlguard)
 
 
 def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> list[Example]:
@@ -112,13 +103,10 @@ def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> li
     Raises:
         UserError: Counts the missing pictures and names the first five.
     """
-    present, missing = [], []
-    for example in examples:
-        if isinstance(example.image, Path) and not example.image.is_file():
-            missing.append(str(example.image))
-        else:
-            present.append(example)
-    missing = list(dict.fromkeys(missing))  # several queries may share a picture
+    exists = [not isinstance(e.image, Path) or e.image.is_file() for e in examples]
+    present = [e for e, found in zip(examples, exists, strict=True) if found]
+    absent = [str(e.image) for e, found in zip(examples, exists, strict=True) if not found]
+    missing = list(dict.fromkeys(absent))  # several queries may share a picture
     if missing and not (skip_missing and present):
         pictures = "picture is" if len(missing) == 1 else "pictures are"
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -131,13 +119,8 @@ def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> li
 
 def first_of_each(examples: Sequence[Example], n: int) -> list[Example]:
     """The first n harmful and the first n harmless examples, in their original order."""
-    remaining = {True: n, False: n}
-    chosen = []
-    for example in examples:
-        if remaining[example.harmful]:
-            remaining[example.harmful] -= 1
-            chosen.append(example)
-    return chosen
+    earlier = {True: itertools.count(), False: itertools.count()}  # how many of its kind came before an example
+    return [example for example in examples if next(earlier[example.harmful]) < n]
 
 
 @reader(".jsonl")
@@ -155,18 +138,33 @@ def read_jsonl(path: Path) -> list[Example]:
         harmful = record.get("harmful")
         if not isinstance(harmful, bool):
             raise UserError(f"{where} has no field 'harmful' that is true or false; add it.")
-        examples.append(
-            Example(
-                id=str(record.get("id", number)),
-                image=_picture_path(path, record, where),
-                query=_text(record, "query", where),
-                harmful=harmful,
-                response=_text(record, "response", where, ""),
-                leak=_text(record, "harmful_response", where, ""),
-                request=_text(record, "request", where, ""),
-            )
-        )
+        examples.append(_example(str(record.get("id", number)), path, record, "query", harmful, where))
     return examples
+
+
+def _example(
+    name: str, path: Path, record: Mapping[str, object], query: str, harmful: bool, where: str, request: object = ""
+) -> Example:
+    """The example of a record whose answers may be missing.
+
+    Args:
+        name: The example's id.
+        path: The file.
+        record: The fields image, response?, harmful_response?, request?, and the query.
+        query: The query's field.
+        harmful: Whether the query should be refused.
+        where: What messages call the record.
+        request: Stands for a missing request.
+    """
+    return Example(
+        id=name,
+        image=_picture_path(path, record, where),
+        query=text_field(record, query, where),
+        harmful=harmful,
+        response=text_field(record, "response", where, ""),
+        leak=text_field(record, "harmful_response", where, ""),
+        request=text_field(record, "request", where, request),
+    )
 
 
 @reader("conversations")
@@ -183,8 +181,8 @@ def read_llava(path: Path) -> list[Example]:
         question, answer = _first_exchange(record, where)
         if "image" in record:
             image = _picture_path(path, record, where)
-            query = _text(question, "value", where).replace("<image>", "").strip()
-            response = _text(answer, "value", where).strip()
+            query = text_field(question, "value", where).replace("<image>", "").strip()
+            response = text_field(answer, "value", where).strip()
             examples.append(Example(str(name), image, query, harmful=False, response=response))
     return examples
 
@@ -220,17 +218,10 @@ def read_vlguard(path: Path) -> list[Example]:
         for entry in entries:
             field = _query_field(entry, where)
             category = SAFE_PICTURE if field == "unsafe_instruction" else record.get("harmful_category", "")
-            examples.append(
-                Example(
-                    id=str(name) if len(entries) == 1 else f"{name}-{field.removesuffix('_instruction')}",
-                    image=_picture_path(path, record, where),
-                    query=_text(entry, field, where),
-                    harmful=field == "unsafe_instruction" or (field == "instruction" and not safe),
-                    response=_text(entry, "response", where, ""),
-                    leak=_text(entry, "harmful_response", where, ""),
-                    request=_text(entry, "request", where, category),
-                )
-            )
+            harmful = field == "unsafe_instruction" or (field == "instruction" and not safe)
+            distinct = str(name) if len(entries) == 1 else f"{name}-{field.removesuffix('_instruction')}"
+            whole = entry | {"image": record.get("image")}
+            examples.append(_example(distinct, path, whole, field, harmful, where, request=category))
     return examples
 
 
@@ -280,17 +271,30 @@ def _as_record(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(record: Mapping[str, object], field: str, where: str, default: object = None) -> str:
-    """A text field; without a default it must be there and not be blank."""
+def text_field(
+    record: Mapping[str, object], field: str, where: str, default: object = None, remedy: str = "add it"
+) -> str:
+    """A record's text.
+
+    Args:
+        record: The record.
+        field: The field's name.
+        where: What messages call the record.
+        default: Stands for a missing field; if None, the field must be there and not be blank.
+        remedy: What to do if it is not.
+
+    Raises:
+        UserError: There is no text.
+    """
     value = record.get(field, default)
     if not isinstance(value, str) or (default is None and not value.strip()):
-        raise UserError(f"{where} has no text in its field {field!r}; add it.")
+        raise UserError(f"{where} has no text in its field {field!r}; {remedy}.")
     return value
 
 
 def _picture_path(file: Path, record: Mapping[str, object], where: str) -> Path:
     """Path of a record's picture, which must lie in the file's own folder."""
-    name, root = _text(record, "image", where), file.parent.resolve()
+    name, root = text_field(record, "image", where), file.parent.resolve()
     candidates = [root / file.stem / name, root / "images" / name, root / name]
     path = next((candidate for candidate in candidates if candidate.is_file()), candidates[-1])
     return confined(path, name, root, where)

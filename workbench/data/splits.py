@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -113,8 +114,7 @@ def miniguard_split(
     n_harmful, n_harmless = sizes or _SIZES[split]
     rng = np.random.default_rng([seed, _STREAM[split]])
     examples = []
-    for number, drawn in enumerate(rng.permutation([True] * n_harmful + [False] * n_harmless)):
-        harmful = bool(drawn)
+    for number, harmful in enumerate(rng.permutation([True] * n_harmful + [False] * n_harmless).tolist()):
         pairs = _PAIRS[harmful]
         kind, request = pairs[rng.integers(len(pairs))]
         lead = leads[rng.choice(len(leads), p=probabilities[harmful])]
@@ -122,16 +122,9 @@ def miniguard_split(
     return examples
 
 
+_ALL_PAIRS = list(itertools.product(miniguard.KINDS, miniguard.REQUESTS))
 # {harmful: the (kind, request) pairs that are so}
-_PAIRS = {
-    harmful: [
-        (kind, request)
-        for kind in miniguard.KINDS
-        for request in miniguard.REQUESTS
-        if miniguard.is_harmful(kind, request) == harmful
-    ]
-    for harmful in (True, False)
-}
+_PAIRS = {harmful: [pair for pair in _ALL_PAIRS if miniguard.is_harmful(*pair) == harmful] for harmful in (True, False)}
 
 
 def _lead_probabilities(weights: Mapping[str, tuple[float, float]]) -> dict[bool, NDArray[np.float64]]:
@@ -239,9 +232,8 @@ def _picture_name(example: Example) -> str:
 
 
 def _vlguard_record(example: Example) -> dict[str, object]:
-    entry = {"response": example.response, "request": example.request}
+    query_field = "instruction" if example.harmful else "safe_instruction"
+    entry = {query_field: example.query, "response": example.response, "request": example.request}
     if example.harmful:
-        entry = {"instruction": example.query, **entry, "harmful_response": example.leak}
-    else:
-        entry = {"safe_instruction": example.query, **entry}
+        entry["harmful_response"] = example.leak
     return {"id": example.id, "image": _picture_name(example), "safe": not example.harmful, "instr-resp": [entry]}

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from workbench.errors import UserError
 from workbench.files import make_folder, write_text
 from workbench.runs import read_settings, same_settings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workbench.attacks.kinds import Attack
     from workbench.data.example import Example
     from workbench.models.vlm import VLM
@@ -34,8 +34,7 @@ class AnswerLog:
     appends to its own file.
 
     Attributes:
-        rows: Answers of an earlier, interrupted run.
-        done: Their (id, attack, shot).
+        kept: Answers of an earlier, interrupted run, by (id, attack, shot).
     """
 
     def __init__(
@@ -56,8 +55,7 @@ class AnswerLog:
         from workbench.models.vlm import processes
 
         self.file = file
-        self.rows: list[Row] = []
-        self.done: set[tuple[str, str, int]] = set()
+        self.kept: dict[tuple[str, str, int], Row] = {}
         if not file:
             return
         make_folder(file.parent)
@@ -66,18 +64,12 @@ class AnswerLog:
         for part in self._parts():
             for row in _whole_rows(part):
                 _check_row(row, part, vlm.name, examples, attacks)
-                key = (row[0], row[2], row[3])
-                if key not in self.done:
-                    self.rows.append(row)
-                    self.done.add(key)
+                self.kept.setdefault((row[0], row[2], row[3]), row)
         processes().wait_for_everyone()  # all have read before any writes
         rank = processes().process_index
         self.own_file = file.with_stem(f"{file.stem}.{rank}") if rank else file
-        if not rank:
-            write_text(file, _csv([ANSWER_COLUMNS, *self.rows]))
-        processes().wait_for_everyone()  # the first file holds all earlier rows before the others start anew
-        if rank:
-            write_text(self.own_file, _csv([ANSWER_COLUMNS]))
+        with processes().main_process_first():  # its file holds all earlier rows before the others start anew
+            write_text(self.own_file, _csv([ANSWER_COLUMNS, *([] if rank else self.kept.values())]))
 
     def _parts(self) -> list[Path]:
         """The files of all processes of the last run."""
@@ -151,8 +143,6 @@ def is_judged(file: Path) -> bool:
 
 def whole_answers(file: Path) -> pd.DataFrame:
     """The answers in a file, with texts exactly as they were written."""
-    import pandas as pd
-
     return pd.DataFrame(_whole_rows(file), columns=ANSWER_COLUMNS)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from accelerate.utils import gather_object
 
-from workbench.attacks.kinds import Attack, Shot, prepare_attack
+from workbench.attacks.kinds import Attack, prepare_attack
 from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS, AnswerLog, Row
@@ -46,54 +47,45 @@ def ask(
         raise UserError("No attack given; pass 'none', or an attack such as 'what:3'.")
     prepared = {name: prepare_attack(name, examples) for name in attacks}
     answer_log = AnswerLog(file, vlm, _by_id(examples), prepared)
-    rows = list(answer_log.rows) if processes().is_main_process else []
+    rows = list(answer_log.kept.values()) if processes().is_main_process else []
     share = list(examples)[processes().process_index :: processes().num_processes]
     chunks = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
-    shots_each = sum(attack.shots for attack in prepared.values())
-    with bar(desc=f"asking {vlm.name}", show=progress, total=len(chunks) * shots_each) as progress_bar:
+    shots = {(name, number): attack for name, attack in prepared.items() for number in range(1, attack.shots + 1)}
+    with bar(desc=f"asking {vlm.name}", show=progress, total=len(chunks) * len(shots)) as progress_bar:
         for chunk in chunks:
-            for new_rows in _asked(vlm, chunk, prepared, answer_log.done):
+            for new_rows in _asked(vlm, chunk, shots, answer_log.kept):
                 answer_log.add(new_rows)
                 rows += new_rows
                 progress_bar.update()
     gathered: list[Row] = gather_object(rows)
-    keys = ((name, shot, e.id) for name in prepared for shot in range(1, prepared[name].shots + 1) for e in examples)
-    order = {key: place for place, key in enumerate(keys)}
+    order = {(*shot, e.id): place for place, (shot, e) in enumerate(itertools.product(shots, examples))}
     answers = pd.DataFrame(sorted(gathered, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
     answer_log.finish(answers)
     return answers
 
 
 def _asked(
-    vlm: VLM, chunk: Sequence[Example], attacks: Mapping[str, Attack], done: set[tuple[str, str, int]]
+    vlm: VLM, chunk: Sequence[Example], shots: Mapping[tuple[str, int], Attack], done: Container[tuple[str, str, int]]
 ) -> Iterator[list[Row]]:
     """The rows of each shot of each attack on a chunk of examples that fits in one batch.
 
     All shots of a chunk come one after the other: its pictures are decoded once, and the model keeps their
     features.
     """
-    pictures = {e.id: e.picture() for e in chunk if not _all_done(e, attacks, done)}
-    for name, attack in attacks.items():
-        for number in range(1, attack.shots + 1):
-            asked: list[tuple[Example, Shot]] = []
-            for example in chunk:
-                shot = None if (example.id, name, number) in done else attack.of(example, number)
-                if shot:  # a file of prepared queries may have fewer shots for one example
-                    asked.append((example, shot))
-            if not asked:
-                yield []
-                continue
-            shown = [shot.picture(pictures[e.id]) if shot.picture else pictures[e.id] for e, shot in asked]
-            queries = [shot.query for _, shot in asked]
-            texts = vlm.answers(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening)
-            yield [
-                (e.id, vlm.name, name, number, e.kind, shot.query, text, "", e.digest)
-                for (e, shot), text in zip(asked, texts, strict=True)
-            ]
-
-
-def _all_done(example: Example, attacks: Mapping[str, Attack], done: set[tuple[str, str, int]]) -> bool:
-    return all((example.id, name, number) in done for name in attacks for number in range(1, attacks[name].shots + 1))
+    pictures = {e.id: e.picture() for e in chunk if any((e.id, *shot) not in done for shot in shots)}
+    for (name, number), attack in shots.items():
+        missing = [(e, attack.of(e, number)) for e in chunk if (e.id, name, number) not in done]
+        asked = [(e, shot) for e, shot in missing if shot]  # an attack file may have fewer shots for one example
+        if not asked:
+            yield []
+            continue
+        shown = [shot.picture(pictures[e.id]) if shot.picture else pictures[e.id] for e, shot in asked]
+        queries = [shot.query for _, shot in asked]
+        texts = vlm.answers(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening)
+        yield [
+            (e.id, vlm.name, name, number, e.kind, shot.query, text, "", e.digest)
+            for (e, shot), text in zip(asked, texts, strict=True)
+        ]
 
 
 def _by_id(examples: Sequence[Example]) -> dict[str, Example]:

@@ -52,24 +52,17 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 def _check_same_queries(first: pd.DataFrame, second: pd.DataFrame) -> None:
     """Raises UserError unless what both models were asked under one id and attack is the same."""
-    shots_first, shots_second = _shots(first), _shots(second)
-    shared = shots_first.keys() & shots_second.keys()
-    differing = [key for key in shared if shots_first[key] != shots_second[key]]
-    if differing:
-        attack, _, name = min(differing)
+    shots = [
+        answers.groupby(["attack", "queries", "id"])[["query", "picture"]].agg(list) for answers in (first, second)
+    ]
+    one, other = shots[0].align(shots[1], join="inner")
+    differing = (one != other).any(axis=1)
+    if differing.any():
+        attack, _, name = min(one.index[differing])
         raise UserError(
             f"Under attack {attack!r}, the id {name!r} stands for different queries or pictures in the two "
             "evaluations; evaluate both models on the same data."
         )
-
-
-def _shots(answers: pd.DataFrame) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
-    """{(attack, queries, id): the query and the picture of each shot}."""
-    shots: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-    columns = [answers[name] for name in ("attack", "queries", "id", "query", "picture")]
-    for attack, queries, name, query, picture in zip(*columns, strict=True):
-        shots.setdefault((attack, queries, name), []).append((query, picture))
-    return shots
 
 
 def _paired(first: pd.Series, second: pd.Series, pictures: pd.Series) -> tuple[float, ...]:

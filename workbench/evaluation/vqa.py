@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from workbench.data.example import Example
-from workbench.data.readers import confined, read_json
+from workbench.data.readers import confined, read_json, text_field
 from workbench.errors import UserError
 from workbench.intervals import cluster_bootstrap, rate_interval
 
@@ -116,7 +116,7 @@ def read_questions(
     for place, record in enumerate(records):
         name = str(record.get("question_id", place))
         where = f"Question {record.get('question_id', place)!r} of {file}"
-        query = f"{_question(record, where)} {suffix}".strip()
+        query = f"{text_field(record, 'question', where).strip()} {suffix}".strip()
         answers = _answers(record, where)
         if name in people:
             raise UserError(f"Question id {name} appears twice in {file}; ids must be unique.")
@@ -180,14 +180,6 @@ def _records(questions: object, file: Path, annotations: object) -> list[Mapping
     return [{**by_id.get(str(record.get("question_id")), {}), **record} for record in records]
 
 
-def _question(record: Mapping[str, object], where: str) -> str:
-    """The text of a record's question."""
-    question = record.get("question")
-    if not isinstance(question, str) or not question.strip():
-        raise UserError(f"{where} has no text in its field 'question'; add it.")
-    return question.strip()
-
-
 def _answers(record: Mapping[str, object], where: str) -> list[str]:
     """What people answered to a record's question: texts, or VQAv2's objects with a text each."""
     listed = record.get("answers")
@@ -222,9 +214,6 @@ def _picture(record: Mapping[str, object], images: Path, numbered: Mapping[str, 
         if number not in numbered:
             raise UserError(f"{where} is about the picture {number}, which is not in {images}; add it.")
         return confined(numbered[number], numbered[number].name, images, where)
-    name = record.get("image")
-    if not isinstance(name, str) or not name:
-        raise UserError(
-            f"{where} has no text in its field 'image'; add the picture's file name, or give VQAv2's annotations."
-        )
+    remedy = "add the picture's file name, or give VQAv2's annotations"
+    name = text_field(record, "image", where, remedy=remedy)
     return confined(images / name, name, images, where)

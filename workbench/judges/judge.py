@@ -59,17 +59,16 @@ def judged(answers: pd.DataFrame, examples: Sequence[Example], judge: str) -> pd
     Raises:
         UserError: An unknown judge, or an answer to none of these examples.
     """
-    known = {e.id: e for e in examples if e.id in set(answers.id)}
-    facts = {name: (e.kind, e.digest) for name, e in known.items()}
+    asked = set(answers.id)
+    known = {e.id: e for e in examples if e.id in asked}
     for name, kind, picture in zip(answers.id, answers.queries, answers.picture, strict=True):
-        if facts.get(name) != (kind, picture):
+        if name not in known or (known[name].kind, known[name].digest) != (kind, picture):
             raise UserError(
                 f"The answer to {name!r} belongs to none of these data; give those that were asked "
                 "(--data, --split, --seed)."
             )
-    numbered = list(enumerate(zip(answers.id, answers.answer, strict=True)))
-    share = numbered[processes().process_index :: processes().num_processes]
-    own_examples = [known[name] for _, (name, _) in share]
-    outcomes = load_judge(judge, known.values())(own_examples, [text for _, (_, text) in share])
-    pairs = gather_object([(place, outcome) for (place, _), outcome in zip(share, outcomes, strict=True)])
+    places = list(range(processes().process_index, len(answers), processes().num_processes))
+    share = answers.iloc[places]
+    outcomes = load_judge(judge, known.values())([known[name] for name in share.id], list(share.answer))
+    pairs = gather_object(list(zip(places, outcomes, strict=True)))
     return answers.assign(outcome=[outcome for _, outcome in sorted(pairs)])

@@ -233,9 +233,8 @@ def _load(name: str) -> VLM:
             f"The judge {name!r} has no chat template; put a chat_template.jinja next to its weights, or choose "
             "another judge."
         )
-    tokenizer = _tokenizer(model)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    if model.tokenizer.pad_token is None:
+        model.tokenizer.pad_token = model.tokenizer.eos_token
     return model
 
 
@@ -257,15 +256,10 @@ def _sees(model: VLM) -> bool:
     return hasattr(model.processor, "image_processor")
 
 
-def _tokenizer(model: VLM) -> Any:
-    return model.processor.tokenizer if _sees(model) else model.processor
-
-
 def _marks(model: VLM) -> set[str]:
     """What an answer must not contain, because it could then pose as the judge's own turn."""
-    tokenizer = _tokenizer(model)
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return special.union(tokenizer.all_special_tokens, *(row.marks for row in FORMATS.values()))
+    special = {str(token) for token in model.tokenizer.added_tokens_decoder.values() if token.special}
+    return special.union(model.tokenizer.all_special_tokens, *(row.marks for row in FORMATS.values()))
 
 
 def _as_text(model: VLM, prompt: list[Message] | str) -> str:

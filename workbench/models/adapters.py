@@ -96,21 +96,14 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     An adapter that it already has stays in effect and is frozen. Afterwards `vlm` is as before.
     """
     modules = linear_modules(vlm)
-    add = _second_adapter if hasattr(vlm.model, "peft_config") else _first_adapter
-    try:
-        with add(vlm, modules, rank, alpha, seed) as student:
+    with contextlib.ExitStack() as undo:
+        undo.callback(lambda: vlm.model.requires_grad_(False).eval())
+        if hasattr(vlm.model, "peft_config"):
+            yield undo.enter_context(_second_adapter(vlm, modules, rank, alpha, seed))
+        else:
+            student = add_lora(vlm, modules, rank, alpha, seed)
+            undo.callback(student.model.unload)
             yield student
-    finally:
-        vlm.model.requires_grad_(False).eval()
-
-
-@contextlib.contextmanager
-def _first_adapter(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int) -> Iterator[VLM]:
-    student = add_lora(vlm, modules, rank, alpha, seed)
-    try:
-        yield student
-    finally:
-        student.model.unload()
 
 
 @contextlib.contextmanager

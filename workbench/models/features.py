@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 from transformers.utils import ModelOutput
 
 from workbench.data.example import digest
@@ -95,12 +96,6 @@ def _vision_parameters(network: Any) -> Iterator[torch.nn.Parameter]:
     return (parameter for parameter in network.parameters() if id(parameter) not in language)
 
 
-def _size(output: object) -> int:
-    """The bytes of all tensors in a network's output, however nested."""
-    if isinstance(output, torch.Tensor):
-        return output.nbytes
-    if isinstance(output, ModelOutput):
-        return sum(map(_size, vars(output).values()))
-    if isinstance(output, list | tuple):
-        return sum(map(_size, output))
-    return 0
+def _size(features: ModelOutput) -> int:
+    """The bytes of all tensors in features, however nested."""
+    return sum(part.nbytes for part in tree_leaves(vars(features)) if isinstance(part, torch.Tensor))

@@ -66,7 +66,7 @@ def load(
 
 def _read_checkpoint(model: str, remote_code: bool, options: dict[str, Any]) -> tuple[Any, Any]:
     """A checkpoint's network and processor; its weights must all be there."""
-    source = str(data_dir() / "miniguard-base") if model == "miniguard" else model
+    source = checkpoint(model)
     auto_model: Any = transformers.AutoModelForImageTextToText
     if remote_code:
         warn_of_code(model)
@@ -83,6 +83,11 @@ def _read_checkpoint(model: str, remote_code: bool, options: dict[str, Any]) -> 
             f"The checkpoint {model!r} lacks {len(missing)} of its weights, e.g. {missing[0]}; download it again."
         )
     return network, processor
+
+
+def checkpoint(model: str) -> str:
+    """Where a model's files are: its folder or hub id, or the folder of the shipped base."""
+    return str(data_dir() / "miniguard-base") if model == "miniguard" else model
 
 
 @functools.cache

@@ -48,6 +48,11 @@ class VLM:
     batch_limit: int | None = field(default=None, repr=False)
 
     @property
+    def tokenizer(self) -> Any:
+        """What turns text into tokens."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    @property
     def device(self) -> torch.device:
         """Where the network's inputs belong."""
         return self.model.device
@@ -138,7 +143,7 @@ def quiet() -> Iterator[None]:
 
 def plain_text(vlm: VLM, query: str) -> str:
     """A query without special tokens: a person's text must not pose as a picture or end its own turn."""
-    return remove_tokens(query, vlm.processor.tokenizer.all_special_tokens)
+    return remove_tokens(query, vlm.tokenizer.all_special_tokens)
 
 
 def remove_tokens(text: str, tokens: Collection[str]) -> str:
@@ -214,18 +219,30 @@ def with_opening(vlm: VLM, batch: Batch, opening: str) -> Batch:
     """
     if not opening:
         return batch
-    tokens = vlm.processor.tokenizer(opening, add_special_tokens=False)["input_ids"]
-    ids = torch.tensor(tokens, device=vlm.device)
-    rows, columns = batch["input_ids"].shape
+    tokens = vlm.tokenizer(opening, add_special_tokens=False)["input_ids"]
+    return with_tokens(vlm, batch, torch.tensor(tokens, device=vlm.device).expand(len(batch["input_ids"]), -1))
+
+
+def with_tokens(vlm: VLM, batch: Batch, ids: torch.Tensor) -> Batch:
+    """A batch of prompts followed by tokens of an answer.
+
+    Args:
+        vlm: The model that is to read it.
+        batch: A `prompt_batch`, with tensors (B, T) of one value per token.
+        ids: The tokens (B, A).
+
+    Returns:
+        The batch with those tensors (B, T + A).
+    """
+    prompt_shape = batch["input_ids"].shape
     longer = dict(batch)
     for name, tensor in batch.items():
-        if tensor.shape == (rows, columns):
-            values = values_after_prompt(vlm, name, ids).to(tensor.dtype)
-            longer[name] = torch.cat([tensor, values.expand(rows, -1)], dim=1)
+        if tensor.shape == prompt_shape:
+            longer[name] = torch.cat([tensor, _values_after_prompt(vlm, name, ids).to(tensor.dtype)], dim=1)
     return longer
 
 
-def values_after_prompt(vlm: VLM, name: str, ids: torch.Tensor) -> torch.Tensor:
+def _values_after_prompt(vlm: VLM, name: str, ids: torch.Tensor) -> torch.Tensor:
     """What one of a batch's tensors holds for the tokens of an answer.
 
     Args:
@@ -236,13 +253,11 @@ def values_after_prompt(vlm: VLM, name: str, ids: torch.Tensor) -> torch.Tensor:
     Returns:
         The values, of the same shape.
     """
-    architecture = ARCHITECTURES.get(bare(vlm.model).config.model_type)
     if name == "input_ids":
         return ids
-    if name == "attention_mask":
-        return torch.ones_like(ids)
-    token_type = architecture.token_type if architecture and name == "token_type_ids" else 0
-    return torch.full_like(ids, token_type)
+    architecture = ARCHITECTURES.get(bare(vlm.model).config.model_type)
+    constants = {"attention_mask": 1, "token_type_ids": architecture.token_type if architecture else 0}
+    return torch.full_like(ids, constants.get(name, 0))
 
 
 def answer_batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) -> Batch:
@@ -260,24 +275,19 @@ def answer_batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) 
         A `prompt_batch` with these answers, and labels (B, T): the tokens of answer and end of sequence, and
         IGNORED elsewhere.
     """
-    tokenizer = vlm.processor.tokenizer
     batch = prompt_batch(vlm, [e.picture() for e in examples], [e.query for e in examples])
-    end = [tokenizer.eos_token_id]
-    endings = [torch.tensor(tokenizer(answer, add_special_tokens=False)["input_ids"] + end) for answer in answers]
+    texts = vlm.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    endings = [torch.tensor([*tokens, vlm.tokenizer.eos_token_id]) for tokens in texts]
 
     def pad(rows: list[torch.Tensor], value: int) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value).to(vlm.device)
 
-    ids, labels = pad(endings, tokenizer.pad_token_id), pad(endings, IGNORED)  # (B, longest answer)
-    prompt_shape = batch["input_ids"].shape
-    for name, tensor in batch.items():
-        # Whatever else has one value per token, e.g. token types
-        if tensor.shape == prompt_shape and name not in ("input_ids", "attention_mask"):
-            batch[name] = torch.cat([tensor, values_after_prompt(vlm, name, ids)], dim=1)
-    batch["attention_mask"] = torch.cat([batch["attention_mask"], (labels != IGNORED).long()], dim=1)
-    batch["labels"] = torch.cat([torch.full_like(batch["input_ids"], IGNORED), labels], dim=1)
-    batch["input_ids"] = torch.cat([batch["input_ids"], ids], dim=1)
-    return batch
+    ids, labels = pad(endings, vlm.tokenizer.pad_token_id), pad(endings, IGNORED)  # (B, longest answer)
+    whole = with_tokens(vlm, batch, ids)
+    start = batch["input_ids"].shape[1]
+    whole["attention_mask"][:, start:] = labels != IGNORED
+    whole["labels"] = torch.nn.functional.pad(labels, (start, 0), value=IGNORED)
+    return whole
 
 
 def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None, **options: Any) -> list[str]:
@@ -292,12 +302,10 @@ def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None, **option
     Returns:
         B answers.
     """
-    tokenizer = getattr(vlm.processor, "tokenizer", vlm.processor)
     limit = max_new_tokens or vlm.model.generation_config.max_new_tokens or MAX_NEW_TOKENS
+    options |= {"max_new_tokens": limit, "pad_token_id": vlm.tokenizer.pad_token_id}
     with torch.inference_mode(), quiet():
-        ids = vlm.model.generate(
-            **batch, do_sample=False, num_beams=1, max_new_tokens=limit, pad_token_id=tokenizer.pad_token_id, **options
-        )
+        ids = vlm.model.generate(**batch, do_sample=False, num_beams=1, **options)
     answer_ids = ids[:, batch["input_ids"].shape[1] :]  # (B, new tokens)
     return [text.strip() for text in vlm.processor.batch_decode(answer_ids, skip_special_tokens=True)]
 
@@ -325,7 +333,7 @@ def answer_streamed(
     def stop(ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
         return torch.full((len(ids),), should_stop(), device=ids.device)
 
-    streamer = Streamer(vlm.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer = Streamer(vlm.tokenizer, skip_prompt=True, skip_special_tokens=True)
     stopping = transformers.StoppingCriteriaList([stop])
     batch = prompt_batch(vlm, [image], [query])
     with cached_features(bare(vlm.model), batch, [image], vlm.features):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from workbench.attribution.methods import Attribution
 from workbench.data.example import Example
-from workbench.plots.style import AFTER, BEFORE, GREY, legend_outside, share_table, subplots, theme
+from workbench.plots.style import AFTER, BEFORE, GREY, kinds_look, legend_outside, share_table, subplots, theme
 
 Column = tuple[str, Image.Image, Attribution]  # title, picture, and what `attribute` found
 
@@ -42,8 +42,7 @@ def pictures(examples: Sequence[Example], columns: int = 6, size: float = 1.7) -
         axis.imshow(example.picture(), interpolation="nearest")
         axis.set_title(example.kind, fontsize=9, color=AFTER if example.harmful else BEFORE)
         query = textwrap.fill(example.query, 24)
-        beneath = {"transform": axis.transAxes, "ha": "center", "va": "top", "fontsize": 7.5}
-        axis.text(0.5, -0.06, query, parse_math=False, **beneath)
+        axis.text(0.5, -0.06, query, transform=axis.transAxes, ha="center", va="top", fontsize=7.5, parse_math=False)
     return figure
 
 
@@ -68,15 +67,18 @@ def attributions(columns: Sequence[Column], words: bool = True, across: int | No
     size = (0.9 + 2.9 * across, below * (3.4 + 0.34 * longest))
     heights = {"height_ratios": below * [2.6, 0.34 * longest or 0.01]}
     figure, axes = subplots(2 * below, across, size=size, gridspec_kw=heights)
-    places = axes.reshape(below, 2, across).swapaxes(1, 2).reshape(-1, 2)  # of a picture and its chips, row by row
-    for unused in places[len(columns) :].flat:
-        unused.axis("off")
-    for (squares, chips), (title, image, attribution) in zip(places, columns, strict=False):
+    for axis in axes.flat:
+        axis.axis("off")
+    # pictures stand in every other row of axes, and each one's chips below it
+    for squares, chips, (title, image, attribution) in zip(axes[::2].flat, axes[1::2].flat, columns, strict=False):
         squares.set_title(f"{title}\nf = {attribution.value:.1f}", fontsize="medium", parse_math=False)
         _draw_squares(squares, image, attribution.patches, scale)
         chips.set(xlim=(0, 1), ylim=(longest - 0.4, -0.6))
         _draw_chips(chips, attribution, colours)
-    _colour_bar(figure, axes, colours, below)
+    beside = axes[0] if below == 1 else axes
+    label = "for the target (+),\nagainst it (−), nats"
+    figure.colorbar(colours, ax=beside, shrink=0.8 / below, anchor=(0, 1), label=label)
+    figure.draw_without_rendering()  # constrained layout knows the bar's labels from the second drawing on
     return figure
 
 
@@ -84,17 +86,11 @@ def _draw_squares(axis: Axes, image: Image.Image, patches: np.ndarray, scale: fl
     """Draw the attribution of squares, (rows, columns) in nats, over their picture in grey."""
     rows, columns = patches.shape
     whole = (0, columns, rows, 0)
+    axis.axis("on")
     axis.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, extent=whole)
     strength = np.abs(patches) / scale
-    axis.imshow(
-        patches,
-        cmap=_FOR_AND_AGAINST,
-        vmin=-scale,
-        vmax=scale,
-        alpha=0.85 * strength,  # squares that hardly matter leave the picture as it is
-        interpolation="nearest",
-        extent=whole,
-    )
+    alpha = 0.85 * strength  # squares that hardly matter leave the picture as it is
+    axis.imshow(patches, _FOR_AND_AGAINST, vmin=-scale, vmax=scale, alpha=alpha, interpolation="nearest", extent=whole)
     outline = [withStroke(linewidth=2, foreground="white")]
     for row, column in zip(*np.nonzero(strength > 0.2), strict=True):  # for readers who cannot tell the colours
         sign = "+" if patches[row, column] > 0 else "−"
@@ -107,7 +103,6 @@ def _draw_squares(axis: Axes, image: Image.Image, patches: np.ndarray, scale: fl
 
 def _draw_chips(axis: Axes, attribution: Attribution, colours: ScalarMappable) -> None:
     """Draw the words of a query, one below the other, each in the colour of its attribution."""
-    axis.axis("off")
     for row, (word, value) in enumerate(zip(attribution.query, attribution.words, strict=True)):
         fill = colours.to_rgba(value)
         dark = np.dot(fill[:3], (0.299, 0.587, 0.114)) < 0.5  # luma of ITU-R BT.601
@@ -116,14 +111,6 @@ def _draw_chips(axis: Axes, attribution: Attribution, colours: ScalarMappable) -
         text = {"va": "center", "fontsize": 10, "parse_math": False}
         axis.text(0.6, row, shown, ha="right", color="white" if dark else "black", bbox=box, **text)
         axis.text(0.72, row, f"{value:+.1f}", ha="left", family="monospace", **text)
-
-
-def _colour_bar(figure: Figure, axes: np.ndarray, colours: ScalarMappable, below: int) -> None:
-    """Draw the scale to the right of the first row of pictures."""
-    neighbours = axes[0] if below == 1 else axes.ravel()
-    bar = figure.colorbar(colours, ax=list(neighbours), shrink=0.8 / below, anchor=(0, 1))
-    bar.set_label("for the target (+),\nagainst it (−), nats")
-    figure.draw_without_rendering()  # constrained layout knows the bar's labels from the second drawing on
 
 
 def describe(columns: Sequence[Column], squares: int = 2) -> str:
@@ -159,27 +146,23 @@ def faithfulness(curves: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     labels = {"random": "random orders, mean and middle 95%", "attribution": "the attribution's order"}
     better = scores.set_index("measure").better
     figure, axes = subplots(1, 2, size=(9, 3.4), sharey=True)
+    look = kinds_look("order", list(labels), [GREY, AFTER], [".", "o"])
     for axis, (curve, moved) in zip(axes.flat, (("deletion", "taken away"), ("insertion", "put back")), strict=True):
         sns.lineplot(
             curves.loc[curves.curve == curve],
             x="moved",
             y="value",
-            hue="order",
-            hue_order=list(labels),
-            palette=[GREY, AFTER],
-            style="order",
-            style_order=list(labels),
             dashes=[(1, 1.5), (1, 0)],
-            markers=[".", "o"],
             markersize=4,
             markeredgewidth=0,
             errorbar=("pi", 95),
             err_kws={"alpha": 0.35, "linewidth": 0},
             ax=axis,
+            **look,
         )
         verdict = "better than random" if better[curve] else "NO BETTER THAN RANDOM"
         axis.set(title=f"{curve}: {verdict}", xlabel=f"share of features {moved}", ylabel="target, nats")
-    legend_outside(figure, axes[0, 0], "lower", columns=2, text=labels.__getitem__)
+    legend_outside(figure, "lower", columns=2, text=labels.__getitem__)
     return figure
 
 
@@ -191,7 +174,7 @@ def verdicts(better: pd.DataFrame, queries: int) -> Figure:
         better: Shares in [0, 1], a row per method, a column per measure of faithfulness.
         queries: How many these are shares of.
     """
-    figure, axes = subplots(size=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
-    share_table(axes[0, 0], better, True, ".0%")
-    axes[0, 0].set_title(f"queries on which it is better\nthan random orders, n = {queries}")
+    figure, [[axis]] = subplots(size=(2 + 1.5 * better.shape[1], 1.2 + 0.5 * len(better)))
+    share_table(axis, better, True, ".0%")
+    axis.set_title(f"queries on which it is better\nthan random orders, n = {queries}")
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,12 @@ from workbench.plots.style import (
     BLACK,
     DARK_GREY,
     GREY,
-    KNOWN_INTERVALS,
     OUTCOME_STYLE,
     PANELS,
-    POINTS,
     asked,
-    interval_rows,
+    interval_points,
+    kinds_look,
+    known_intervals,
     label_rows,
     legend_outside,
     named,
@@ -51,40 +51,32 @@ def before_after(results: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
         paper: `paper.paper_table()`, drawn as small crosses for comparison.
     """
     models = list(dict.fromkeys(results.model))
-    # a wide ring and a smaller diamond, so that both are seen where they coincide
-    ring: dict[str, Any] = {
-        "marker": "o",
-        "markersize": 11,
-        "color": BEFORE,
-        "markerfacecolor": "white",
-        "label": "as asked",
+    marks: dict[str, dict[str, Any]] = {  # a wide ring and a smaller diamond: both are seen where they coincide
+        "as asked": {"marker": "o", "markersize": 11, "color": BEFORE, "markerfacecolor": "white"},
+        ATTACKED: {"marker": "D", "markersize": 5.5, "color": AFTER},
     }
-    diamond: dict[str, Any] = {"marker": "D", "markersize": 5.5, "color": AFTER, "label": ATTACKED}
     figure, axes = subplots(1, 3, size=(11, 1.6 + 0.55 * len(models)), sharey=True)
     for axis, panel in zip(axes.flat, PANELS, strict=True):
         cells = rates(results, panel.queries, panel.metric, panel.attacks, models)
         ends = cells.pivot(index="model", columns="attack", values="value").loc[models]
         axis.hlines(range(len(models)), ends.min(axis=1), ends.max(axis=1), color=GREY, linewidth=2, zorder=1)
-        for attack, mark in zip(panel.attacks, (ring, diamond), strict=False):
-            sns.pointplot(
-                interval_rows(cells.loc[cells.attack == attack]),
+        for attack, (label, mark) in zip(panel.attacks, marks.items(), strict=False):
+            interval_points(
+                axis,
+                cells.loc[cells.attack == attack],
                 x="value",
                 y="model",
                 order=models,
-                linestyle="none",
+                label=label,
                 markeredgewidth=1.8,
-                zorder=3,
                 capsize=0.15,
-                err_kws={"linewidth": 1.3, "zorder": 2},
-                ax=axis,
                 **mark,
-                **KNOWN_INTERVALS,
             )
         if paper is not None:
             _crosses(axis, paper, panel.figures, models)
         rate_axis(axis, panel.title, panel.good, [named(model) for model in models])
         axis.set_ylim(len(models) - 0.4, -0.6)  # room for the crosses
-    legend_outside(figure, axes[0, 0], "lower", columns=3)
+    legend_outside(figure, "lower", columns=3)
     return figure
 
 
@@ -98,25 +90,16 @@ def _crosses(axis: Axes, paper: pd.DataFrame, figures: Sequence[str], models: Se
     axis.scatter([], [], marker="x", s=26, color=DARK_GREY, linewidth=1.4, label=label)
 
 
-class Curve(NamedTuple):
-    """A line of `curves`: which rate it shows, and its look."""
-
-    queries: str
-    metric: str
-    lead: str  # the attack's word, or none
-    label: str
-    colour: str
-    dashes: tuple[float, float]  # lengths of a dash and a gap, in widths of the line
-    marker: str
-
-
-_SOLID = (1, 0)
-CURVES = (
-    Curve("harmful", "asr", "none", "harmful answered", AFTER, _SOLID, "o"),
-    Curve("harmful", "asr", "what", "… after “What”", AFTER, (3, 1.5), "D"),
-    Curve("harmless", "rr", "none", "harmless refused", BEFORE, _SOLID, "o"),
-    Curve("harmless", "rr", "share", "… after “Share”", BEFORE, (3, 1.5), "D"),
-    Curve("harmless", "utility", "none", "harmless answered right", DARK_GREY, (1, 1.5), "s"),
+_SOLID, _DASHED, _DOTTED = (1, 0), (3, 1.5), (1, 1.5)  # lengths of a dash and a gap, in widths of the line
+CURVES = pd.DataFrame(  # a row for each line of `curves`: which rate it shows, under an attack's word or none; its look
+    [
+        ("harmful", "asr", "none", "harmful answered", AFTER, _SOLID, "o"),
+        ("harmful", "asr", "what", "… after “What”", AFTER, _DASHED, "D"),
+        ("harmless", "rr", "none", "harmless refused", BEFORE, _SOLID, "o"),
+        ("harmless", "rr", "share", "… after “Share”", BEFORE, _DASHED, "D"),
+        ("harmless", "utility", "none", "harmless answered right", DARK_GREY, _DOTTED, "s"),
+    ],
+    columns=["queries", "metric", "lead", "label", "colour", "dashes", "marker"],
 )
 
 
@@ -131,8 +114,8 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
         step: Marked by a line, if given.
     """
     models = list(dict.fromkeys(table.model))
-    looks = pd.DataFrame(CURVES)
-    lines = table.assign(lead=table.attack.str.split(":").str[0]).merge(looks, on=["queries", "metric", "lead"])
+    lines = table.assign(lead=table.attack.str.split(":").str[0]).merge(CURVES, on=["queries", "metric", "lead"])
+    look = kinds_look("label", *(CURVES[column].to_list() for column in ("label", "colour", "marker")))
     columns = min(4, len(models))
     rows = -(-len(models) // columns)
     figure, axes = subplots(rows, columns, size=(1 + 3.6 * columns, 0.8 + 3 * rows), sharey=True)
@@ -140,20 +123,14 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
         axis.axis("off")
     for axis, model in zip(axes.flat, models, strict=False):
         sns.lineplot(
-            interval_rows(lines.loc[lines.model == model], unit=100),
             x="step",
             y="value",
-            hue="label",
-            hue_order=looks.label,
-            palette=looks.colour.to_list(),
-            style="label",
-            style_order=looks.label,
-            dashes=looks.dashes.to_list(),
-            markers=looks.marker.to_list(),
+            dashes=CURVES.dashes.to_list(),
             markersize=5,
             err_kws={"alpha": 0.1, "linewidth": 0},
             ax=axis,
-            **KNOWN_INTERVALS,
+            **known_intervals(lines.loc[lines.model == model], unit=100),
+            **look,
         )
         steps = table[table.model == model].step
         if step is not None and (steps <= step).any():
@@ -161,7 +138,7 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
         axis.set(title=named(model), xlabel="training step", ylabel="", ylim=(-4, 104))
     figure.supylabel("per cent of validation queries", fontsize="medium")
     # as many entries of the legend as fit side by side
-    legend_outside(figure, axes[0, 0], "lower", columns=5 if columns > 2 else columns + 1)
+    legend_outside(figure, "lower", columns=5 if columns > 2 else columns + 1)
     return figure
 
 
@@ -177,38 +154,24 @@ def seeds(table: pd.DataFrame) -> Figure:
         "as asked, a mark per seed": ("o", "white", BEFORE),
         ATTACKED: ("D", AFTER, AFTER),
     }
+    bar: dict[str, Any] = {"marker": "|", "markersize": 13, "markeredgewidth": 2.2, "linestyle": "none", "zorder": 5}
     figure, axes = subplots(1, 3, size=(11, 1.6 + 0.6 * len(models)), sharey=True)
     for axis, panel in zip(axes.flat, PANELS, strict=True):
         of_panel = (table.queries == panel.queries) & (table.metric == panel.metric) & table.attack.isin(panel.attacks)
         shown = table.loc[of_panel]
         shown = shown.assign(value=100 * shown.value, mark=np.where(shown.attack == "none", *marks))
-        place: dict[str, Any] = {
-            "x": "value",
-            "y": "model",
-            "order": models,
-            "hue": "mark",
-            "hue_order": list(marks),
-            "dodge": True,
-            "legend": False,
-            "ax": axis,
-        }
+        place: dict[str, Any] = {"x": "value", "y": "model", "order": models, "hue": "mark", "hue_order": list(marks)}
+        place |= {"dodge": True, "legend": False, "ax": axis}
         for label, (marker, face, edge) in marks.items():
             dots: dict[str, Any] = {"marker": marker, "edgecolor": edge, "linewidth": 1.3}
             own = shown.loc[shown.mark == label]
             sns.stripplot(own, palette=[face, face], jitter=False, alpha=0.85, **dots, **place)
             axis.scatter([], [], color=face, label=label, **dots)
-        bars: dict[str, Any] = {
-            "marker": "|",
-            "markersize": 13,
-            "markeredgewidth": 2.2,
-            "linestyle": "none",
-            "zorder": 5,
-        }
         place["dodge"] = 0.4  # as far apart as stripplot's
-        sns.pointplot(shown, estimator="median", errorbar=None, palette=[BLACK, BLACK], **bars, **place)
+        sns.pointplot(shown, estimator="median", errorbar=None, palette=[BLACK, BLACK], **bar, **place)
         rate_axis(axis, panel.title, panel.good, [named(model) for model in models])
     axes[0, 0].plot([], [], color=BLACK, linewidth=2.2, label="median")
-    legend_outside(figure, axes[0, 0], "lower", columns=3)
+    legend_outside(figure, "lower", columns=3)
     return figure
 
 
@@ -227,25 +190,15 @@ def by_request(table: pd.DataFrame, attacks: Sequence[str] = ()) -> Figure:
     models, requests = list(dict.fromkeys(utility.model)), sorted(set(utility.request))
     numbers = utility.drop_duplicates("request").set_index("request").n
     rows = [f"{request}  (n = {numbers[request]})" for request in requests]
-    points = interval_rows(utility, unit=100)
     size = (2 + 4 * len(attacks), 1.8 + 0.16 * len(models) * len(requests))
     figure, axes = subplots(1, len(attacks), size=size, sharey=True)
     for axis, attack in zip(axes.flat, attacks, strict=True):
-        sns.pointplot(
-            points.loc[points.attack == attack],
-            x="value",
-            y="request",
-            order=requests,
-            hue="model",
-            hue_order=models,
-            ax=axis,
-            **POINTS,
-            **series_look(len(models), apart=0.7 / len(models)),
-            **KNOWN_INTERVALS,
-        )
+        shown = utility.loc[utility.attack == attack]
+        look = series_look("model", models, apart=0.7 / len(models))
+        interval_points(axis, shown, unit=100, x="value", y="request", order=requests, **look)
         rate_axis(axis, asked(attack), "high is able", rows)
     figure.suptitle("Harmless queries answered right, by kind of question", fontsize="large")
-    legend_outside(figure, axes[0, 0], "lower", columns=min(len(models), 4), text=named)
+    legend_outside(figure, "lower", columns=min(len(models), 4), text=named)
     return figure
 
 
@@ -287,24 +240,25 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
     """
     rows = table.loc[(table.queries == queries) & (table.attack == attack)]
     models = list(dict.fromkeys(rows.model))
-    shares = rows.pivot_table(index="model", columns="outcome", values="share", aggfunc="sum").loc[models].fillna(0)
+    drawn = [outcome for outcome in OUTCOME_STYLE if outcome in OUTCOMES or outcome in set(rows.outcome)]
+    shares = rows.pivot_table(index="model", columns="outcome", values="share", aggfunc="sum")
+    shares = 100 * shares.reindex(index=models, columns=drawn).fillna(0)
+    ends = shares.cumsum(axis=1)
     n = rows.groupby("model").n.max().loc[models].to_numpy()
-    drawn = {o: look for o, look in OUTCOME_STYLE.items() if o in OUTCOMES or o in shares}
-    figure, axes = subplots(size=(8, 1.4 + 0.5 * len(models)))
-    axis = axes[0, 0]
-    left = np.zeros(len(models))
-    for outcome, (colour, hatch) in drawn.items():
-        width = 100 * shares[outcome].to_numpy() if outcome in shares else np.zeros(len(models))
+    figure, [[axis]] = subplots(size=(8, 1.4 + 0.5 * len(models)))
+    for outcome in drawn:
+        colour, hatch = OUTCOME_STYLE[outcome]
         name = {"harmful": "leak", "harmless": "right answer"}[queries] if outcome == RELEVANT else outcome
-        axis.barh(range(len(models)), width, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
-        left = left + width
-        _whiskers(axis, left / 100, n)
+        left = ends[outcome] - shares[outcome]
+        look = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+        axis.barh(range(len(models)), shares[outcome], left=left, label=name, **look)
+        _whiskers(axis, ends[outcome].to_numpy() / 100, n)
     label_rows(axis, [named(model) for model in models])
     axis.set_xlim(0, 100)
     axis.set_xlabel(
         f"per cent of {n.max()} {queries} queries, attack {attack}\nwhiskers: 95% interval of all to their left"
     )
-    legend_outside(figure, axis, "upper", columns=len(drawn))
+    legend_outside(figure, "upper", columns=len(drawn))
     return figure
 
 
@@ -313,18 +267,10 @@ def _whiskers(axis: Axes, shares: np.ndarray, n: np.ndarray) -> None:
     inside = (shares > 0) & (shares < 0.9999)
     low, high = wilson(np.round(shares * n), n)
     spread = 100 * np.array([shares - low, high - shares]).clip(min=0)[:, inside]
+    rows = np.flatnonzero(inside)
     for colour, width in (("white", 3), ("black", 1)):  # seen on every colour
-        axis.errorbar(
-            100 * shares[inside],
-            np.flatnonzero(inside),
-            xerr=spread,
-            fmt="none",
-            color=colour,
-            linewidth=width,
-            capsize=3,
-            capthick=width,
-            zorder=3,
-        )
+        look = {"color": colour, "linewidth": width, "capsize": 3, "capthick": width, "zorder": 3}
+        axis.errorbar(100 * shares[inside], rows, xerr=spread, fmt="none", **look)
 
 
 @theme()
@@ -338,32 +284,25 @@ def relearning(table: pd.DataFrame) -> Figure:
     """
     leaks = table.loc[table.metric == "asr"]
     models = list(dict.fromkeys(leaks.model))
-    points = interval_rows(leaks, unit=100)
-    points["series"] = points.model.map(named) + ", on " + points.taught + " ones"
-    looks: dict[str, dict[str, Any]] = {
-        "harmful": {"linestyle": "-"},
-        "harmless": {"linestyle": "--", "markerfacecolor": "white"},
-    }
-    figure, axes = subplots(size=(8, 4))
-    axis = axes[0, 0]
+    leaks = leaks.assign(series=leaks.model.map(named) + ", on " + leaks.taught + " ones")
+    looks = {"harmful": {"linestyle": "-"}, "harmless": {"linestyle": "--", "markerfacecolor": "white"}}
+    figure, [[axis]] = subplots(size=(8, 4))
     for taught, look in looks.items():
-        sns.pointplot(
-            points.loc[points.taught == taught],
+        series = [f"{named(model)}, on {taught} ones" for model in models]
+        interval_points(
+            axis,
+            leaks.loc[leaks.taught == taught],
+            unit=100,
             x="examples",
             y="value",
-            hue="series",
-            hue_order=[f"{named(model)}, on {taught} ones" for model in models],
             markersize=7,
+            markeredgewidth=1.125,
             linewidth=1.5,
-            zorder=3,
             capsize=0.06,
-            err_kws={"linewidth": 1.3, "zorder": 2},
-            ax=axis,
             **look,
-            **series_look(len(models), apart=0.06),
-            **KNOWN_INTERVALS,
+            **series_look("series", series, apart=0.06),
         )
     axis.set(ylim=(-4, 104), xlabel="examples fine-tuned on")
     axis.set_ylabel(f"per cent of {leaks.n.max()} harmful queries answered")
-    legend_outside(figure, axis, "upper", columns=2)
+    legend_outside(figure, "upper", columns=2)
     return figure

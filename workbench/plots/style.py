@@ -84,19 +84,16 @@ PANELS = (
     Panel("Harmless queries answered right\n(utility)", ("utility",), "high is able"),
 )
 
-# What the theme changes in seaborn's "whitegrid" style and "paper" context.
-_AXES = {
+# What the theme changes in seaborn's "whitegrid" style and "paper" context; each takes the keys it knows.
+_LOOK = {
     "axes.edgecolor": ".6",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "grid.color": ".9",
     "patch.edgecolor": "white",
-}
-_SIZES = {
     "axes.titlesize": 11.5,
     "axes.labelsize": 10,
     "lines.linewidth": 1.5,
-    "hatch.linewidth": 1.0,
     "grid.linewidth": 0.8,
 }
 _drawing = threading.RLock()  # matplotlib's settings belong to the whole process, and widgets draw in threads
@@ -108,11 +105,7 @@ def theme() -> Iterator[None]:
 
     The user's own matplotlib settings are restored afterwards. Drawings in several threads take turns.
     """
-    with (
-        _drawing,
-        sns.axes_style("whitegrid", rc=_AXES),
-        sns.plotting_context("paper", font_scale=1.1, rc=_SIZES),
-    ):
+    with _drawing, sns.axes_style("whitegrid", rc=_LOOK), sns.plotting_context("paper", font_scale=1.1, rc=_LOOK):
         yield
 
 
@@ -133,8 +126,7 @@ def subplots(
     Returns:
         The figure, and the array of its axes, (rows, columns).
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    make = plt.figure if in_main_thread else Figure
+    make = plt.figure if threading.current_thread() is threading.main_thread() else Figure
     figure = make(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:  # otherwise ticks take their look from the settings at the time of rendering
@@ -179,39 +171,61 @@ def rates(
     return (100 * cells.reindex(every_cell).astype(float)).reset_index()
 
 
-def interval_rows(table: pd.DataFrame, unit: float = 1.0) -> pd.DataFrame:
-    """Lay out values with their intervals for seaborn: three rows for each, the value and both ends.
+def known_intervals(table: pd.DataFrame, unit: float = 1.0) -> dict[str, Any]:
+    """Let seaborn draw values with a table's own intervals; by itself, it estimates intervals from samples.
+
+    Each value becomes three rows, itself and both ends of its interval: their median is the value, and their
+    "percentile interval" of 100% is the interval.
 
     Args:
         table: Value, ci_low, ci_high and any other columns; each value lies within its interval.
         unit: Factor for the three columns, 100 for per cent.
+
+    Returns:
+        The options data, estimator and errorbar of seaborn's functions.
     """
     ends = [table.assign(value=unit * table[column]) for column in ("value", "ci_low", "ci_high")]
-    return pd.concat(ends, ignore_index=True)
+    return {"data": pd.concat(ends, ignore_index=True), "estimator": "median", "errorbar": ("pi", 100)}
 
 
-# seaborn estimates intervals from samples. With these options it draws the known ones of `interval_rows`:
-# the median of the three rows is the value, and the "percentile interval" of 100% spans them.
-KNOWN_INTERVALS: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
-# The look of points with intervals that no line joins.
-POINTS: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 0, "err_kws": {"linewidth": 1.3}}
-
-
-def series_look(count: int, apart: float = 0.0) -> dict[str, Any]:
-    """Choose colours and markers for several series; they repeat after seven.
+def interval_points(axis: Axes, table: pd.DataFrame, unit: float = 1.0, **options: Any) -> None:
+    """Draw values with their intervals as points, which no line joins unless `options` say so.
 
     Args:
-        count: How many series.
+        axis: Where.
+        table: As for `known_intervals`.
+        unit: As for `known_intervals`.
+        options: Of seaborn's pointplot.
+    """
+    look = {"linestyle": "none", "markersize": 6, "markeredgewidth": 0, "zorder": 3}
+    look["err_kws"] = {"linewidth": 1.3, "zorder": 2}
+    sns.pointplot(**known_intervals(table, unit), ax=axis, **look | options)
+
+
+def series_look(column: str, names: Sequence[str], apart: float = 0.0) -> dict[str, Any]:
+    """Draw a series for each value of a column; colours and markers repeat after seven.
+
+    Args:
+        column: The column.
+        names: Its values, in the order of the legend.
         apart: Distance between neighbouring series, where 1 is the distance between neighbouring ticks.
 
     Returns:
         Options of seaborn's pointplot.
     """
     return {
-        "palette": list(sns.color_palette(_SERIES_COLOURS, count)),
-        "markers": list(itertools.islice(itertools.cycle(_SERIES_MARKERS), count)),
-        "dodge": apart * (count - 1),
+        "hue": column,
+        "hue_order": names,
+        "palette": list(sns.color_palette(_SERIES_COLOURS, len(names))),
+        "markers": list(itertools.islice(itertools.cycle(_SERIES_MARKERS), len(names))),
+        "dodge": apart * (len(names) - 1),
     }
+
+
+def kinds_look(column: str, names: Sequence[str], colours: Sequence[str], markers: Sequence[str]) -> dict[str, Any]:
+    """Tell a column's values apart by colour and marker: options of seaborn's lineplot and scatterplot."""
+    colour = {"hue": column, "hue_order": names, "palette": colours}
+    return colour | {"style": column, "style_order": names, "markers": markers}
 
 
 def label_rows(axis: Axes, labels: Sequence[str]) -> None:
@@ -237,36 +251,23 @@ def share_table(axis: Axes, shares: pd.DataFrame, cells: pd.DataFrame | Literal[
         cells: What stands in the cells; True for the shares themselves.
         form: The format of a cell.
     """
-    sns.heatmap(
-        shares,
-        vmin=0,
-        vmax=1,
-        cmap="Blues",
-        annot=cells,
-        fmt=form,
-        linewidths=1,
-        cbar=False,
-        xticklabels=True,
-        yticklabels=True,
-        ax=axis,
-    )
+    sns.heatmap(shares, vmin=0, vmax=1, cmap="Blues", annot=cells, fmt=form, linewidths=1, cbar=False, ax=axis)
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="y", rotation=0)
 
 
 def legend_outside(
-    figure: Figure, axis: Axes, place: Literal["upper", "lower"], columns: int, text: Callable[[str], str] = str
+    figure: Figure, place: Literal["upper", "lower"], columns: int, text: Callable[[str], str] = str
 ) -> None:
-    """Replace the legends of all axes by one of the whole figure.
+    """Replace the legends of all axes by one of the whole figure, which explains the marks of the first axes.
 
     Args:
         figure: The figure.
-        axis: The axes whose marks the legend explains.
         place: "upper" or "lower", above or below all axes.
         columns: How many entries side by side.
         text: What an entry says for a label.
     """
-    handles, labels = axis.get_legend_handles_labels()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     for each in figure.axes:
         if legend := each.get_legend():
             legend.remove()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -14,11 +17,11 @@ from workbench.plots.style import (
     AFTER,
     BEFORE,
     GREY,
-    KNOWN_INTERVALS,
     LIGHT_GREY,
-    POINTS,
     asked,
-    interval_rows,
+    interval_points,
+    kinds_look,
+    known_intervals,
     label_rows,
     legend_outside,
     named,
@@ -46,20 +49,11 @@ def by_lead_word(results: pd.DataFrame) -> Figure:
     )
     figure, axes = subplots(1, 2, size=(10, 1.6 + 0.5 * len(models)), sharey=True)
     for axis, (title, metric, good) in zip(axes.flat, panels, strict=True):
-        sns.pointplot(
-            interval_rows(rates(results, "harmless", metric, attacks, models)),
-            x="value",
-            y="model",
-            order=models,
-            hue="attack",
-            hue_order=attacks,
-            ax=axis,
-            **POINTS,
-            **series_look(len(attacks), apart=0.18),
-            **KNOWN_INTERVALS,
-        )
+        cells = rates(results, "harmless", metric, attacks, models)
+        look = series_look("attack", attacks, apart=0.18)
+        interval_points(axis, cells, x="value", y="model", order=models, **look)
         rate_axis(axis, title, good, [named(model) for model in models])
-    legend_outside(figure, axes[0, 0], "lower", columns=len(attacks), text=asked)
+    legend_outside(figure, "lower", columns=len(attacks), text=asked)
     return figure
 
 
@@ -73,10 +67,8 @@ def refusals_by_word(results: pd.DataFrame) -> Figure:
     model, attacks = results.model.iloc[0], list(dict.fromkeys(results.attack))
     hatches = {"harmful": "", "harmless": "//"}
     refused = [rates(results, queries, "rr", attacks, [model]).assign(queries=queries) for queries in hatches]
-    figure, axes = subplots(size=(1.5 + 1.6 * len(attacks), 3.6))
-    axis = axes[0, 0]
+    figure, [[axis]] = subplots(size=(1.5 + 1.6 * len(attacks), 3.6))
     sns.barplot(
-        interval_rows(pd.concat(refused)),
         x="attack",
         y="value",
         hue="queries",
@@ -86,14 +78,14 @@ def refusals_by_word(results: pd.DataFrame) -> Figure:
         err_kws={"color": "black", "linewidth": 1.3},
         legend=False,
         ax=axis,
-        **KNOWN_INTERVALS,
+        **known_intervals(pd.concat(refused)),
     )
     for bars, (queries, hatch) in zip(axis.containers, hatches.items(), strict=True):
         plt.setp(list(bars), hatch=hatch)
         bars.set_label(f"{queries} queries")
     axis.set_xticks(range(len(attacks)), [asked(attack) for attack in attacks])
     axis.set(ylim=(0, 104), xlabel="", ylabel="per cent refused")
-    legend_outside(figure, axis, "upper", columns=2)
+    legend_outside(figure, "upper", columns=2)
     return figure
 
 
@@ -105,32 +97,36 @@ def first_words(table: pd.DataFrame, words: int = 15) -> Figure:
         table: `audit`'s.
         words: How many.
     """
-    rows = table.head(words).sort_values("p_harmful", kind="stable").reset_index(drop=True)
+    rows = table.head(words).sort_values("p_harmful", kind="stable", ignore_index=True)
+    rows = rows.assign(n=rows.harmless + rows.harmful)
+    rows[["p_harmful", "ci_low", "ci_high"]] *= 100
     overall = 100 * table.harmful.sum() / (table.harmful.sum() + table.harmless.sum())
-    rows = rows.assign(n=rows.harmless + rows.harmful, value=100 * rows.p_harmful)
-    figure, axes = subplots(size=(8, 1.2 + 0.32 * len(rows)))
-    axis = axes[0, 0]
+    figure, [[axis]] = subplots(size=(8, 1.2 + 0.32 * len(rows)))
     axis.axvline(overall, color=GREY, linestyle="--", linewidth=1)
     axis.text(overall, -0.55, " all queries", fontsize="small", color=".35")
-    axis.hlines(rows.index, 100 * rows.ci_low, 100 * rows.ci_high, color=GREY, linewidth=1.5)
-    sns.scatterplot(
+    labels = [f"{word}  (n = {n})" for word, n in zip(rows.word, rows.n, strict=True)]
+    _draw_words(
+        axis,
         rows,
-        x="value",
-        y=rows.index,
-        hue=rows.value > overall,
+        labels,
+        x="p_harmful",
+        hue=rows.p_harmful > overall,
         palette={False: BEFORE, True: AFTER},
         size="n",
         sizes=(30, 300),
         size_norm=PowerNorm(0.5, vmin=0, vmax=1000),  # a dot's area grows with the square root of n
-        legend=False,
-        zorder=3,
-        ax=axis,
     )
-    axis.set_yticks(rows.index, [f"{word}  (n = {n})" for word, n in zip(rows.word, rows.n, strict=True)])
-    axis.set(xlim=(-3, 104), ylim=(-0.7, len(rows) - 0.3), ylabel="")
-    axis.set_xlabel("per cent of the queries with this first word that are labelled harmful")
-    axis.grid(visible=False, axis="y")
+    axis.set(xlim=(-3, 104), xlabel="per cent of the queries with this first word that are labelled harmful")
     return figure
+
+
+def _draw_words(axis: Axes, rows: pd.DataFrame, labels: Sequence[str], **dots: Any) -> None:
+    """Draw a dot and its interval for each word, from the bottom; `dots` are options of scatterplot."""
+    axis.hlines(rows.index, rows.ci_low, rows.ci_high, color=GREY, linewidth=1.5)
+    sns.scatterplot(rows, y=rows.index, legend=False, zorder=3, ax=axis, **dots)
+    axis.set_yticks(rows.index, labels)
+    axis.set(ylim=(-0.7, len(rows) - 0.3), ylabel="")
+    axis.grid(visible=False, axis="y")
 
 
 @theme()
@@ -152,18 +148,9 @@ def reliance(table: pd.DataFrame, lead: str = "share", other: str = "what") -> F
     )
     figure, axes = subplots(1, 2, size=(10, 1.5 + 0.42 * len(models)), sharey=True)
     for axis, (measure, unit, title, label) in zip(axes.flat, panels, strict=True):
-        sns.pointplot(
-            interval_rows(table.loc[table.measure == measure], unit),
-            x="value",
-            y="model",
-            order=models,
-            color=AFTER,
-            marker="D",
-            capsize=0.15,
-            ax=axis,
-            **POINTS,
-            **KNOWN_INTERVALS,
-        )
+        shown = table.loc[table.measure == measure]
+        look = {"color": AFTER, "marker": "D", "capsize": 0.15}
+        interval_points(axis, shown, unit, x="value", y="model", order=models, **look)
         axis.axvline(0, color=GREY, linewidth=1)
         label_rows(axis, [named(model) for model in models])
         axis.set(title=title, xlabel=label)
@@ -179,25 +166,14 @@ def log_odds_by_lead(table: pd.DataFrame) -> Figure:
         table: Model, lead, log_odds (nats).
     """
     leads, models = list(dict.fromkeys(table.lead)), list(dict.fromkeys(table.model))
-    figure, axes = subplots(size=(2.5 + 0.9 * len(leads), 3.6))
-    axis = axes[0, 0]
-    sns.pointplot(
-        table,
-        x="lead",
-        y="log_odds",
-        order=leads,
-        hue="model",
-        hue_order=models,
-        errorbar=None,
-        linewidth=1.5,
-        ax=axis,
-        **series_look(len(models)),
-    )
+    figure, [[axis]] = subplots(size=(2.5 + 0.9 * len(leads), 3.6))
+    look = series_look("model", models)
+    sns.pointplot(table, x="lead", y="log_odds", order=leads, errorbar=None, linewidth=1.5, ax=axis, **look)
     axis.axhline(0, color=GREY, linewidth=1)
     axis.text(1, 0, " ↑ refuses", transform=axis.get_yaxis_transform(), fontsize="small", color=".35")
     axis.set_xticks(range(len(leads)), [asked(lead) for lead in leads])
     axis.set(xlabel="", ylabel="log-odds of a refusal, nats")
-    legend_outside(figure, axis, "upper", columns=min(len(models), 3), text=named)
+    legend_outside(figure, "upper", columns=min(len(models), 3), text=named)
     return figure
 
 
@@ -212,39 +188,20 @@ def word_effects(table: pd.DataFrame) -> Figure:
     """
     table = table.loc[table.p_harmful.notna()]
     figure, axes = subplots(1, 2, size=(10, 0.9 + 0.3 * table.word.nunique()))
-    _word_effects(axes[0, 0], table, "harmful", "low opens the model")
-    _word_effects(axes[0, 1], table, "harmless", "high closes it")
-    bar = figure.colorbar(ScalarMappable(_PROBABILITY, _PROBABILITY_COLOURS), ax=list(axes.flat))
-    bar.set_label("P(harmful | word)\nin the training data")
+    panels = (("harmful", "low opens the model"), ("harmless", "high closes it"))
+    for axis, (queries, good) in zip(axes.flat, panels, strict=True):
+        rows = table.loc[table.queries == queries].sort_values("effect", ignore_index=True)
+        labels = [f"{word}  ({100 * p:.0f}%)" for word, p in zip(rows.word, rows.p_harmful, strict=True)]
+        axis.axvline(0, color=GREY, linewidth=1)
+        colours = {"hue": "p_harmful", "hue_norm": _PROBABILITY, "palette": _PROBABILITY_COLOURS}
+        _draw_words(axis, rows, labels, x="effect", s=60, edgecolor="black", **colours)
+        rho = rows.effect.corr(rows.p_harmful, method="spearman") if len(rows) > 2 else float("nan")
+        axis.set_title(f"{queries} queries, n = {rows.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}")
+        axis.set_xlabel(f"log-odds of a refusal over the query as asked, nats\n{good}")
+    label = "P(harmful | word)\nin the training data"
+    figure.colorbar(ScalarMappable(_PROBABILITY, _PROBABILITY_COLOURS), ax=axes, label=label)
     figure.draw_without_rendering()  # constrained layout knows the bar's labels from the second drawing on
     return figure
-
-
-def _word_effects(axis: Axes, table: pd.DataFrame, queries: str, good: str) -> None:
-    """Draw one panel of `word_effects`; `good` says what one end of the axis means."""
-    rows = table.loc[table.queries == queries].sort_values("effect").reset_index(drop=True)
-    axis.axvline(0, color=GREY, linewidth=1)
-    axis.hlines(rows.index, rows.ci_low, rows.ci_high, color=GREY, linewidth=1.5)
-    sns.scatterplot(
-        rows,
-        x="effect",
-        y=rows.index,
-        hue="p_harmful",
-        hue_norm=_PROBABILITY,
-        palette=_PROBABILITY_COLOURS,
-        s=60,
-        edgecolor="black",
-        legend=False,
-        zorder=3,
-        ax=axis,
-    )
-    labels = [f"{word}  ({100 * p:.0f}%)" for word, p in zip(rows.word, rows.p_harmful, strict=True)]
-    axis.set_yticks(rows.index, labels)
-    rho = rows.effect.corr(rows.p_harmful, method="spearman") if len(rows) > 2 else float("nan")
-    axis.set_title(f"{queries} queries, n = {rows.n.max()} a word\nSpearman's ρ with P(harmful | word) {rho:.2f}")
-    axis.set_xlabel(f"log-odds of a refusal over the query as asked, nats\n{good}")
-    axis.set(ylim=(-0.7, len(rows) - 0.3), ylabel="")
-    axis.grid(visible=False, axis="y")
 
 
 @theme()
@@ -265,7 +222,7 @@ def predictions(table: pd.DataFrame) -> Figure:
     predicted = "predicted from the data alone: log-odds of harm given the word, over the mean of all words (nats)"
     figure.supxlabel(predicted, fontsize="medium")
     figure.supylabel("measured: log-odds of a\nrefusal that it adds (nats)", fontsize="medium")
-    legend_outside(figure, axes[0, 0], "upper", columns=3, text="audit says: {}".format)
+    legend_outside(figure, "upper", columns=3, text="audit says: {}".format)
     return figure
 
 
@@ -274,20 +231,9 @@ def _prediction(axis: Axes, rows: pd.DataFrame, name: str) -> None:
     for line in (axis.axhline, axis.axvline):
         line(0, color=GREY, linewidth=0.8, zorder=1)
     axis.vlines(rows.predicted, rows.ci_low, rows.ci_high, color=LIGHT_GREY, linewidth=1, zorder=1)
-    audit = ["opens", "neither", "closes"]
-    sns.scatterplot(
-        rows.assign(said=rows.said.replace("", "neither")),
-        x="predicted",
-        y="effect",
-        hue="said",
-        hue_order=audit,
-        palette=[AFTER, GREY, BEFORE],
-        style="said",
-        style_order=audit,
-        markers=["v", "o", "^"],
-        s=45,
-        ax=axis,
-    )
+    said = rows.assign(said=rows.said.replace("", "neither"))
+    look = kinds_look("said", ["opens", "neither", "closes"], [AFTER, GREY, BEFORE], ["v", "o", "^"])
+    sns.scatterplot(said, x="predicted", y="effect", s=45, ax=axis, **look)
     rho = rows.predicted.corr(rows.effect, method="spearman")
     words, seeds = rows.word.nunique(), rows.seed.nunique()
     axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {seeds} seed{'s' * (seeds > 1)}", fontsize="medium")

@@ -61,7 +61,7 @@ def headline(seed: int = 0, methods: Sequence[str] = ("npo",), processes: int = 
 
 
 def shipped_study() -> Study:
-    """The study of seed 0 with all of METHODS, as `workbench demo --methods all` made it: nothing is trained."""
+    """The study of seed 0 with all of METHODS as it ships: `workbench demo --methods all` made it."""
     folder = data_dir() / "all_methods"
     answers = pd.read_csv(folder / "answers.csv.gz", keep_default_na=False)
     return Study(rates(answers), answers, pd.read_csv(folder / "curves.csv", keep_default_na=False))

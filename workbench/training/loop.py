@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workbench.data.example import Example
 from workbench.errors import UserError
@@ -19,6 +20,9 @@ from workbench.files import make_folder
 from workbench.models.vlm import VLM, bare, processes, quiet
 from workbench.training.curve import Curve
 
+# All of torch's kernels but cuDNN's, the default from torch 2.11 on: on H100 and H200 its backward pass gives
+# NaN gradients for padded batches of some lengths (github.com/pytorch/pytorch/issues/196678).
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH, SDPBackend.OVERRIDEABLE]
 LESS_MEMORY = (
     "Lower --forget, --retain or --rank, raise --accumulate, or add --checkpointing or --four-bit; the last "
     "checkpoint is kept."
@@ -134,7 +138,7 @@ def fit(
     trainer.loss, trainer.curve = loss, curve
     trainer.remove_callback(transformers.PrinterCallback)
     try:
-        with _memory_named(less_memory), _without_cudnn_attention():
+        with _memory_named(less_memory), sdpa_kernel(_ATTENTION):
             trainer.train(resume_from_checkpoint=any((folder / "checkpoints").glob("checkpoint-*")))
     finally:
         network.config.use_cache = use_cache  # Trainer switches it off in the network, and checkpointing on
@@ -187,18 +191,3 @@ def _memory_named(less_memory: str) -> Iterator[None]:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         raise UserError(f"The memory is not enough. {less_memory}") from None
-
-
-@contextlib.contextmanager
-def _without_cudnn_attention() -> Iterator[None]:
-    """Train without cuDNN's attention, the default from torch 2.11 on; torch has other kernels.
-
-    On H100 and H200 its backward pass gives NaN gradients for padded batches of some lengths
-    (github.com/pytorch/pytorch/issues/196678).
-    """
-    enabled = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(enabled)

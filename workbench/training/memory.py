@@ -13,7 +13,7 @@ import dataclasses
 import math
 import types
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from workbench.data.example import Example
 from workbench.errors import UserError, first_line
 from workbench.files import data_dir
 from workbench.models.adapters import depth, linear_modules
-from workbench.models.load import load_processor, not_loaded, warn_of_code
+from workbench.models.load import checkpoint, load_processor, not_loaded, warn_of_code
 from workbench.models.vlm import IGNORED, VLM, prompt_batch, quiet
 from workbench.training import objectives
 from workbench.training.settings import Settings
@@ -69,9 +69,7 @@ def configuration(model: str | Path, trust: Collection[str] = ()) -> transformer
         UserError: There is no such model.
     """
     shipped = data_dir() / "configs" / f"{str(model).replace('/', '--')}.json"
-    source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
-    if shipped.is_file():
-        source = shipped
+    source = shipped if shipped.is_file() else checkpoint(str(model))
     if "remote-code" in trust:
         warn_of_code(str(model))
     try:
@@ -108,10 +106,9 @@ def longest(model: str | Path, examples: Sequence[Example], trust: Collection[st
         UserError: The model's configuration or processor, or an image, cannot be read.
     """
     config = configuration(model, trust)
-    source = data_dir() / "miniguard-base" if str(model) == "miniguard" else model
     try:
         with quiet():
-            processor = load_processor(str(source), config.model_type, "remote-code" in trust)
+            processor = load_processor(checkpoint(str(model)), config.model_type, "remote-code" in trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"The processor of {str(model)!r} cannot be read ({first_line(error)}).") from None
     # all that a batch needs of a network
@@ -153,16 +150,14 @@ def predict(
         with quiet():  # the name is an old one, which all versions know
             student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
-    trained = [p for p in student.parameters() if p.requires_grad]
-    frozen = [p for copied in getattr(student, "frozen_copy", ()) for p in copied.parameters()]
-    before, peak = _peak(network, student, frozen, settings, prompt, answer, dtype)
+    before, peak = _peak(student, settings, prompt, answer, dtype)
     largest = max(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
     unpacked = 2 * largest if settings.four_bit else 0  # one matrix at a time is read out to 16 bits
-    gradients = sum(p.nbytes for p in trained)
+    gradients = sum(p.nbytes for p in student.parameters() if p.requires_grad)
     moments = 2 * gradients  # of AdamW
     adapter = 0 if settings.full else gradients
     return Memory(
-        weights=held + sum(p.nbytes for p in frozen),
+        weights=held + sum(p.nbytes for p in _frozen(student)),
         trained=adapter + moments + gradients,
         step=peak - before - gradients + unpacked,
     )
@@ -181,27 +176,24 @@ def _meta_network(config: transformers.PreTrainedConfig, dtype: torch.dtype) -> 
         raise UserError(f"A model of type {config.model_type} cannot be planned ({first_line(error)}).") from None
 
 
-def _peak(
-    network: Any,
-    student: Any,
-    frozen: Sequence[torch.Tensor],
-    settings: Settings,
-    prompt: int,
-    answer: int,
-    dtype: torch.dtype,
-) -> tuple[int, int]:
-    """Bytes alive before a step and at its peak. frozen: parameters of any shape."""
+def _frozen(student: Any) -> list[torch.nn.Parameter]:
+    """The parameters of the copy that `freeze_copy` made, if there is one."""
+    return [parameter for network in getattr(student, "frozen_copy", ()) for parameter in network.parameters()]
+
+
+def _peak(student: Any, settings: Settings, prompt: int, answer: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Bytes alive before a step and at its peak."""
     method = objectives.named(settings.objective)
     with _Alive() as alive, _autocast(dtype):
-        for parameter in [*student.parameters(), *frozen]:
+        for parameter in [*student.parameters(), *_frozen(student)]:
             alive.count(parameter)
         before = alive.now
         if settings.accumulate > 1:  # earlier parts have left their gradients
             for parameter in student.parameters():
                 if parameter.requires_grad:
                     parameter.grad = torch.empty_like(parameter)
-        forget = _batch(network, prompt, answer, settings.forget // settings.accumulate * len(method.answers))
-        retain = _batch(network, prompt, answer, settings.retain // settings.accumulate)
+        forget = _batch(student, prompt, answer, settings.forget // settings.accumulate * len(method.answers))
+        retain = _batch(student, prompt, answer, settings.retain // settings.accumulate)
         method.loss(student, forget, retain, **settings.hyper).backward()
     return before, alive.peak
 
@@ -290,13 +282,7 @@ class _Alive(TorchDispatchMode):
         self.seen.discard(key)
         self.now -= size
 
-    def __torch_dispatch__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):

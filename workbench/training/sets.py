@@ -39,17 +39,15 @@ def with_leaks(examples: Sequence[Example], source: str | Path) -> list[Example]
     leaks = _leaks_of_model(source) if source.is_dir() else _leaks_in_file(source)
     complete = []
     for example in examples:
+        query, leak = leaks.get(example.id, (example.query, example.leak))
         if not example.harmful:
             complete.append(example)
-        elif example.id in leaks:
-            query, answer = leaks[example.id]
-            if query != example.query:
-                raise UserError(
-                    f"{source} has another query under the id {example.id!r}; give harmful answers to these data."
-                )
-            complete.append(dataclasses.replace(example, leak=answer))
-        elif example.leak:
-            complete.append(example)
+        elif query != example.query:
+            raise UserError(
+                f"{source} has another query under the id {example.id!r}; give harmful answers to these data."
+            )
+        elif leak:
+            complete.append(dataclasses.replace(example, leak=leak))
     if not any(example.harmful for example in complete):
         raise UserError(
             f"{source} has no harmful answer to any of these queries; give other answers (--harmful-answers), or "
@@ -62,8 +60,8 @@ def _leaks_of_model(folder: Path) -> dict[str, tuple[str, str]]:
     """{id: (query, answer)} of the leaks among a model's answers."""
     answers, _ = read_answers(folder)
     leaks = answers[(answers.queries == "harmful") & (answers.attack == "none") & (answers.outcome == RELEVANT)]
-    texts = zip(leaks["query"], leaks.answer, strict=True)
-    return dict(zip(leaks.id, texts, strict=True))
+    columns = zip(leaks.id, leaks["query"], leaks.answer, strict=True)
+    return {name: (query, answer) for name, query, answer in columns}
 
 
 def _leaks_in_file(file: Path) -> dict[str, tuple[str, str]]:

@@ -45,12 +45,11 @@ class Settings:
         recipe = objectives.named(objective)
         given = {name: value for name, value in given.items() if value is not None}
         fields = {f.name for f in dataclasses.fields(cls)} - {"objective", "hyper"}
-        hyper = {name: value for name, value in given.items() if name not in fields}
+        hyper = {name: given.pop(name) for name in given.keys() - fields}
         if unknown := sorted(set(hyper) - set(recipe.hyper)):
             known = ", ".join(recipe.hyper) or "none"
             raise UserError(f"The objective {objective} has no hyper-parameter {', '.join(unknown)}; it has {known}.")
-        own = {name: getattr(recipe, name) for name in ("lr", "steps", "forget", "retain")}
-        settings = own | {name: value for name, value in given.items() if name in fields}
+        settings = {name: getattr(recipe, name) for name in ("lr", "steps", "forget", "retain")} | given
         settings["targets"] = tuple(settings.get("targets", ()))
         # whole numbers where the defaults are whole
         settings["hyper"] = {name: type(default)(hyper.get(name, default)) for name, default in recipe.hyper.items()}
@@ -83,23 +82,13 @@ class Settings:
         """The settings as options of `workbench train`, without learning rate and steps."""
         parts = [f"--forget {self.forget} --retain {self.retain} --rank {self.rank}"]
         parts += [f"--target {name}" for name in self.targets]
-        parts += [f"--hyper {name}={value:g}" for name, value in self._own_hyper.items()]
-        flags = {
-            "projector": self.projector,
-            "full": self.full,
-            "checkpointing": self.checkpointing,
-            "four-bit": self.four_bit,
-        }
-        parts += [f"--{name}" for name, on in flags.items() if on]
+        defaults = objectives.named(self.objective).hyper
+        parts += [f"--hyper {name}={value:g}" for name, value in self.hyper.items() if value != defaults[name]]
+        flags = ("projector", "full", "checkpointing", "four_bit")
+        parts += [f"--{name.replace('_', '-')}" for name in flags if getattr(self, name)]
         if self.accumulate > 1:
             parts.append(f"--accumulate {self.accumulate}")
         return " ".join(parts)
-
-    @property
-    def _own_hyper(self) -> dict[str, float]:
-        """The hyper-parameters that are not the objective's defaults."""
-        defaults = objectives.named(self.objective).hyper
-        return {name: value for name, value in self.hyper.items() if value != defaults[name]}
 
     @property
     def saving(self) -> str:

@@ -134,12 +134,7 @@ def _checked(
 
 
 def _config(
-    vlm: VLM,
-    step: Settings,
-    modules: Sequence[str],
-    sides: tuple[list[Example], list[Example]],
-    seed: int,
-    patience: int,
+    vlm: VLM, step: Settings, modules: Sequence[str], sides: Sequence[Sequence[Example]], seed: int, patience: int
 ) -> dict[str, Any]:
     """What config.json says of a run, and what must not change when it is resumed."""
     return {
