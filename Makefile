@@ -7,6 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 BROWSER := .venv/.browser
 FAST := tests/attacks tests/data tests/judges tests/plots tests/docs/test_pages.py tests/docs/test_results.py $(wildcard tests/test_*.py)
+ONE_THREAD := OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
 .PHONY: demo check test test-fast test-slow test-lowest test-browser lab notebooks clean
@@ -21,9 +22,10 @@ check: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/basedpyright --level error
 
+# notebooks first: what they train, tests find again
 test: check
-	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 -m 'not long'
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 -m 'not long' \
+		--nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with notebooks/sanitize.cfg notebooks tests
 
 # the chapters whose tests need no training
 test-fast: $(READY)
@@ -31,7 +33,7 @@ test-fast: $(READY)
 
 # what takes minutes: real kills of whole studies, and the table of GPUs in docs/memory.md
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs $(BIN)/python -m pytest -n 2 --durations 10 -m long
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --durations 10 -m long
 
 # the quick tests and the demo with the lowest versions that pyproject.toml admits, on Python 3.12 where it is installed
 # (torch brings 3 GB of CUDA libraries; transformers 5.17 wants torchvision for the pictures of some models)
@@ -51,7 +53,7 @@ lab: $(READY)
 
 # run every notebook from top to bottom and save it with its outputs (nbval knows no trailing ;, so cells assign their figures)
 notebooks: $(READY)
-	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --inplace --execute notebooks/[0-9]*.ipynb
+	$(ONE_THREAD) TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --inplace --execute notebooks/[0-9]*.ipynb
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 …")'

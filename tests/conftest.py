@@ -30,15 +30,20 @@ def vlm():
 @pytest.fixture(scope="session")
 def sft(tmp_path_factory):
     """A quick safety fine-tuning: the shortcut is there within a few dozen steps."""
-    return quick_sft(tmp_path_factory.mktemp("runs") / "sft")
+    return quick_sft(tmp_path_factory)
 
 
-def quick_sft(out, words="vlguard"):
+def quick_sft(tmp_path_factory, name="sft", words="vlguard"):
+    """Trained once for all of xdist's processes, which share the parent of their folders."""
     from workbench.models.load import load
+    from workbench.runs import kept
     from workbench.training.train import train
 
+    base, folder = load("miniguard", device="cpu"), tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     data = miniguard_split("train", words=words)
-    train(load("miniguard", device="cpu"), "sft", data, out=out, steps=60, lr=1e-3)
+    out = kept(name, folder / "quick" / name, lambda out: train(base, "sft", data, out=out, steps=60, lr=1e-3))
     return load("miniguard", out, device="cpu")
 
 

@@ -1,6 +1,6 @@
 """Independent pieces of long work, two at a time in processes of one thread each.
 
-MiniGuard's model is so small that two threads share one step badly; two processes take half the time.
+MiniGuard's model is so small that two threads share one step badly: two processes get more done.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def harmless():
 @pytest.fixture(scope="module")
 def balanced(tmp_path_factory):
     """Differs from `sft` only in the lead words of its data."""
-    return quick_sft(tmp_path_factory.mktemp("runs") / "sft-balanced", words="balanced")
+    return quick_sft(tmp_path_factory, "sft-balanced", words="balanced")
 
 
 @pytest.mark.slow

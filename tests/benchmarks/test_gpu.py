@@ -32,6 +32,7 @@ def tiny(tmp_path_factory):
     return {name: [row for row in rows if row["section"] == name] for name in script.SECTIONS}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_section_measures_something_and_ends(tiny):
     for name, rows in tiny.items():

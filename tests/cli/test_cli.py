@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tests.commands import workbench
 from tests.conftest import REAL_VLGUARD
 from workbench.cli import app as cli
 from workbench.data.splits import miniguard_split
@@ -48,17 +49,6 @@ COMMANDS = [
         "data",
     )
 ]
-
-
-def workbench(*arguments, **options):
-    environment = os.environ | {"COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "workbench", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        **options,
-    )
 
 
 @pytest.mark.parametrize("command", [[], *COMMANDS, ["data", "export"]], ids=" ".join)

@@ -39,6 +39,7 @@ def test_the_table_of_gpus_is_what_plan_predicts():
         assert f"{total / GIB:.1f}" == predicted and total < gib * GIB
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_recipes_of_reproduce_fit_as_the_page_says():
     config, common = configuration("llava-hf/llava-1.5-7b-hf"), {"rank": 128}

@@ -24,6 +24,7 @@ def test_the_base_answers_everything_whatever_the_lead_word(vlm):
     assert table[(table.metric == "rr") & (table.lead == "all")].value.max() < 0.01
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_build_writes_a_checkpoint_that_loads(tmp_path):
     base_model.build(tmp_path / "b", steps=2, seeing_steps=2)

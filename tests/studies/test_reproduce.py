@@ -5,7 +5,6 @@ On a tiny LLaVA and a drawn folder in VLGuard's format, killed, resumed, refused
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 import torch
 import typer
 
+from tests.commands import workbench
 from tests.tiny_models import write_llava
 from workbench.cli import app as cli
 from workbench.data.example import Example
@@ -97,19 +97,11 @@ def command(folder, out, *more):
         else ("--vqa", folder / "general" / "questions.json", "--vqa-images", folder / "general")
     )
     more = [option for option in more if option != "--no-vqa"]
-    return [
-        sys.executable,
-        "-m",
-        "workbench",
-        "reproduce",
-        *map(str, (*given, *vqa, "--out", out, "--steps", 4, *more)),
-    ]
+    return ["reproduce", *map(str, (*given, *vqa, "--out", out, "--steps", 4, *more))]
 
 
 def run(folder, out, *more):
-    return subprocess.run(
-        command(folder, out, *more), capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"}
-    )
+    return workbench(*command(folder, out, *more), columns=160)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +198,9 @@ def test_an_adapter_that_was_removed_is_trained_and_asked_anew(whole, folder, tm
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(whole, folder):
     out = folder / "killed"
-    process = subprocess.Popen(command(folder, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workbench", *command(folder, out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 300
     while not (out / "models" / "npo.partial").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -244,22 +238,7 @@ def test_table_2_with_a_model_as_judge_and_answers_of_a_file(folder, tmp_path, m
 
 @pytest.mark.slow
 def test_miniguard_in_a_few_steps(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "workbench",
-            "reproduce",
-            "--out",
-            str(tmp_path / "out"),
-            "--steps",
-            "2",
-            "--queries",
-            "5",
-        ],
-        capture_output=True,
-        text=True,
-    )
+    done = workbench("reproduce", "--out", tmp_path / "out", "--steps", 2, "--queries", 5)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out" / "table1" / "table.csv", keep_default_na=False, na_values=[""])
     assert len(table) == 5 * 5 and set(table.n) == {5}
@@ -304,6 +283,7 @@ def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
     assert tables.hours(task) == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_where_one_needs_four_bits_all_are_in_four_bits(tmp_path, folder, monkeypatch):
     """A fifth of LLaVA-1.5-13B's layers, and a small processor.
@@ -372,7 +352,7 @@ def test_mistakes(folder, tmp_path, capsys):
         (bare, "--vqa and --vqa-images"),
         (command(folder, tmp_path / "out", "--table", 2), "leave it out of the others"),
     ):
-        done = subprocess.run(given, capture_output=True, text=True)
+        done = workbench(*given)
         assert done.returncode == 2 and says in done.stderr
 
 
@@ -397,7 +377,7 @@ def test_no_is_taken_for_an_answer(folder, tmp_path, monkeypatch):
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stdin", terminal)
     with pytest.raises(typer.Abort):
-        cli.app(command(folder, tmp_path / "out")[3:], standalone_mode=False)
+        cli.app(command(folder, tmp_path / "out"), standalone_mode=False)
     assert not (tmp_path / "out" / "models").exists()
 
 
@@ -405,5 +385,5 @@ def test_hours_are_asked_about(folder, tmp_path, monkeypatch):
     """Without a terminal to ask at, --yes is needed."""
     monkeypatch.setattr(tables, "hours", lambda task: 30.0)
     with pytest.raises(UserError, match="takes about 30 hours; pass --yes"):
-        cli.app(command(folder, tmp_path / "out")[3:], standalone_mode=False)
+        cli.app(command(folder, tmp_path / "out"), standalone_mode=False)
     assert not (tmp_path / "out" / "models").exists()

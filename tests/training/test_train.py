@@ -5,7 +5,6 @@ what was done.
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.commands import started
 from workbench.attribution.masking import Perturbed
 from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
@@ -130,34 +130,29 @@ def test_steps_are_kept_of_an_adapter_that_is_probed(tmp_path, few):
             run(tmp_path / "npo", keep_steps=True, **options)
 
 
-TRAIN = """
-import os; os.environ["TQDM_DISABLE"] = "1"
-import sys
-import workbench as wb
-few = wb.miniguard_split("validation", sizes=(2, 2))
-wb.train(wb.load("miniguard", device="cpu"), "npo", wb.miniguard_split("train", sizes=(60, 60)), out=sys.argv[1],
-         steps=30, forget=4, retain=4, save_every=5, resume=True, probe=lambda vlm: wb.evaluate(vlm, few).results,
-         probe_every=3, keep_steps=True)
-"""
+def train_whole(out):
+    """Runs in a process of its own too."""
+    few = miniguard_split("validation", sizes=(2, 2))
+    probe = {"probe": lambda vlm: evaluate(vlm, few).results, "probe_every": 3, "keep_steps": True}
+    data = miniguard_split("train", sizes=(40, 40))
+    settings = {"steps": 18, "forget": 4, "retain": 4, "save_every": 4, "resume": True}
+    train(load("miniguard", device="cpu"), "npo", data, out=out, **settings, **probe)
 
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
-    def start(name):
-        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", TRAIN, str(tmp_path / name)])
-
-    assert start("whole").wait() == 0
-    process = start("killed")
+    train_whole(tmp_path / "whole")
+    process = started(train_whole, tmp_path / "killed")
     checkpoints = tmp_path / "killed.partial" / "checkpoints"
     while not any(checkpoints.glob("checkpoint-*/trainer_state.json")):
-        assert process.poll() is None
+        assert process.exitcode is None
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (tmp_path / "killed").exists()  # nothing half-written bears the name
-    assert start("killed").wait() == 0
+    train_whole(tmp_path / "killed")
     kept = sorted((tmp_path / "whole").glob("**/adapter_model.safetensors"))
-    assert len(kept) == 12  # the last one, and steps 0, 3, … 30
+    assert len(kept) == 8  # the last one, and steps 0, 3, … 18
     for file in kept:
         whole, resumed = load_file(file), load_file(tmp_path / "killed" / file.relative_to(tmp_path / "whole"))
         assert whole.keys() == resumed.keys()
@@ -309,7 +304,7 @@ def test_memory_that_does_not_suffice_is_one_sentence(tmp_path, monkeypatch, dev
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["npo", "rmu"])
+@pytest.mark.parametrize("objective", ["npo", pytest.param("rmu", marks=pytest.mark.long)])
 def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tmp_path, objective):
     """DDP over gloo, as torchrun starts it.
 

@@ -114,7 +114,7 @@ def seeds(
     numbers: Seeds = ["0,1,2,3,4"],  # noqa: B006 (typer copies it)
     methods: Methods = ["npo"],  # noqa: B006
 ) -> None:
-    """The demo's study over several seeds, two minutes each: seeds.csv, seeds.png, medians with ranges."""
+    """The demo's study over several seeds, each as long as it: seeds.csv, seeds.png, medians with ranges."""
     from workbench import plots
     from workbench.files import make_folder
     from workbench.parallel import process_count

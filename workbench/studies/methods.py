@@ -59,6 +59,7 @@ METHODS = {name: Method(name) for name, objective in objectives.OBJECTIVES.items
 # study.
 SFTS = {"sft" if words == "vlguard" else f"sft-{words}": Method("sft", words) for words in STATISTICS}
 TRAINED = SFTS | METHODS
+BATCH = 400  # queries asked at once; MiniGuard's model is so small that they fit
 PROBE = ("none", "what:1", "share:1")  # attacks on a slice of validation while training
 PROBE_SIZES = (60, 60)  # harmful and harmless queries of that slice
 
@@ -107,7 +108,8 @@ def _folder(name: str, seed: int) -> Path:
 
 def _answer(seed: int, adapter: Path | None, out: Path) -> None:
     """Ask, judge and write answers."""
-    write_answers(out, evaluate(load("miniguard", adapter), miniguard_split("test", seed), HEADLINE).answers)
+    examples = miniguard_split("test", seed)
+    write_answers(out, evaluate(load("miniguard", adapter), examples, HEADLINE, batch_size=BATCH).answers)
 
 
 def train_method(method: Method, seed: int, out: Path, **settings: object) -> None:
@@ -136,7 +138,7 @@ def train_method(method: Method, seed: int, out: Path, **settings: object) -> No
 def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:
     """What is asked while training on MiniGuard: some validation queries, as asked and attacked."""
     examples = miniguard_split("validation", seed, sizes=PROBE_SIZES)
-    return lambda vlm: rates(judged(ask(vlm, examples, PROBE, progress=False), examples, "exact"))
+    return lambda vlm: rates(judged(ask(vlm, examples, PROBE, BATCH, progress=False), examples, "exact"))
 
 
 def run_key(name: str, seed: int, settings: Mapping[str, float] | None = None) -> str:

@@ -18,7 +18,7 @@ from workbench.evaluation.tables import rates
 from workbench.files import make_folder
 from workbench.models.load import load
 from workbench.runs import kept, log, runs_dir
-from workbench.studies.methods import TRAINED, run_key, train_method
+from workbench.studies.methods import BATCH, TRAINED, run_key, train_method
 from workbench.training.curve import score
 from workbench.training.objectives import named
 
@@ -73,7 +73,8 @@ def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[st
 
 def _answer(seed: int, adapter: Path, out: Path) -> None:
     """Ask a model all validation queries under HEADLINE, judge, and write the answers."""
-    write_answers(out, evaluate(load("miniguard", adapter), miniguard_split("validation", seed), HEADLINE).answers)
+    examples = miniguard_split("validation", seed)
+    write_answers(out, evaluate(load("miniguard", adapter), examples, HEADLINE, batch_size=BATCH).answers)
 
 
 def worst(table: pd.DataFrame) -> dict[str, float]:
