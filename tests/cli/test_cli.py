@@ -300,7 +300,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
     skipped = workbench("evaluate", *data[:4], "--skip-missing", "--out", tmp_path / "f")
     assert (
         skipped.returncode == 0
-        and "1 of 40 queries are left out, since their pictures are missing; n = 39." in skipped.stdout
+        and "1 of 40 queries are left out because their pictures are missing; n = 39." in skipped.stdout
     )
 
 
