@@ -2,7 +2,7 @@
 
 from playwright.sync_api import expect
 
-from tests.conftest import served
+from tests.browser.conftest import served
 
 from .notebook import ask
 

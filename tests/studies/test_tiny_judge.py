@@ -12,12 +12,11 @@ from workbench.studies.tiny_judge import tiny_judge
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORKBENCH_RUNS", str(tmp_path_factory.mktemp("runs")))
-        folder = tiny_judge(progress=False)
-        assert tiny_judge(progress=False) == folder  # kept
-        yield load_judge(str(folder))
+def judge():
+    """Kept under runs/, where notebook 05 finds it too."""
+    folder = tiny_judge(progress=False)
+    assert tiny_judge(progress=False) == folder
+    return load_judge(str(folder))
 
 
 EXAMPLES = [e for e in miniguard_split("test", sizes=(40, 40)) if e.request != "name"]
