@@ -7,7 +7,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 BROWSER := .venv/.browser
 FAST := tests/attacks tests/data tests/judges tests/plots tests/docs/test_pages.py tests/docs/test_results.py $(wildcard tests/test_*.py)
-ONE_THREAD := OMP_NUM_THREADS=1 WORKBENCH_RUNS=$(CURDIR)/build/runs
+RUNS := WORKBENCH_RUNS=$(CURDIR)/build/runs
+ONE_THREAD := OMP_NUM_THREADS=1 $(RUNS)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
 .PHONY: demo check test test-fast test-slow test-lowest test-browser lab notebooks clean
@@ -44,9 +45,9 @@ test-lowest: $(READY)
 	OMP_NUM_THREADS=1 .lowest/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' --deselect tests/test_packaging.py::test_what_runs_here_is_what_is_pinned
 	WORKBENCH_RUNS=.lowest/runs .lowest/bin/workbench demo --out .lowest/demo
 
-# screenshots are written to build/screenshots
+# with the models that make test has trained; screenshots are written to build/screenshots
 test-browser: $(BROWSER)
-	$(BIN)/python -m pytest tests/browser
+	$(RUNS) $(BIN)/python -m pytest tests/browser
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir notebooks
