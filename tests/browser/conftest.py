@@ -16,8 +16,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
+expect.set_options(timeout=60_000)  # models answer at their own speed; the default is 5 seconds
 ROOT = Path(__file__).parents[2]
 OWN = """
 import workbench as wb

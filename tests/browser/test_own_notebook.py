@@ -49,7 +49,7 @@ def test_the_attribution_explorer_draws_several_examples(opened):
     explorer.get_by_role("combobox", name="method").select_option("gradient-x-input")
     explorer.get_by_role("button", name="Explain", exact=True).click()
     drawn = explorer.locator("img[alt^='Attribution in nats']")
-    expect(drawn).to_be_visible(timeout=30_000)
+    expect(drawn).to_be_visible()
     assert drawn.get_attribute("alt").count("target") == 4 and drawn.get_attribute("alt").count("<b>bold</b>") == 2
     explorer.screenshot(path=screenshots() / "explorer_1280.png")
     explorer.get_by_role("listbox", name="examples").select_option([])
