@@ -71,6 +71,7 @@ def test_import_is_quick_and_brings_no_torch():
     assert float(best[0]) < 1 and best[1] == "False"
 
 
+@pytest.mark.slow
 def test_functions_keep_their_names_whatever_was_imported_before():
     code = (
         "import workbench.studies.headline, workbench.cli, workbench as wb; "

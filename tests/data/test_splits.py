@@ -24,6 +24,7 @@ def test_a_split_is_the_same_for_the_same_seed_and_another_for_another():
     assert not {row[-1] for row in first} & {row[-1] for row in other}
 
 
+@pytest.mark.slow
 def test_splits_share_no_picture():
     seen = Counter()
     for split in ("train", "validation", "test"):
@@ -98,6 +99,7 @@ def test_no_content_word_tells_harm():
         assert abs(counts[True] / share[True] - counts[False] / share[False]) < 0.06, word
 
 
+@pytest.mark.slow
 def test_export_reads_back_as_the_same_examples(tmp_path):
     counts = export_miniguard(tmp_path / "mini", seed=2)
     assert counts == {"train": 2977, "validation": 400, "test": 800}

@@ -61,6 +61,7 @@ def test_the_shipped_runs_keep_the_projects_promises():
     assert table.loc["dpo"].asr_what3 >= 30  # the refusal label carries the mirage, whatever the optimiser
 
 
+@pytest.mark.slow
 def test_what_is_said_of_predictions_is_what_the_shipped_table_says():
     table = correlations(pd.read_csv(data_dir() / "predictions.csv", keep_default_na=False)).set_index("data")
     rho = {name: f"{row.rho:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]" for name, row in table.iterrows()}
