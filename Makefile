@@ -32,9 +32,9 @@ test: check
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not long and not slow' $(FAST)
 
-# what takes minutes: real kills of whole studies, and the table of GPUs in docs/memory.md
+# what takes minutes: whole studies killed, all methods trained, several processes, and memory plans of large models
 test-slow: $(READY)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --durations 10 -m long
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 -m long
 
 # the quick tests and the demo with the lowest versions that pyproject.toml admits, on Python 3.12 where it is installed
 # (torch brings 3 GB of CUDA libraries; transformers 5.17 wants torchvision for the pictures of some models)

@@ -32,11 +32,11 @@ def started(function, *arguments):
     return process
 
 
-def workbench(*arguments, columns=200, timeout=600, **environment):
+def workbench(*arguments, columns=200, timeout=600):
     """Run `workbench` with these arguments. Returns what subprocess.run would."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("stdout", "stderr")]
-        environment = os.environ | {"COLUMNS": str(columns)} | environment
+        environment = os.environ | {"COLUMNS": str(columns)}
         process = started(_command, [*map(str, arguments)], *files, Path.cwd(), environment)
         process.join(timeout)
         if process.exitcode is None:

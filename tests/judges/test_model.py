@@ -123,7 +123,6 @@ ANSWERS = ["sorry but no", "say pelo sulo", "", "sorry but no"]
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_judge_is_asked_in_batches_and_only_once(wildguard, tmp_path, monkeypatch):
     monkeypatch.setattr(model_judge, "MAX_NEW_TOKENS", 120)  # a tiny tokenizer needs more of them
     judge = model_judge.model_judge(str(wildguard), tmp_path)

@@ -71,7 +71,7 @@ def test_the_shipped_study_is_that_of_this_code(found):
 
 @pytest.mark.long
 def test_every_method_of_the_shipped_study_is_that_of_this_code():
-    """As above for all methods, which takes a quarter of an hour."""
+    """As above for all methods, which takes half an hour."""
     keys = ["model", "attack", "queries", "metric"]
     made, shipped = (study.results.set_index(keys).value for study in (headline(0, list(METHODS)), shipped_study()))
     assert (made - shipped).abs().max() <= 0.15

@@ -8,7 +8,7 @@ import pytest
 
 from workbench.errors import UserError
 from workbench.files import data_dir
-from workbench.studies import sweep
+from workbench.studies import methods, sweep
 from workbench.studies.methods import METHODS
 from workbench.training import objectives
 
@@ -16,7 +16,7 @@ from workbench.training import objectives
 @pytest.mark.slow
 def test_every_combination_is_measured_once_and_kept(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
-    monkeypatch.setattr(sweep, "HEADLINE", ("none", "share:1"))
+    monkeypatch.setattr(methods, "HEADLINE", ("none", "share:1"))
     with caplog.at_level("INFO", logger="workbench"):
         table = sweep.sweep("rmu-repaired", {"steps": [1, 2], "c": [3.0]})
     assert list(table.settings) == [f"lr=0.002 steps={n} forget=16 retain=16 layer=2 c=3 alpha=10" for n in (1, 2)]

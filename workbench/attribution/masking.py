@@ -190,8 +190,7 @@ def _words_of_tokens(vlm: VLM, image: Image.Image, query: str, spans: Sequence[t
         spans: Begin and end of each word, in characters of the query.
     """
     text = prompt(vlm, query)
-    tokenizer = vlm.processor.tokenizer
-    bare_offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    bare_offsets = vlm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     offsets = prompt_batch(vlm, [image], [query], return_offsets_mapping=True)["offset_mapping"][0].tolist()
     shift = max(end for _, end in offsets) - max(end for _, end in bare_offsets)  # what the picture's tokens add
     query_begin = text.rindex(query) + shift

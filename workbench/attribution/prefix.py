@@ -164,7 +164,7 @@ class SharedPrompt:
     @functools.cached_property
     def _blank(self) -> torch.Tensor:
         """The embedding that replaces blanked ones, of the unknown token or else the padding: (H,)."""
-        tokenizer = self.vlm.processor.tokenizer
+        tokenizer = self.vlm.tokenizer
         return self._embed([tokenizer.pad_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id])[0]
 
     def _embed(self, tokens: Sequence[int]) -> torch.Tensor:

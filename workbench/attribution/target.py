@@ -62,7 +62,7 @@ def opening_tokens(vlm: VLM, openings: Sequence[str]) -> list[list[int]]:
     Raises:
         UserError: The tokenizer can express none of them.
     """
-    tokenizer = vlm.processor.tokenizer
+    tokenizer = vlm.tokenizer
     expressible: list[list[int]] = []
     for opening in openings:
         ids = tokenizer(opening, add_special_tokens=False)["input_ids"]

@@ -138,7 +138,7 @@ def sweep(
     grid: Grid = None,
     numbers: Seeds = ["0"],  # noqa: B006 (typer copies it)
 ) -> None:
-    """Choose hyper-parameters on validation: train every combination on MiniGuard, about a minute each.
+    """Choose hyper-parameters on validation: train every combination on MiniGuard, one to four minutes each.
 
     Run the same command again to resume.
     """

@@ -89,7 +89,7 @@ def trained_adapter(name: str, seed: int = 0) -> Path:
 def make_answers(name: str, seed: int = 0) -> None:
     """Train a model of the study and ask it the test queries under HEADLINE, unless that is kept."""
     adapter = None if name == "base" else trained_adapter(name, seed)
-    kept(f"evaluate {name}", answers_file(name, seed), lambda out: _answer(seed, adapter, out))
+    kept(f"evaluate {name}", answers_file(name, seed), lambda out: ask_split("test", seed, adapter, out))
 
 
 def answers_file(name: str, seed: int = 0) -> Path:
@@ -106,9 +106,9 @@ def _folder(name: str, seed: int) -> Path:
     return make_folder(runs_dir() / f"{name}-seed{seed}-{run_key(name, seed)}")
 
 
-def _answer(seed: int, adapter: Path | None, out: Path) -> None:
-    """Ask, judge and write answers."""
-    examples = miniguard_split("test", seed)
+def ask_split(split: str, seed: int, adapter: Path | None, out: Path) -> None:
+    """Ask a model a whole split of MiniGuard under HEADLINE, judge, and write the answers to `out`."""
+    examples = miniguard_split(split, seed)
     write_answers(out, evaluate(load("miniguard", adapter), examples, HEADLINE, batch_size=BATCH).answers)
 
 
@@ -154,7 +154,7 @@ def run_key(name: str, seed: int, settings: Mapping[str, float] | None = None) -
     method = TRAINED.get(name)
     own = method.objective if method else None
     others = [other.loss for key, other in objectives.OBJECTIVES.items() if key != own]
-    code = code_hash(train_method, validation_probe, _answer, without=others)
+    code = code_hash(train_method, validation_probe, ask_split, without=others)
     recipe = [method.objective, method.data, {**method.settings, **(settings or {})}] if method else None
     return hashlib.sha256(json.dumps([code, _data_hash(), name, seed, recipe]).encode()).hexdigest()[:10]
 

@@ -5,20 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
-from workbench.attacks.kinds import HEADLINE
-from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
-from workbench.evaluation.answers import whole_answers, write_answers
-from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.answers import whole_answers
 from workbench.evaluation.tables import rates
 from workbench.files import make_folder
-from workbench.models.load import load
 from workbench.runs import kept, log, runs_dir
-from workbench.studies.methods import BATCH, TRAINED, run_key, train_method
+from workbench.studies.methods import TRAINED, ask_split, run_key, train_method
 from workbench.training.curve import score
 from workbench.training.objectives import named
 
@@ -64,17 +59,11 @@ def sweep(method: str, grid: Mapping[str, Sequence[float]], seeds: Sequence[int]
 def _measured(method: str, seed: int, settings: Mapping[str, float]) -> tuple[str, dict[str, float]]:
     """All settings of one run as text, and its rates."""
     folder = make_folder(runs_dir() / f"sweep-{method}-seed{seed}-{run_key(method, seed, settings)}")
-    adapter = kept("train", folder / method, lambda out: train_method(TRAINED[method], seed, out, **settings))
-    file = kept("evaluate", folder / "answers.csv", lambda out: _answer(seed, adapter, out))
+    adapter = kept(f"train {method}", folder / method, lambda out: train_method(TRAINED[method], seed, out, **settings))
+    file = kept(f"evaluate {method}", folder / "answers.csv", lambda out: ask_split("validation", seed, adapter, out))
     config = json.loads((adapter / "config.json").read_text())
     used = {name: config[name] for name in SETTINGS} | config["hyper"]
     return " ".join(f"{name}={value:g}" for name, value in used.items()), worst(rates(whole_answers(file)))
-
-
-def _answer(seed: int, adapter: Path, out: Path) -> None:
-    """Ask a model all validation queries under HEADLINE, judge, and write the answers."""
-    examples = miniguard_split("validation", seed)
-    write_answers(out, evaluate(load("miniguard", adapter), examples, HEADLINE, batch_size=BATCH).answers)
 
 
 def worst(table: pd.DataFrame) -> dict[str, float]:
