@@ -1,4 +1,4 @@
-"""What tests share: the shipped base, and one quick, real training run."""
+"""What tests share: the shipped base, and the study's fine-tuned model."""
 
 import os
 
@@ -28,23 +28,12 @@ def vlm():
 
 
 @pytest.fixture(scope="session")
-def sft(tmp_path_factory):
-    """A quick safety fine-tuning: the shortcut is there within a few dozen steps."""
-    return quick_sft(tmp_path_factory)
-
-
-def quick_sft(tmp_path_factory, name="sft", words="vlguard"):
-    """Trained once for all of xdist's processes, which share the parent of their folders."""
+def sft():
+    """The study's safety fine-tuned model; notebook 02 trains it too, and it is kept."""
     from workbench.models.load import load
-    from workbench.runs import kept
-    from workbench.training.train import train
+    from workbench.studies.methods import trained_adapter
 
-    base, folder = load("miniguard", device="cpu"), tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    data = miniguard_split("train", words=words)
-    out = kept(name, folder / "quick" / name, lambda out: train(base, "sft", data, out=out, steps=60, lr=1e-3))
-    return load("miniguard", out, device="cpu")
+    return load("miniguard", trained_adapter("sft"), device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.conftest import quick_sft
 from workbench import plots
 from workbench.attacks.one_word import rewrites
 from workbench.attribution.lead_word import predicted, reliance, reliance_table, word_search
@@ -14,6 +13,7 @@ from workbench.attribution.methods import attribute
 from workbench.attribution.target import Target
 from workbench.data.first_words import audit
 from workbench.data.splits import miniguard_split
+from workbench.studies.methods import trained
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def harmless():
 
 
 @pytest.fixture(scope="module")
-def balanced(tmp_path_factory):
+def balanced():
     """Differs from `sft` only in the lead words of its data."""
-    return quick_sft(tmp_path_factory, "sft-balanced", words="balanced")
+    return trained("sft-balanced")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from workbench.cli import app as cli
 from workbench.data.splits import STATISTICS, miniguard_split
 from workbench.files import data_dir
 from workbench.studies import predictions as prediction
-from workbench.studies.methods import SFTS
+from workbench.studies.methods import SFTS, trained
 from workbench.studies.predictions import correlations
 
 SHIPPED = pd.read_csv(data_dir() / "predictions.csv", keep_default_na=False)
@@ -50,13 +50,11 @@ def test_words_that_are_named_do_what_is_said_of_them():
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_word_opens_one_model_and_closes_another(sft, tmp_path_factory):
-    """The quick SFT and one on swapped statistics, in which "create" has the counts of "what" and "generate"
+def test_a_word_opens_one_model_and_closes_another(sft):
+    """The study's SFT and one on swapped statistics, in which "create" has the counts of "what" and "generate"
     those of "share", anew.
     """
-    from tests.conftest import quick_sft
-
-    swapped = quick_sft(tmp_path_factory, "sft-swapped", words="swapped")
+    swapped = trained("sft-swapped")
     asked = miniguard_split("validation", 3, "balanced", (6, 6))
     effect = {
         vlm.name: word_effects(vlm, asked, ("what", "create", "generate"), progress=False).groupby("word").effect.mean()
@@ -77,8 +75,8 @@ def test_the_command_writes_the_table_and_the_figure(tmp_path, monkeypatch, caps
 def test_every_dataset_and_word_has_its_row(vlm, monkeypatch):
     asked = []
     monkeypatch.setattr(prediction, "trained", lambda name, seed: asked.append((name, seed)) or vlm)
-    table = prediction.predictions((0, 1), queries=1)
-    assert asked == [(name, seed) for seed in (0, 1) for name in SFTS]
-    assert len(table) == 2 * 6 * 11 and (table.n == 2).all() and (table.ci_low <= table.effect).all()
+    table = prediction.predictions((1,), queries=1)
+    assert asked == [(name, 1) for name in SFTS]
+    assert len(table) == 6 * 11 and (table.n == 2).all() and (table.ci_low <= table.effect).all()
     assert table.groupby(["data", "seed"]).predicted.mean().abs().max() < 1e-9  # over the mean of all words
     assert set(table[table.word == "what"].groupby("data").said.first()) == {"opens", "closes", ""}
