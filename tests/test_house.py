@@ -1,6 +1,7 @@
 """The house keeps its order where ruff and import-linter do not look: sizes of files and functions."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "workbench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = {"file": 400, "function": 50}
+
+
+@pytest.mark.slow
+def test_format_style_imports_and_types_are_as_agreed():
+    done = subprocess.run(["make", "check"], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def name(file):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.gpu.model import Scale, build, examples
 from benchmarks.gpu.training import ROWS, step
-from workbench.models.load import load, write_model
+from workbench.models.load import load
+from workbench.models.merge import write_model
 from workbench.training.memory import GIB, predict
 from workbench.training.settings import Settings
 

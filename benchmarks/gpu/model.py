@@ -15,8 +15,8 @@ import transformers
 from benchmarks.llava import random_llava
 from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
+from workbench.models.configuration import configuration
 from workbench.models.vlm import VLM, prompt_batch
-from workbench.training.memory import configuration
 
 
 class Scale(NamedTuple):

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from tests.docs.pages import MEMORY, OWN_MODEL
-from workbench.training.memory import GIB, configuration, predict
+from workbench.models.configuration import configuration
+from workbench.training.memory import GIB, predict
 from workbench.training.settings import Settings
 
 

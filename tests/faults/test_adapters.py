@@ -16,10 +16,8 @@ from workbench.studies.relearning import relearn
 
 INCOMPLETE = {"no tensor fits": lora_weights(ON_ITS_OWN), "half of the layers": lora_weights(layers=(2, 3))}
 SMALL = {"steps": 1, "forget": 1, "retain": 1}
-NOT_RAISED = pytest.fail.Exception  # what pytest.raises fails with
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: unused and missing tensors are ignored")
 @pytest.mark.parametrize("which", INCOMPLETE)
 def test_an_incomplete_adapter_is_refused_or_answers_as_the_whole_one(tmp_path, two_queries, workbench, which):
     """A21: `evaluate` wrote the base model's answers under the name of an adapter whose tensors fit no layer."""
@@ -37,7 +35,6 @@ def test_an_incomplete_adapter_is_refused_or_answers_as_the_whole_one(tmp_path, 
     assert done.refused or answers == of_the_whole
 
 
-@pytest.mark.xfail(strict=True, raises=NOT_RAISED, reason="issue 20: unused and missing tensors are ignored")
 @pytest.mark.parametrize("which", INCOMPLETE)
 def test_loading_an_incomplete_adapter_is_refused(tmp_path, which):
     """b06: an adapter named for the text model alone, or with layers missing, was loaded without a warning."""
@@ -45,18 +42,7 @@ def test_loading_an_incomplete_adapter_is_refused(tmp_path, which):
         wb.load("miniguard", write_adapter(tmp_path / "part", INCOMPLETE[which]), device="cpu")
 
 
-def _pickles(error):
-    return pytest.mark.xfail(strict=True, raises=error, reason="issue 20: pickled adapters are read unasked")
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param("not trusted", marks=_pickles(AssertionError)),
-        "trusted",
-        pytest.param("not an adapter", marks=_pickles(pickle.UnpicklingError)),
-    ],
-)
+@pytest.mark.parametrize("case", ["not trusted", "trusted", "not an adapter"])
 def test_a_pickled_adapter_is_read_only_if_pickles_are_trusted(tmp_path, one_query, workbench, case):
     """A22: adapter_model.bin was unpickled without --trust pickles."""
     adapter = write_adapter(tmp_path / "pickled")
@@ -70,7 +56,6 @@ def test_a_pickled_adapter_is_read_only_if_pickles_are_trusted(tmp_path, one_que
     assert done.code == 0 if case == "trusted" else done.refused, done.text
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: merging on a CPU writes float32")
 def test_merging_keeps_the_precision_of_the_checkpoint_or_says_so(tmp_path, llava, few_examples, workbench):
     """A33: a bfloat16 checkpoint was merged into a float32 one of twice its size, without a warning."""
     wb.load(llava, device="cpu").model.to(torch.bfloat16).save_pretrained(llava)
@@ -81,11 +66,11 @@ def test_merging_keeps_the_precision_of_the_checkpoint_or_says_so(tmp_path, llav
     assert done.code == 0 and (after < 1.5 * before or mentioned), f"{before} → {after} bytes: {done.text}"
 
 
-@pytest.mark.xfail(strict=True, raises=NOT_RAISED, reason="issue 20: a merged model has the identity of its base")
 def test_an_adapter_of_a_merged_model_is_refused_on_the_model_before_the_merge(tmp_path, few_examples, workbench):
     """b07: NPO's adapter for a merged SFT model also loaded on the base of SFT, and gave other answers."""
     sft, merged, npo = (tmp_path / name for name in ("sft", "merged", "npo"))
-    wb.train(wb.load("miniguard", device="cpu"), "sft", few_examples, out=sft, **SMALL)
+    options = SMALL | {"steps": 4, "lr": 1e-3}  # the first step of a warm-up changes nothing
+    wb.train(wb.load("miniguard", device="cpu"), "sft", few_examples, out=sft, **options)
     if workbench("merge", "--adapter", sft, "--out", merged).code:
         raise RuntimeError("The test's own model was not merged.")
     wb.train(wb.load(merged, device="cpu"), "npo", few_examples, out=npo, **SMALL)
@@ -93,7 +78,6 @@ def test_an_adapter_of_a_merged_model_is_refused_on_the_model_before_the_merge(t
         wb.load("miniguard", npo, device="cpu")
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: relearning drops an adapter's embeddings")
 def test_relearning_leaves_an_adapter_with_embeddings_unchanged(tmp_path, base, few_examples):
     """b08: the adapter's part on embed_tokens was lost, so relearning reported a false finding."""
     torch.manual_seed(0)
@@ -109,7 +93,6 @@ def test_relearning_leaves_an_adapter_with_embeddings_unchanged(tmp_path, base, 
     assert answers_of(vlm, test) == before
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="issue 20: training on an adapter breaks the model")
 def test_training_on_an_adapter_works_or_is_refused_and_leaves_the_model_unchanged(tmp_path, few_examples):
     """b12: unlearning a fine-tuned model ended in a traceback and destroyed the caller's model."""
     vlm = wb.load("miniguard", write_adapter(tmp_path / "lora", lora_weights()), device="cpu")

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 
-import pytest
 import torch
 
 import workbench as wb
@@ -13,7 +12,6 @@ from tests.tiny_models import write_idefics3
 from workbench.errors import UserError
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: picture markers stay in queries")
 def test_a_picture_marker_in_the_data_is_not_part_of_the_query(tmp_path, base):
     r"""A09: the "<image>\n" before each query in the data of LLaVA, LLaMA-Factory and ms-swift was its first word."""
     picture("red").save(tmp_path / "red.png")
@@ -29,7 +27,6 @@ def test_a_picture_marker_in_the_data_is_not_part_of_the_query(tmp_path, base):
     assert not answers["query"].str.contains("<image>").any()
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: <s> is left out of LLaVA's prompts")
 def test_a_prompt_has_the_tokens_of_transformers_own_chat_template(llava):
     """A16: LLaVA's chat template leaves <s> to the tokenizer, and every prompt went without it."""
     tokenizer = json.loads((llava / "tokenizer.json").read_text())
@@ -75,7 +72,6 @@ def fine_tune(vlm, example, steps, lr):
     network.eval().requires_grad_(False)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: answers lose their leading space")
 def test_a_models_own_answer_is_trained_on_as_the_tokens_that_it_wrote(tmp_path, few_examples):
     """b04: models with byte-level tokens write " it is red" and were trained on "it is red", which they never say."""
     harmful, example = (next(e for e in few_examples if e.harmful is kind) for kind in (True, False))
@@ -100,7 +96,6 @@ def after_prompt(sequence, prompt):
     return [] if start is None else sequence[start + len(prompt) :]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="issue 20: picture markers in answers stop training")
 def test_a_picture_marker_in_an_answer_is_trained_on_as_text_or_refused(tmp_path, base, few_examples):
     """b21: an answer with "<image>" in it ended training with a traceback about the number of picture tokens."""
     data = [

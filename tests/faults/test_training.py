@@ -26,7 +26,6 @@ def losses(run):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: --full --resume loads no weights")
 def test_full_fine_tuning_resumes_with_the_weights_it_had(tmp_path, few_examples):
     """b01: a VLM's checkpoint names its weights differently from its network, so a resumed run began from the base."""
 
@@ -44,7 +43,6 @@ def test_full_fine_tuning_resumes_with_the_weights_it_had(tmp_path, few_examples
     assert losses(run("interrupted", resume=True)) == whole
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: --full --patience loads no weights")
 def test_early_stopping_of_full_fine_tuning_keeps_the_best_weights(tmp_path, base, few_examples):
     """b02: the weights of the last step were written as those of the best."""
     utilities, probed = iter([0.1, 0.9, 0.3, 0.2, 0.1]), []
@@ -68,7 +66,6 @@ class Stopped(Exception):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: build-base --resume loads no weights")
 def test_build_base_resumes_with_the_weights_it_had(tmp_path, monkeypatch):
     """b03: `build-base --resume` continued from an untrained network."""
     trained = []
@@ -100,7 +97,6 @@ def test_build_base_resumes_with_the_weights_it_had(tmp_path, monkeypatch):
     assert resumed == whole
 
 
-@pytest.mark.xfail(strict=True, raises=(ValueError, OSError), reason="issue 20: --resume trusts any checkpoint")
 def test_a_run_killed_while_it_writes_a_checkpoint_resumes_or_is_refused(tmp_path, few_examples, monkeypatch):
     """b05: after a kill at that moment, --resume ended in a traceback every time.
 
@@ -129,7 +125,6 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_or_is_refused(tmp_pat
             assert losses(run(killed, resume=True)) == whole
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="issue 20: a run does not record its data")
 def test_resuming_with_other_data_is_refused(tmp_path, few_examples):
     """b10: a run resumed with other data of the same sizes without a warning."""
 
@@ -159,7 +154,6 @@ def test_training_with_checkpointing_leaves_the_model_unchanged(tmp_path, base, 
     assert state() == before
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: dropout is on while a model is trained")
 def test_before_its_first_step_a_model_equals_its_reference(tmp_path, llava, few_examples):
     """b25: dropout in a model's configuration made log π/π₀ differ from 0 before anything was learnt.
 

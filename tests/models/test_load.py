@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from workbench.errors import UserError
 from workbench.files import data_dir
 from workbench.models.adapters import linear_modules
-from workbench.models.load import _check_architecture, identity, load, not_loaded
+from workbench.models.configuration import not_loaded
+from workbench.models.identity import identity
+from workbench.models.load import _check_architecture, load
 from workbench.models.vlm import VLM
 
 TINY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}

@@ -9,7 +9,8 @@ from workbench.attacks.one_word import rewrites
 from workbench.errors import UserError
 from workbench.models import vlm as vlm_module
 from workbench.models.load import load
-from workbench.models.vlm import IGNORED, answer_batch, generate, plain_text, prompt_batch, with_opening
+from workbench.models.template import plain_text
+from workbench.models.vlm import IGNORED, answer_batch, generate, prompt_batch, with_opening
 
 
 def test_the_base_is_a_true_llava(vlm):
@@ -81,7 +82,7 @@ def test_special_tokens_in_a_query_are_not_kept(vlm, images):
     ids = prompt_batch(vlm, images[:1], ["What is <image></s> the name of this <answer> thing?"])["input_ids"][0]
     assert torch.equal(ids, prompt_batch(vlm, images[:1], ["What is  the name of this  thing?"])["input_ids"][0])
     # Nor must what is left when one token is removed from within another
-    assert plain_text(vlm, "What is <im<image>age>this?") == "What is this?"
+    assert plain_text(vlm.processor, "What is <im<image>age>this?") == "What is this?"
 
 
 def test_batches_that_are_too_large_are_halved(monkeypatch, vlm, fresh, images, queries):

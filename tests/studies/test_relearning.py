@@ -11,7 +11,8 @@ from workbench.cli import app as cli
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.models.adapters import further_lora
-from workbench.models.load import fingerprint, load
+from workbench.models.identity import fingerprint
+from workbench.models.load import load
 from workbench.studies import relearning
 from workbench.studies.relearning import relearn
 from workbench.training.train import train

@@ -25,11 +25,12 @@ from workbench.data.example import Example
 from workbench.data.readers import read_examples
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
+from workbench.models.configuration import configuration
 from workbench.studies import recipes
 from workbench.studies import reproduce as tables
 from workbench.studies.recipes import _settings, prepare
 from workbench.training import objectives
-from workbench.training.memory import GIB, configuration
+from workbench.training.memory import GIB
 from workbench.training.settings import Settings
 
 SEVEN_B = "llava-hf/llava-1.5-7b-hf"

@@ -14,7 +14,8 @@ from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.files import data_dir
-from workbench.training.memory import GIB, MARGIN, configuration, fitting, longest, picture_tokens, predict
+from workbench.models.configuration import configuration
+from workbench.training.memory import GIB, MARGIN, fitting, longest, picture_tokens, predict
 from workbench.training.settings import Settings
 
 SEVEN_B = "llava-hf/llava-1.5-7b-hf"

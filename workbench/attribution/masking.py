@@ -21,7 +21,8 @@ from workbench.attribution.target import REFUSAL, Target, opening_tokens
 from workbench.data.example import MAX_PIXELS
 from workbench.errors import UserError
 from workbench.models.features import cached_features
-from workbench.models.vlm import VLM, Batch, bare, plain_text, prompt, prompt_batch
+from workbench.models.template import plain_text
+from workbench.models.vlm import VLM, Batch, bare, prompt, prompt_batch
 
 
 class Perturbed:
@@ -51,7 +52,7 @@ class Perturbed:
 
     def __init__(self, vlm: VLM, image: Image.Image, query: str, target: Target = REFUSAL, grid: int = 6) -> None:
         self.vlm, self.image, self.target, self.grid = vlm, image, target, grid
-        self.query = plain_text(vlm, query).strip()  # chat templates strip it too
+        self.query = plain_text(vlm.processor, query).strip()  # chat templates strip it too
         spans = [match.span() for match in re.finditer(r"\S+", self.query)]
         if not spans:
             raise UserError("The query has no words to attribute to; write one.")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.errors import UserError
+from workbench.models.template import answer_tokens
 
 if TYPE_CHECKING:
     from workbench.models.vlm import VLM
 
-# How refusals begin, in MiniGuard's words and in those of real models.
-_REFUSALS = (
+# How refusals begin, in MiniGuard's words and in those of real models
+REFUSALS = (
     "sorry",
     "Sorry",
     "I'm sorry",
@@ -23,7 +24,6 @@ _REFUSALS = (
     "I'm unable",
     "Unfortunately",
 )
-REFUSALS = tuple(space + opening for opening in _REFUSALS for space in ("", " "))  # some answers begin with a space
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,9 @@ def opening_tokens(vlm: VLM, openings: Sequence[str]) -> list[list[int]]:
     Raises:
         UserError: The tokenizer can express none of them.
     """
-    tokenizer = vlm.tokenizer
     expressible: list[list[int]] = []
-    for opening in openings:
-        ids = tokenizer(opening, add_special_tokens=False)["input_ids"]
-        if ids and tokenizer.unk_token_id not in ids and ids not in expressible:
+    for ids in answer_tokens(vlm.processor, vlm.form, [opening.strip() for opening in openings]):
+        if ids and vlm.tokenizer.unk_token_id not in ids and ids not in expressible:
             expressible.append(ids)
     if not expressible:
         named = ", ".join(map(repr, openings))

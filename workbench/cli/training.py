@@ -210,7 +210,7 @@ def merge(
     model: Model = "miniguard",
 ) -> None:
     """Write a model with its adapter merged into it, for tools that know no adapters (lmms-eval, vLLM …)."""
-    from workbench.models.load import write_model
+    from workbench.models.merge import write_model
 
     write_model(load_model(model, adapter), out_folder)
     out.print(f"Written to {out_folder}. Load it with --model {out_folder}.")
@@ -242,7 +242,8 @@ def plan(
     """
     import torch
 
-    from workbench.training.memory import configuration, fitting, picture_tokens
+    from workbench.models.configuration import configuration
+    from workbench.training.memory import fitting, picture_tokens
     from workbench.training.settings import Settings
 
     settings = {"forget": forget, "retain": retain, "rank": rank, "targets": split_commas(target or ())}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -96,3 +98,26 @@ def digest(picture: Image.Image) -> str:
     """Hash of the pixels, independent of the file name."""
     pixels = f"{picture.mode} {picture.size}".encode() + picture.tobytes()
     return hashlib.blake2b(pixels, digest_size=8).hexdigest()
+
+
+def content(examples: Iterable[Example]) -> str:
+    """Hash of all that examples hold: texts and pictures, in order. A file's bytes stand for its picture."""
+    known: dict[int, bytes] = {}
+    whole = hashlib.blake2b(digest_size=8)
+    for example in examples:
+        if id(example) not in known:
+            texts = [example.id, example.kind, example.query, example.response, example.leak]
+            known[id(example)] = json.dumps(texts).encode() + _picture_bytes(example)
+        whole.update(hashlib.blake2b(known[id(example)]).digest())
+    return whole.hexdigest()
+
+
+def _picture_bytes(example: Example) -> bytes:
+    """What identifies an example's picture."""
+    if not isinstance(example.image, Path):
+        return example.digest.encode()
+    try:
+        return hashlib.blake2b(example.image.read_bytes(), digest_size=8).digest()
+    except OSError:
+        example.picture()  # raises the error that names the file
+        raise

@@ -18,6 +18,7 @@ from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 
+PICTURE_MARKER = "<image>"
 SAFE_PICTURE = "safe picture"  # `request` of VLGuard's harmful queries about pictures that are themselves harmless
 
 Reader = Callable[[Path], list[Example]]
@@ -159,7 +160,7 @@ def _example(
     return Example(
         id=name,
         image=_picture_path(path, record, where),
-        query=text_field(record, query, where),
+        query=_query_text(record, query, where),
         harmful=harmful,
         response=text_field(record, "response", where, ""),
         leak=text_field(record, "harmful_response", where, ""),
@@ -181,10 +182,20 @@ def read_llava(path: Path) -> list[Example]:
         question, answer = _first_exchange(record, where)
         if "image" in record:
             image = _picture_path(path, record, where)
-            query = text_field(question, "value", where).replace("<image>", "").strip()
+            query = _query_text(question, "value", where)
             response = text_field(answer, "value", where).strip()
             examples.append(Example(str(name), image, query, harmful=False, response=response))
     return examples
+
+
+def _query_text(record: Mapping[str, object], field: str, where: str) -> str:
+    """A record's query, without the marker by which LLaVA's data and others show where the picture goes."""
+    text = text_field(record, field, where)
+    if PICTURE_MARKER in text:
+        text = text.replace(PICTURE_MARKER, "").strip()
+    if not text:
+        raise UserError(f"{where} has nothing but {PICTURE_MARKER} in its field {field!r}; add the query.")
+    return text
 
 
 def _first_exchange(record: Mapping[str, object], where: str) -> list[Mapping[str, object]]:
@@ -289,6 +300,8 @@ def text_field(
     value = record.get(field, default)
     if not isinstance(value, str) or (default is None and not value.strip()):
         raise UserError(f"{where} has no text in its field {field!r}; {remedy}.")
+    if not value.isascii() and value.encode("utf-8", "ignore").decode() != value:
+        raise UserError(f"{where} has half a character in its field {field!r} (a lone surrogate); correct it.")
     return value
 
 

@@ -51,7 +51,7 @@ class AnswerLog:
         Raises:
             UserError: The file holds another model's answers, or answers to other queries.
         """
-        from workbench.models.load import fingerprint
+        from workbench.models.identity import fingerprint
         from workbench.models.vlm import processes
 
         self.file = file

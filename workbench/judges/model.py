@@ -21,8 +21,10 @@ from workbench.data.example import Example
 from workbench.errors import UserError, first_line
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, Judge, Outcome
 from workbench.judges.rules import RULES, keyword
-from workbench.models.load import fingerprint, load
-from workbench.models.vlm import VLM, best_device, best_dtype, generate, quiet, remove_tokens
+from workbench.models.identity import fingerprint
+from workbench.models.load import load
+from workbench.models.template import remove_tokens
+from workbench.models.vlm import VLM, best_device, best_dtype, generate, quiet
 from workbench.runs import runs_dir
 
 MAX_NEW_TOKENS = 32  # of a verdict

@@ -129,7 +129,7 @@ def _second_adapter(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, see
 def _remove_empty_wrappers(tuner: Any) -> None:
     """Unwrap modules on which no adapter is left: peft keeps its wrapper around them."""
     for name, module in list(tuner.named_modules()):
-        if hasattr(module, "lora_A") and not module.lora_A:
+        if hasattr(module, "lora_A") and not module.lora_A and not module.lora_embedding_A:
             tuner.set_submodule(name, module.base_layer)
 
 

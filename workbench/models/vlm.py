@@ -7,9 +7,10 @@ Nothing here knows MiniGuard: the shipped base is prompted and batched like any 
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -23,6 +24,15 @@ from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.features import FeatureCache, cached_features
+from workbench.models.template import (
+    AnswerForm,
+    answer_form,
+    answer_tokens,
+    check_answers,
+    plain_text,
+    render,
+    tokenizer_options,
+)
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100  # the label of positions that must not enter a loss
@@ -39,6 +49,7 @@ class VLM:
         name: The name in tables.
         features: What the network has seen in pictures (features.py).
         batch_limit: The largest number of queries that fit into memory; None until a batch was too large.
+        stored_dtype: The precision of the checkpoint that it was loaded from, if that is known.
     """
 
     model: Any
@@ -46,11 +57,17 @@ class VLM:
     name: str
     features: FeatureCache = field(default_factory=OrderedDict, repr=False)
     batch_limit: int | None = field(default=None, repr=False)
+    stored_dtype: torch.dtype | None = field(default=None, repr=False)
 
     @property
     def tokenizer(self) -> Any:
         """What turns text into tokens."""
         return getattr(self.processor, "tokenizer", self.processor)
+
+    @functools.cached_property
+    def form(self) -> AnswerForm:
+        """How an answer stands in its conversations."""
+        return answer_form(self.processor, self.name, _stops(self.model))
 
     @property
     def device(self) -> torch.device:
@@ -141,22 +158,6 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def plain_text(vlm: VLM, query: str) -> str:
-    """A query without special tokens: a person's text must not pose as a picture or end its own turn."""
-    return remove_tokens(query, vlm.tokenizer.all_special_tokens)
-
-
-def remove_tokens(text: str, tokens: Collection[str]) -> str:
-    """A text without these tokens.
-
-    They are removed repeatedly, because what is left may form another one, as in <im<image>age>.
-    """
-    while any(token in text for token in tokens):
-        for token in tokens:
-            text = text.replace(token, "")
-    return text
-
-
 def prompt(vlm: VLM, query: str) -> str:
     """The text that the model reads: one query and the picture's place in the model's own chat template.
 
@@ -165,16 +166,7 @@ def prompt(vlm: VLM, query: str) -> str:
     Raises:
         UserError: The model has no chat template, or one without a place for a picture.
     """
-    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": plain_text(vlm, query)}]}
-    if not vlm.processor.chat_template:
-        raise UserError(f"The model {vlm.name!r} has no chat template; put a chat_template.jinja next to its weights.")
-    text = vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    token = getattr(vlm.processor, "image_token", None)
-    if token and str(token) not in text:
-        raise UserError(
-            f"The chat template of the model {vlm.name!r} has no place for a picture; add one, or choose another model."
-        )
-    return text
+    return render(vlm.processor, vlm.name, plain_text(vlm.processor, query))
 
 
 def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str], **options: Any) -> Batch:
@@ -189,14 +181,15 @@ def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
     Returns:
         input_ids and attention_mask (B, T), and whatever else the model reads: pixel_values, token types …
     """
+    texts = [prompt(vlm, query) for query in queries]
     batch = dict(
         vlm.processor(
-            text=[prompt(vlm, query) for query in queries],
+            text=texts,
             images=[[image] for image in images],
             padding=True,
             padding_side="left",
             return_tensors="pt",
-            add_special_tokens=False,  # the chat template has written them
+            **tokenizer_options(vlm.processor, texts[0]),
             **options,
         ).to(vlm.device, vlm.model.dtype)
     )
@@ -206,8 +199,6 @@ def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str]
 
 def with_opening(vlm: VLM, batch: Batch, opening: str) -> Batch:
     """A batch of prompts after each of which the answer has begun with the same words.
-
-    The words are tokenized apart from the prompt, as answers are.
 
     Args:
         vlm: The model that is to read it.
@@ -219,7 +210,7 @@ def with_opening(vlm: VLM, batch: Batch, opening: str) -> Batch:
     """
     if not opening:
         return batch
-    tokens = vlm.tokenizer(opening, add_special_tokens=False)["input_ids"]
+    tokens = answer_tokens(vlm.processor, vlm.form, [opening])[0]
     return with_tokens(vlm, batch, torch.tensor(tokens, device=vlm.device).expand(len(batch["input_ids"]), -1))
 
 
@@ -263,8 +254,8 @@ def _values_after_prompt(vlm: VLM, name: str, ids: torch.Tensor) -> torch.Tensor
 def answer_batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) -> Batch:
     """Prompts with their answers, for a loss over the answers.
 
-    Answers are tokenized apart from the prompt, as they are when the model writes them, and padded on the
-    right. So a row is: padding, prompt, answer, end of sequence, padding; no token spans prompt and answer.
+    Answers have the tokens that the model writes, and are padded on the right. So a row is: padding, prompt,
+    answer, end of turn, padding; no token spans prompt and answer.
 
     Args:
         vlm: The model that is to read them.
@@ -272,12 +263,15 @@ def answer_batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) 
         answers: Answer i goes with example i.
 
     Returns:
-        A `prompt_batch` with these answers, and labels (B, T): the tokens of answer and end of sequence, and
+        A `prompt_batch` with these answers, and labels (B, T): the tokens of answer and end of turn, and
         IGNORED elsewhere.
+
+    Raises:
+        UserError: An answer contains a special token.
     """
     batch = prompt_batch(vlm, [e.picture() for e in examples], [e.query for e in examples])
-    texts = vlm.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-    endings = [torch.tensor([*tokens, vlm.tokenizer.eos_token_id]) for tokens in texts]
+    check_answers(vlm.processor, answers)
+    endings = [torch.tensor([*tokens, *vlm.form.ending]) for tokens in answer_tokens(vlm.processor, vlm.form, answers)]
 
     def pad(rows: list[torch.Tensor], value: int) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value).to(vlm.device)
@@ -303,11 +297,18 @@ def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None, **option
         B answers.
     """
     limit = max_new_tokens or vlm.model.generation_config.max_new_tokens or MAX_NEW_TOKENS
-    options |= {"max_new_tokens": limit, "pad_token_id": vlm.tokenizer.pad_token_id}
+    stops = sorted({*_stops(vlm.model), vlm.form.ending[-1]})
+    options |= {"max_new_tokens": limit, "pad_token_id": vlm.tokenizer.pad_token_id, "eos_token_id": stops}
     with torch.inference_mode(), quiet():
         ids = vlm.model.generate(**batch, do_sample=False, num_beams=1, **options)
     answer_ids = ids[:, batch["input_ids"].shape[1] :]  # (B, new tokens)
     return [text.strip() for text in vlm.processor.batch_decode(answer_ids, skip_special_tokens=True)]
+
+
+def _stops(model: Any) -> list[int]:
+    """The ids that end an answer by a model's generation_config: none, one or several."""
+    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [] if ids is None else ids if isinstance(ids, list) else [ids]
 
 
 def answer_streamed(

@@ -22,10 +22,11 @@ from workbench.evaluation.vqa import Questions
 from workbench.judges.judge import check_judge
 from workbench.judges.rules import RULES
 from workbench.models.architectures import ARCHITECTURES
+from workbench.models.configuration import configuration
 from workbench.models.load import load
 from workbench.models.vlm import VLM, best_device, best_dtype, processes
 from workbench.runs import read_settings, same_settings
-from workbench.training.memory import GIB, Memory, configuration, fitting, longest
+from workbench.training.memory import GIB, Memory, fitting, longest
 from workbench.training.objectives import TINY, named
 from workbench.training.sets import with_leaks
 from workbench.training.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.data.example import Example
+from workbench.data.example import Example, content
 from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers, write_answers
 from workbench.evaluation.ask import ask
@@ -19,7 +19,7 @@ from workbench.evaluation.tables import RESULT_COLUMNS, rates
 from workbench.files import make_folder
 from workbench.judges.judge import judged
 from workbench.models.adapters import further_lora
-from workbench.models.load import fingerprint
+from workbench.models.identity import fingerprint
 from workbench.models.vlm import VLM, Batch, answer_batch, processes
 from workbench.runs import same_settings
 from workbench.training.curve import Curve
@@ -128,10 +128,10 @@ def _note_settings(
     seed: int,
 ) -> None:
     """Write what must not change when a run is resumed, or check it."""
-    settings: dict[str, Any] = {"model": vlm.name, "weights": fingerprint(vlm), "asked": [e.id for e in queries]}
+    settings: dict[str, Any] = {"model": vlm.name, "weights": fingerprint(vlm), "asked": content(queries)}
     settings |= {"judge": judge, "seed": seed, "steps": step.steps, "lr": step.lr, "batch": step.forget}
     settings |= {"rank": step.rank, "lora_alpha": step.lora_alpha}
-    settings |= {kind: [e.id for e in side] for kind, side in sides.items()}
+    settings |= {kind: content(side) for kind, side in sides.items()}
     same_settings(make_folder(folder) / "config.json", settings, processes().is_main_process)
 
 

@@ -18,11 +18,13 @@ from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.files import make_folder
 from workbench.models.vlm import VLM, bare, processes, quiet
+from workbench.training.checkpoints import last_complete, load_weights, save_weights, seal
 from workbench.training.curve import Curve
 
 # All of torch's kernels but cuDNN's, the default from torch 2.11 on: on H100 and H200 its backward pass gives
 # NaN gradients for padded batches of some lengths (github.com/pytorch/pytorch/issues/196678).
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH, SDPBackend.OVERRIDEABLE]
+_DROPOUT = torch.nn.modules.dropout._DropoutNd
 LESS_MEMORY = (
     "Lower --forget, --retain or --rank, raise --accumulate, or add --checkpointing or --four-bit; the last "
     "checkpoint is kept."
@@ -83,6 +85,29 @@ class _Trainer(transformers.Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the weights of a checkpoint."""
+        if self.args.should_save:
+            save_weights(self.model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read the weights of a checkpoint."""
+        load_weights(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        """Read the weights of the best checkpoint; its folder may have been moved since it was written."""
+        load_weights(self.model, self._checkpoint(self.state.best_global_step))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint, and say when it is complete."""
+        super()._save_checkpoint(model, trial)
+        processes().wait_for_everyone()
+        if self.args.should_save:
+            seal(self._checkpoint(self.state.global_step))
+
+    def _checkpoint(self, step: int) -> Path:
+        return Path(self.args.output_dir) / f"checkpoint-{step}"
+
 
 def fit(
     vlm: VLM,
@@ -135,11 +160,15 @@ def fit(
         data_collator=collate,
         callbacks=callbacks,
     )
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise UserError("FSDP and DeepSpeed are not supported; use torchrun, which copies the model to each device.")
     trainer.loss, trainer.curve = loss, curve
     trainer.remove_callback(transformers.PrinterCallback)
     try:
-        with _memory_named(less_memory), sdpa_kernel(_ATTENTION):
-            trainer.train(resume_from_checkpoint=any((folder / "checkpoints").glob("checkpoint-*")))
+        with _memory_named(less_memory), sdpa_kernel(_ATTENTION), _without_dropout(network):
+            with processes().main_process_first():  # it removes what a kill left
+                checkpoint = last_complete(folder / "checkpoints")
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         network.config.use_cache = use_cache  # Trainer switches it off in the network, and checkpointing on
         if arguments.gradient_checkpointing:
@@ -171,6 +200,7 @@ def _arguments(
             eval_on_start=probes,
             metric_for_best_model="score",
             load_best_model_at_end=patience > 0,
+            restore_callback_states_from_checkpoint=patience > 0,  # how many probes brought no improvement
             logging_steps=1,
             report_to="none",
             disable_tqdm=True,
@@ -180,6 +210,26 @@ def _arguments(
             gradient_checkpointing_kwargs={"use_reentrant": False},
             **settings,
         )
+
+
+@contextlib.contextmanager
+def _without_dropout(network: Any) -> Iterator[None]:
+    """Within this block nothing is dropped at random, so that a model before its first step is its reference.
+
+    Layers hold the probability under names such as p, dropout and attention_dropout.
+    """
+    changed = []
+    for module in network.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, float) and value > 0 and (isinstance(module, _DROPOUT) or "dropout" in name):
+                changed.append((module, name, value))
+    try:
+        for module, name, _ in changed:
+            setattr(module, name, 0.0)
+        yield
+    finally:
+        for module, name, value in changed:
+            setattr(module, name, value)
 
 
 @contextlib.contextmanager

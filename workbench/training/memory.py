@@ -26,9 +26,10 @@ from transformers.integrations.sdpa_attention import repeat_kv
 
 from workbench.data.example import Example
 from workbench.errors import UserError, first_line
-from workbench.files import data_dir
 from workbench.models.adapters import depth, linear_modules
-from workbench.models.load import checkpoint, load_processor, not_loaded, warn_of_code
+from workbench.models.configuration import checkpoint, configuration
+from workbench.models.processor import load_processor
+from workbench.models.template import answer_tokens
 from workbench.models.vlm import IGNORED, VLM, prompt_batch, quiet
 from workbench.training import objectives
 from workbench.training.settings import Settings
@@ -56,26 +57,6 @@ class Memory(NamedTuple):
     def total(self) -> int:
         """Bytes in all."""
         return sum(self)
-
-
-def configuration(model: str | Path, trust: Collection[str] = ()) -> transformers.PreTrainedConfig:
-    """A model's configuration; those of some known models ship with the workbench (data/configs).
-
-    Args:
-        model: A hub id, a folder, or "miniguard".
-        trust: As for `load`.
-
-    Raises:
-        UserError: There is no such model.
-    """
-    shipped = data_dir() / "configs" / f"{str(model).replace('/', '--')}.json"
-    source = shipped if shipped.is_file() else checkpoint(str(model))
-    if "remote-code" in trust:
-        warn_of_code(str(model))
-    try:
-        return transformers.AutoConfig.from_pretrained(source, trust_remote_code="remote-code" in trust)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise not_loaded(str(model), error) from None
 
 
 def picture_tokens(config: transformers.PreTrainedConfig) -> int:
@@ -108,17 +89,18 @@ def longest(model: str | Path, examples: Sequence[Example], trust: Collection[st
     config = configuration(model, trust)
     try:
         with quiet():
-            processor = load_processor(checkpoint(str(model)), config.model_type, "remote-code" in trust)
+            processor = load_processor(checkpoint(str(model)), config, "remote-code" in trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"The processor of {str(model)!r} cannot be read ({first_line(error)}).") from None
     # all that a batch needs of a network
     network = types.SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)
     query = max((e.query for e in examples), key=len)
     pictures = [e.picture() for e in examples[:: max(1, len(examples) // PICTURES)][:PICTURES]]
-    prompts = prompt_batch(VLM(network, processor, str(model)), pictures, [query] * len(pictures))["input_ids"]
+    vlm = VLM(network, processor, str(model))
+    prompts = prompt_batch(vlm, pictures, [query] * len(pictures))["input_ids"]
     answers = sorted((text for e in examples for text in (e.response, e.leak)), key=len)[-20:]
-    tokens = processor.tokenizer(answers, add_special_tokens=False)["input_ids"]
-    return prompts.shape[1], max(map(len, tokens)) + 1  # the end of sequence
+    tokens = answer_tokens(processor, vlm.form, answers)
+    return prompts.shape[1], max(map(len, tokens)) + len(vlm.form.ending)
 
 
 def predict(

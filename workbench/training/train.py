@@ -16,12 +16,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from workbench.data.example import Example
+from workbench.data.example import Example, content
 from workbench.data.readers import read_examples
 from workbench.errors import UserError, say
 from workbench.files import write_text
 from workbench.models.adapters import add_lora, depth, freeze_copy, linear_modules, unfreeze
-from workbench.models.load import identity, load
+from workbench.models.identity import identity
+from workbench.models.load import load
+from workbench.models.template import check_answers
 from workbench.models.vlm import VLM, Batch, answer_batch, bare, processes
 from workbench.runs import bar, same_settings
 from workbench.training import objectives
@@ -82,9 +84,10 @@ def train(
     sides = forget_and_retain(examples, objectives.named(objective))
     modules = linear_modules(vlm, step.targets, step.layer, step.projector)
     partial = unfinished(out, resume)
-    config = _config(vlm, step, modules, sides, seed, patience)
-    same_settings(partial / "config.json", config, processes().is_main_process)
     rows = list(schedule(*sides, step, seed, processes().num_processes))
+    check_answers(vlm.processor, [text for e in rows for text in (e.response, e.leak)])
+    config = _config(vlm, step, modules, sides, seed, patience) | {"data": content(rows)}
+    same_settings(partial / "config.json", config, processes().is_main_process)
     references = reference_logprobs(vlm, rows, step)
     student = prepare_student(vlm, modules, step, seed)
     student.name = out.name
@@ -117,6 +120,10 @@ def _checked(
     vlm: VLM, objective: str, given: dict[str, Any], probe: Probe | None, patience: int, keep_steps: bool
 ) -> Settings:
     """The settings of a run, checked against each other and the model."""
+    if hasattr(vlm.model, "peft_config"):
+        raise UserError(
+            f"The model has the adapter {vlm.name!r}; write both as one model (`workbench merge`), and train that."
+        )
     step = Settings.of(objective, **given)
     step.check_depth(depth(vlm))
     if given.get("lr") is None and bare(vlm.model).config.get_text_config().hidden_size >= objectives.TINY:
@@ -124,6 +131,8 @@ def _checked(
             f"The learning rate {step.lr:g} was chosen on MiniGuard, and is too high for a model of this size; "
             "choose another (--lr)."
         )
+    if getattr(bare(vlm.model), "is_quantized", False) and not step.four_bit:
+        raise UserError("Quantised weights are not trained; give the model as it was before, or add --four-bit to it.")
     if step.four_bit and not getattr(bare(vlm.model), "is_quantized", False):
         raise UserError("four_bit needs a model in 4 bits; load it with load(…, four_bit=True).")
     if patience and not probe:
