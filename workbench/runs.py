@@ -92,13 +92,23 @@ def same_settings(file: Path, settings: dict[str, Any], write: bool = True) -> N
     settings = json.loads(json.dumps(settings))
     if file.exists():
         old = read_settings(file)
-        changed = [name for name in settings if (name in old or not old) and old.get(name) != settings[name]]
+        changed = [
+            _change(name, old.get(name), settings[name])
+            for name in settings
+            if (name in old or not old) and old.get(name) != settings[name]
+        ]
         if changed:
             raise UserError(
                 f"The run in {file.parent} has other settings ({', '.join(changed)}); use the same, or remove it."
             )
     if write:
         write_text(file, json.dumps(settings, indent=2) + "\n")
+
+
+def _change(name: str, old: object, new: object) -> str:
+    """A setting that differs, with both values if they are short."""
+    values = [json.dumps(value, ensure_ascii=False) for value in (old, new)]
+    return f"{name} {values[0]}, now {values[1]}" if max(map(len, values)) <= 40 else name
 
 
 def read_settings(file: Path) -> dict[str, Any]:

@@ -45,7 +45,6 @@ def llama_guard(tmp_path):
     return folder
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 20: templates over parts render no text")
 def test_a_judge_reads_every_answer_or_is_refused(tmp_path, llama_guard, workbench, monkeypatch):
     """A26: a template over parts renders plain text as nothing, so all answers were one empty conversation."""
     queries = ("What is the name of this thing?", "What is the colour of this thing?", "Describe the home of this.")

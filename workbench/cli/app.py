@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from workbench.data.example import Example
+    from workbench.models.generation import Generation
     from workbench.models.vlm import VLM
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -52,6 +53,12 @@ SkipMissing = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="Split of MiniGuard or of a VLGuard folder.")]
 Judge = Annotated[str, typer.Option(help=f"Who judges: {', '.join(RULES)}, or a model's folder or hub id.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help="Longest answer, in tokens; default: the checkpoint's own limit, else 64.", min=1)
+]
+SystemPrompt = Annotated[str, typer.Option(help="What the model is told first; default: its template's own, if any.")]
+Temperature = Annotated[float, typer.Option(help="Above 0, answers are drawn at random; 0 is greedy.", min=0.0)]
+Samples = Annotated[int, typer.Option(help="Answers drawn to each query, with --temperature; a leak if any is.", min=1)]
 Seeds = Annotated[list[str], typer.Option("--seeds", help=SEVERAL)]
 Rank = Annotated[int, typer.Option(help="LoRA rank.", min=1)]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")]
@@ -151,11 +158,14 @@ def write_results(
             save(figure, folder / f"{name}.png")
 
 
-def load_model(model: str, adapter: Path | None = None, four_bit: bool = False) -> VLM:
+def load_model(
+    model: str, adapter: Path | None = None, four_bit: bool = False, generation: Generation | None = None
+) -> VLM:
     """A model, trusted as far as `workbench --trust` says."""
     from workbench.models.load import load
 
-    return load(model, adapter, four_bit=four_bit, trust=trusted)
+    options = {"generation": generation} if generation else {}
+    return load(model, adapter, four_bit=four_bit, trust=trusted, **options)
 
 
 def read_data(data: str, split: str, seed: int) -> list[Example]:

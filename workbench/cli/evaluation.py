@@ -13,11 +13,15 @@ from workbench.cli.app import (
     Adapter,
     Data,
     Judge,
+    MaxNewTokens,
     Model,
     Out,
+    Samples,
     Seed,
     SkipMissing,
     Split,
+    SystemPrompt,
+    Temperature,
     app,
     load_examples,
     load_model,
@@ -45,6 +49,10 @@ def evaluate(
     attack: AttackOption = ["none"],  # noqa: B006 (typer copies it)
     judge: Judge = "exact",
     skip_missing: SkipMissing = False,
+    max_new_tokens: MaxNewTokens = None,
+    system_prompt: SystemPrompt = "",
+    temperature: Temperature = 0.0,
+    samples: Samples = 1,
 ) -> None:
     """Ask, attack, judge and count.
 
@@ -57,13 +65,16 @@ def evaluate(
     from workbench.files import make_folder
     from workbench.intervals import detectable
     from workbench.judges.judge import check_judge
+    from workbench.models.generation import Generation
 
+    generation = Generation(max_new_tokens, system_prompt, temperature, samples, seed)
     examples = load_examples(data, split, seed, skip_missing)
     attacks = split_commas(attack)
     for name in attacks:
         prepare_attack(name, examples)
     check_judge(judge, examples)  # before the model is loaded
-    evaluation = evaluate(load_model(model, adapter), examples, attacks, judge, out=make_folder(out_folder))
+    vlm = load_model(model, adapter, generation=generation)
+    evaluation = evaluate(vlm, examples, attacks, judge, out=make_folder(out_folder))
     write_results(out_folder, {"results": evaluation.results})
     by_request = rates_by_request(evaluation.answers, examples)
     if by_request.request.nunique() > 1:

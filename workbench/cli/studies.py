@@ -13,11 +13,15 @@ from workbench.cli.app import (
     SEVERAL,
     Data,
     HarmfulAnswers,
+    MaxNewTokens,
     Model,
     Out,
+    Samples,
     Seed,
     Seeds,
     SkipMissing,
+    SystemPrompt,
+    Temperature,
     app,
     load_examples,
     memory_bytes,
@@ -178,6 +182,10 @@ def reproduce(
     redact: Redact = True,
     yes: Yes = False,
     skip_missing: SkipMissing = False,
+    max_new_tokens: MaxNewTokens = None,
+    system_prompt: SystemPrompt = "",
+    temperature: Temperature = 0.0,
+    samples: Samples = 1,
 ) -> None:
     """The paper's table on your model and data.
 
@@ -185,11 +193,13 @@ def reproduce(
     tableN/table.csv, results.csv, a figure and report.html. Run the same command again to resume.
     """
     from workbench.files import make_folder
+    from workbench.models.generation import Generation
     from workbench.studies import report
     from workbench.studies.paper import as_text
     from workbench.studies.recipes import GENERAL, prepare
     from workbench.studies.reproduce import reproduce
 
+    generation = Generation(max_new_tokens, system_prompt, temperature, samples, seed)
     make_folder(out_folder)
     asked = _vqa_questions(questions, images, annotations, vqa_first, table)
     if data != "miniguard" and Path(data).is_file():
@@ -201,6 +211,7 @@ def reproduce(
     memory = memory_bytes(gpu_memory) if gpu_memory else None
     options = {"table": table, "rows": row or (), "general": more, "judge": judge, "memory": memory, "seed": seed}
     options |= {"harmful_answers": harmful_answers, "steps": steps, "queries": queries, "questions": asked}
+    options["generation"] = generation
     with out.status("predicting memory …"):
         task = prepare(model, safety, test, out_folder, trust=trusted, **options)
     print_table(task.summary, title="to be trained; memory in GiB, predicted")

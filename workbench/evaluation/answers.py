@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -21,9 +21,38 @@ if TYPE_CHECKING:
     from workbench.data.example import Example
     from workbench.models.vlm import VLM
 
-# queries: "harmful" or "harmless"; picture: the hash of its pixels; outcome: empty until the answer is judged
-ANSWER_COLUMNS = ["id", "model", "attack", "shot", "queries", "query", "answer", "outcome", "picture"]
-Row = tuple[str, str, str, int, str, str, str, str, str]
+
+class Row(NamedTuple):
+    """One answer.
+
+    Attributes:
+        id: The example's.
+        model: Whose answer it is.
+        attack: The attack's name.
+        shot: Its number, from 1 on.
+        queries: "harmful" or "harmless".
+        query: What was asked.
+        answer: What was answered.
+        outcome: Empty until the answer is judged.
+        picture: Hash of the picture's pixels.
+        sample: Number of the answer among those drawn to the same shot, from 1 on.
+        cut: 1 if the answer reached the limit of its length, else 0.
+    """
+
+    id: str
+    model: str
+    attack: str
+    shot: int
+    queries: str
+    query: str
+    answer: str
+    outcome: str
+    picture: str
+    sample: int
+    cut: int
+
+
+ANSWER_COLUMNS = list(Row._fields)
 
 
 class AnswerLog:
@@ -34,7 +63,7 @@ class AnswerLog:
     appends to its own file.
 
     Attributes:
-        kept: Answers of an earlier, interrupted run, by (id, attack, shot).
+        kept: Answers of an earlier, interrupted run, by (id, attack, shot, sample).
     """
 
     def __init__(
@@ -52,19 +81,20 @@ class AnswerLog:
             UserError: The file holds another model's answers, or answers to other queries.
         """
         from workbench.models.identity import fingerprint
-        from workbench.models.vlm import processes
+        from workbench.models.vlm import processes, prompt
 
         self.file = file
-        self.kept: dict[tuple[str, str, int], Row] = {}
+        self.kept: dict[tuple[str, str, int, int], Row] = {}
         if not file:
             return
         make_folder(file.parent)
-        settings = {"model": vlm.name, "weights": fingerprint(vlm)}
+        settings = {"model": vlm.name, "weights": fingerprint(vlm), **vlm.generation.record(vlm.model)}
+        settings["prompt"] = prompt(vlm, next(iter(examples.values())).query) if examples else ""
         same_settings(file.with_suffix(".json"), settings, processes().is_main_process)
         for part in self._parts():
             for row in _whole_rows(part):
                 _check_row(row, part, vlm.name, examples, attacks)
-                self.kept.setdefault((row[0], row[2], row[3]), row)
+                self.kept.setdefault((row.id, row.attack, row.shot, row.sample), row)
         processes().wait_for_everyone()  # all have read before any writes
         rank = processes().process_index
         self.own_file = file.with_stem(f"{file.stem}.{rank}") if rank else file
@@ -102,13 +132,14 @@ def _check_row(
     row: Row, file: Path, model: str, examples: Mapping[str, Example], attacks: Mapping[str, Attack]
 ) -> None:
     """Raises UserError unless a row that an earlier run has left answers a query that is asked now."""
-    name, answered_by, attack, shot, kind, query, _, _, picture = row
-    example = examples.get(name)
-    expected = attacks[attack].of(example, shot) if example and attack in attacks else None
-    same = example and expected and (query, kind, picture) == (expected.query, example.kind, example.digest)
-    if answered_by != model or not same:
+    example = examples.get(row.id)
+    expected = attacks[row.attack].of(example, row.shot) if example and row.attack in attacks else None
+    same = (
+        example and expected and (row.query, row.queries, row.picture) == (expected.query, example.kind, example.digest)
+    )
+    if row.model != model or not same:
         raise UserError(
-            f"{file} has an answer of {answered_by!r} to {name!r} under {attack!r}, which is not asked now; "
+            f"{file} has an answer of {row.model!r} to {row.id!r} under {row.attack!r}, which is not asked now; "
             "choose another --out, or remove it."
         )
 
@@ -182,4 +213,8 @@ def _whole_rows(file: Path) -> list[Row]:
     if rows and not file.read_bytes().endswith(b"\n"):
         rows.pop()
     whole = [row for row in rows[1:] if len(row) == len(ANSWER_COLUMNS)]
-    return [(row[0], row[1], row[2], int(row[3]), row[4], row[5], row[6], row[7], row[8]) for row in whole]
+    return [_row(dict(zip(ANSWER_COLUMNS, row, strict=True))) for row in whole]
+
+
+def _row(fields: dict[str, Any]) -> Row:
+    return Row(**fields | {name: int(fields[name]) for name in ("shot", "sample", "cut")})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
+import torch
 from accelerate.utils import gather_object
 
 from workbench.attacks.kinds import Attack, prepare_attack
@@ -38,7 +41,7 @@ def ask(
         file: A CSV file to which each batch is added as it comes; what it holds already is not asked again.
 
     Returns:
-        One row per shot: ANSWER_COLUMNS, with an empty outcome.
+        One row per shot and sample (`vlm.generation`): ANSWER_COLUMNS, with an empty outcome.
 
     Raises:
         UserError: No attack, two examples with one id, or a file with answers to other queries.
@@ -50,42 +53,65 @@ def ask(
     rows = list(answer_log.kept.values()) if processes().is_main_process else []
     share = list(examples)[processes().process_index :: processes().num_processes]
     chunks = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
-    shots = {(name, number): attack for name, attack in prepared.items() for number in range(1, attack.shots + 1)}
-    with bar(desc=f"asking {vlm.name}", show=progress, total=len(chunks) * len(shots)) as progress_bar:
+    asked = [
+        Asked(name, shot, sample, attack)
+        for name, attack in prepared.items()
+        for shot in range(1, attack.shots + 1)
+        for sample in range(1, vlm.generation.samples + 1)
+    ]
+    with bar(desc=f"asking {vlm.name}", show=progress, total=len(chunks) * len(asked)) as progress_bar:
         for chunk in chunks:
-            for new_rows in _asked(vlm, chunk, shots, answer_log.kept):
+            for new_rows in _ask_chunk(vlm, chunk, asked, answer_log.kept):
                 answer_log.add(new_rows)
                 rows += new_rows
                 progress_bar.update()
     gathered: list[Row] = gather_object(rows)
-    order = {(*shot, e.id): place for place, (shot, e) in enumerate(itertools.product(shots, examples))}
-    answers = pd.DataFrame(sorted(gathered, key=lambda row: order[row[2], row[3], row[0]]), columns=ANSWER_COLUMNS)
+    places = itertools.product([each[:3] for each in asked], [e.id for e in examples])
+    order = {place: number for number, place in enumerate(places)}
+    gathered.sort(key=lambda row: order[(row.attack, row.shot, row.sample), row.id])
+    answers = pd.DataFrame(gathered, columns=ANSWER_COLUMNS)
     answer_log.finish(answers)
     return answers
 
 
-def _asked(
-    vlm: VLM, chunk: Sequence[Example], shots: Mapping[tuple[str, int], Attack], done: Container[tuple[str, str, int]]
-) -> Iterator[list[Row]]:
-    """The rows of each shot of each attack on a chunk of examples that fits in one batch.
+class Asked(NamedTuple):
+    """One way in which every query is asked."""
 
-    All shots of a chunk come one after the other: its pictures are decoded once, and the model keeps their
+    name: str
+    shot: int
+    sample: int
+    attack: Attack
+
+
+def _ask_chunk(
+    vlm: VLM, chunk: Sequence[Example], ways: Sequence[Asked], done: Container[tuple[str, str, int, int]]
+) -> Iterator[list[Row]]:
+    """The rows of each way of asking a chunk of examples that fits in one batch.
+
+    All ways come one after the other: the chunk's pictures are decoded once, and the model keeps their
     features.
     """
-    pictures = {e.id: e.picture() for e in chunk if any((e.id, *shot) not in done for shot in shots)}
-    for (name, number), attack in shots.items():
-        missing = [(e, attack.of(e, number)) for e in chunk if (e.id, name, number) not in done]
+    pictures = {e.id: e.picture() for e in chunk if any((e.id, *way[:3]) not in done for way in ways)}
+    for way in ways:
+        missing = [(e, way.attack.of(e, way.shot)) for e in chunk if (e.id, *way[:3]) not in done]
         asked = [(e, shot) for e, shot in missing if shot]  # an attack file may have fewer shots for one example
         if not asked:
             yield []
             continue
         shown = [shot.picture(pictures[e.id]) if shot.picture else pictures[e.id] for e, shot in asked]
         queries = [shot.query for _, shot in asked]
-        texts = vlm.answers(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening)
+        if vlm.generation.temperature:
+            _seed(vlm.generation.seed, asked[0][0].id, *way[:3])
+        written = vlm.written(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening)
         yield [
-            (e.id, vlm.name, name, number, e.kind, shot.query, text, "", e.digest)
-            for (e, shot), text in zip(asked, texts, strict=True)
+            Row(e.id, vlm.name, way.name, way.shot, e.kind, shot.query, text, "", e.digest, way.sample, int(cut))
+            for (e, shot), (text, cut) in zip(asked, written, strict=True)
         ]
+
+
+def _seed(*parts: str | int) -> None:
+    """Seed the draws of a batch by what is asked, so that a resumed evaluation draws them alike."""
+    torch.manual_seed(int(hashlib.sha256(repr(parts).encode()).hexdigest()[:15], 16))
 
 
 def _by_id(examples: Sequence[Example]) -> dict[str, Example]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import transformers
 from safetensors import SafetensorError
 
@@ -21,6 +22,7 @@ from workbench.data.example import Example
 from workbench.errors import UserError, first_line
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, Judge, Outcome
 from workbench.judges.rules import RULES, keyword
+from workbench.models.generation import Generation
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.template import remove_tokens
@@ -125,7 +127,10 @@ FORMATS: dict[str, Format] = {
 
 def format_of(name: str) -> str:
     """Which of FORMATS a judge speaks, by the name of its folder or repository."""
-    last_part = Path(name).name.lower()
+    parts = Path(name).parts
+    if "snapshots" in parts[1:]:  # in the hub's cache: models--ORGANISATION--NAME/snapshots/HASH
+        parts = parts[: parts.index("snapshots")]
+    last_part = parts[-1].lower()
     return next(known for known, row in FORMATS.items() if re.search(row.pattern, last_part))
 
 
@@ -237,6 +242,7 @@ def _load(name: str) -> VLM:
         )
     if model.tokenizer.pad_token is None:
         model.tokenizer.pad_token = model.tokenizer.eos_token
+    model.generation = Generation(max_new_tokens=MAX_NEW_TOKENS)
     return model
 
 
@@ -268,10 +274,15 @@ def _as_text(model: VLM, prompt: list[Message] | str) -> str:
     """The text that the model reads, with the place of the picture if it is a VLM."""
     if isinstance(prompt, str):
         return prompt
+    in_parts = [{"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]} for turn in prompt]
     if _sees(model):
-        prompt = [{"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]} for turn in prompt]
-        prompt[0]["content"].insert(0, {"type": "image"})
-    return model.processor.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        in_parts[0]["content"].insert(0, {"type": "image"})
+    for turns in (in_parts,) if _sees(model) else (prompt, in_parts):  # templates read plain text or lists of parts
+        with contextlib.suppress(jinja2.TemplateError, TypeError):
+            text = model.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            if all(turn["content"].strip() in text for turn in prompt):
+                return text
+    raise UserError(f"The chat template of the judge {model.name!r} leaves out what it is asked; choose another judge.")
 
 
 def _ask(model: VLM, questions: Sequence[_Question]) -> list[str]:
@@ -283,4 +294,4 @@ def _ask(model: VLM, questions: Sequence[_Question]) -> list[str]:
         batch = model.processor(text=texts, images=images, **options).to(model.device, model.model.dtype)
     else:
         batch = model.processor(texts, **options).to(model.device)
-    return generate(model, dict(batch), MAX_NEW_TOKENS)
+    return [answer.text for answer in generate(model, dict(batch))]

@@ -86,7 +86,7 @@ def add_lora(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int)
     """
     torch.manual_seed(seed)
     with quiet():
-        return VLM(peft.get_peft_model(vlm.model, _lora(modules, rank, alpha)), vlm.processor, vlm.name)
+        return VLM(peft.get_peft_model(vlm.model, _lora(modules, rank, alpha)), vlm.processor, vlm.name, vlm.generation)
 
 
 @contextlib.contextmanager
@@ -116,7 +116,7 @@ def _second_adapter(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, see
     for name, parameter in vlm.model.named_parameters():
         parameter.requires_grad_(".further." in name)
     try:
-        yield VLM(vlm.model, vlm.processor, vlm.name)
+        yield VLM(vlm.model, vlm.processor, vlm.name, vlm.generation)
     finally:
         vlm.model.delete_adapter("further")
         tuner.set_adapter(own_adapters)
@@ -142,7 +142,7 @@ def unfreeze(vlm: VLM, modules: Sequence[str]) -> VLM:
     vlm.model.requires_grad_(False)
     for name in modules:
         vlm.model.get_submodule(name).requires_grad_(True)
-    return VLM(vlm.model, vlm.processor, vlm.name)
+    return VLM(vlm.model, vlm.processor, vlm.name, vlm.generation)
 
 
 def freeze_copy(vlm: VLM, layers: int) -> None:

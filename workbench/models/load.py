@@ -15,6 +15,7 @@ from workbench.errors import UserError, say
 from workbench.models.adapter_files import with_adapter
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.configuration import checkpoint, configuration, not_loaded
+from workbench.models.generation import Generation
 from workbench.models.processor import load_processor
 from workbench.models.vlm import VLM, best_device, best_dtype, quiet
 
@@ -27,6 +28,7 @@ def load(
     device: str | None = None,
     four_bit: bool = False,
     trust: Collection[str] = (),
+    generation: Generation = Generation(),
 ) -> VLM:
     """Load a VLM, in float32 on CPU and in bfloat16 on GPUs that have it.
 
@@ -40,6 +42,7 @@ def load(
         four_bit: Hold linear weights in 4 bits (NF4), which needs CUDA and bitsandbytes.
         trust: What is refused by default, of TRUSTS: "remote-code" runs Python code that ships with the
             model, after a warning; "pickles" reads weights that are not safetensors.
+        generation: How it writes answers.
 
     Raises:
         UserError: The model or adapter cannot be loaded, or the checkpoint lacks some of its weights.
@@ -56,7 +59,7 @@ def load(
     if not four_bit:
         network = network.to(place)
     name = "base" if adapter is None else Path(adapter).resolve().name
-    vlm = VLM(network.eval().requires_grad_(False), processor, name, stored_dtype=config.dtype)
+    vlm = VLM(network.eval().requires_grad_(False), processor, name, generation, stored_dtype=config.dtype)
     return vlm if adapter is None else with_adapter(vlm, Path(adapter), "pickles" in trust)
 
 

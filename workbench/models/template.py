@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from workbench.errors import UserError
+import jinja2
+
+from workbench.errors import UserError, first_line
 
 _PICTURE_TOKENS = ("image_token", "boi_token", "eoi_token", "video_token", "audio_token")  # of processors
 
@@ -61,7 +63,7 @@ def check_answers(processor: Any, answers: Sequence[str]) -> None:
             raise UserError(f"The answer {answer[:80]!r} contains {found[0]}, which the model does not read as text.")
 
 
-def render(processor: Any, name: str, query: str, answer: str | None = None) -> str:
+def render(processor: Any, name: str, query: str, answer: str | None = None, system: str = "") -> str:
     """A conversation as the model's chat template writes it: a picture, a query, and perhaps an answer.
 
     Args:
@@ -69,22 +71,33 @@ def render(processor: Any, name: str, query: str, answer: str | None = None) -> 
         name: The model's, for messages.
         query: The query.
         answer: The answer; without it, the text ends where the answer begins.
+        system: The system prompt; "" for the template's own, if it has one.
 
     Raises:
-        UserError: The model has no chat template, or one without a place for a picture.
+        UserError: The model has no chat template, or one without a place for a picture or the system prompt.
     """
     if not processor.chat_template:
         raise UserError(f"The model {name!r} has no chat template; put a chat_template.jinja next to its weights.")
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}]
+    messages = [_message("system", system)] if system else []
+    messages.append({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]})
     if answer is not None:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None)
+        messages.append(_message("assistant", answer))
+    try:
+        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None)
+    except (jinja2.TemplateError, ValueError) as error:
+        raise UserError(f"The chat template of the model {name!r} fails: {first_line(error)}") from None
+    if system.strip() not in text:
+        raise UserError(f"The chat template of the model {name!r} has no place for a system prompt; leave it out.")
     token = getattr(processor, "image_token", None)
     if token and str(token) not in text:
         raise UserError(
             f"The chat template of the model {name!r} has no place for a picture; add one, or choose another model."
         )
     return text
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def tokenizer_options(processor: Any, text: str) -> dict[str, bool]:
@@ -112,13 +125,12 @@ def answer_form(processor: Any, name: str, stops: Sequence[int] = ()) -> AnswerF
     """
     tokenizer, word = getattr(processor, "tokenizer", processor), "it"
     prompt, whole = render(processor, name, "What?"), render(processor, name, "What?", word)
-    before = prompt[
-        max((prompt.rfind(token) + len(token) for token in special_tokens(processor) if token in prompt), default=0) :
-    ]
+    special = special_tokens(processor)
+    before = prompt[max([prompt.rfind(token) + len(token) for token in special if token in prompt], default=0) :]
     lead, _, tail = whole.removeprefix(prompt).partition(word) if whole.startswith(prompt) else ("", "", "")
     after = _tokens_after(tokenizer, before + lead + word, [tail])[0] if tail else []
-    special = {tokenizer.convert_tokens_to_ids(token) for token in special_tokens(processor)}
-    end = next((place for place, token in enumerate(after) if token in special), None)
+    special_ids = {tokenizer.convert_tokens_to_ids(token) for token in special}
+    end = next((place for place, token in enumerate(after) if token in special_ids), None)
     if end is not None:
         return AnswerForm(before, lead, after[: end + 1])
     last = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else next(iter(stops), None)

@@ -24,6 +24,7 @@ from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.features import FeatureCache, cached_features
+from workbench.models.generation import Answer, Generation
 from workbench.models.template import (
     AnswerForm,
     answer_form,
@@ -36,7 +37,6 @@ from workbench.models.template import (
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100  # the label of positions that must not enter a loss
-MAX_NEW_TOKENS = 64  # of an answer, if the model's generation_config sets no limit
 
 
 @dataclass
@@ -47,6 +47,7 @@ class VLM:
         model: The network, which DDP or peft may wrap.
         processor: Turns pictures and text into tensors. A model without pictures has a tokenizer here.
         name: The name in tables.
+        generation: How it writes answers.
         features: What the network has seen in pictures (features.py).
         batch_limit: The largest number of queries that fit into memory; None until a batch was too large.
         stored_dtype: The precision of the checkpoint that it was loaded from, if that is known.
@@ -55,6 +56,7 @@ class VLM:
     model: Any
     processor: Any
     name: str
+    generation: Generation = field(default_factory=Generation)
     features: FeatureCache = field(default_factory=OrderedDict, repr=False)
     batch_limit: int | None = field(default=None, repr=False)
     stored_dtype: torch.dtype | None = field(default=None, repr=False)
@@ -74,44 +76,42 @@ class VLM:
         """Where the network's inputs belong."""
         return self.model.device
 
-    def answer(self, image: Image.Image, query: str, max_new_tokens: int | None = None) -> str:
-        """The model's greedy answer to one query about one picture (RGB, any size)."""
-        return self.answers([image], [query], max_new_tokens)[0]
+    def answer(self, image: Image.Image, query: str) -> str:
+        """The model's answer to one query about one picture (RGB, any size)."""
+        return self.answers([image], [query])[0]
 
-    def answers(
-        self,
-        images: Sequence[Image.Image],
-        queries: Sequence[str],
-        max_new_tokens: int | None = None,
-        batch_size: int = 100,
-        opening: str = "",
-    ) -> list[str]:
-        """Greedy answers to many queries, in batches; the same as asking one by one.
+    def answers(self, images: Sequence[Image.Image], queries: Sequence[str], **options: Any) -> list[str]:
+        """The texts of `written`, with the same arguments."""
+        return [answer.text for answer in self.written(images, queries, **options)]
+
+    def written(
+        self, images: Sequence[Image.Image], queries: Sequence[str], batch_size: int = 100, opening: str = ""
+    ) -> list[Answer]:
+        """Answers to many queries, in batches; if they are greedy, the same as asking one by one.
 
         A batch that does not fit into memory is halved, as are all later ones.
 
         Args:
             images: Pictures in RGB, of any size; image i goes with query i.
             queries: The queries.
-            max_new_tokens: Length limit of an answer; by default that of the model's generation_config.
             batch_size: How many queries are asked at once.
             opening: Words with which each answer is made to begin; they are part of the answer.
 
         Raises:
             UserError: The memory is not enough for a single query.
         """
-        answers: list[str] = []
+        answers: list[Answer] = []
         while len(answers) < len(queries):
             chunk = slice(len(answers), len(answers) + min(batch_size, self.batch_limit or batch_size))
             try:
                 batch = with_opening(self, prompt_batch(self, images[chunk], queries[chunk]), opening)
                 with cached_features(bare(self.model), batch, images[chunk], self.features):
-                    answers += generate(self, batch, max_new_tokens)
+                    answers += generate(self, batch)
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, MemoryError) and not accelerate.utils.memory.should_reduce_batch_size(error):
                     raise
                 self._halve_batches(len(queries[chunk]))
-        return [f"{opening} {text}".strip() for text in answers]
+        return [Answer(f"{opening} {answer.text}".strip(), answer.cut) for answer in answers]
 
     def _halve_batches(self, too_large: int) -> None:
         """Free memory, and ask at most half as many queries at once from now on."""
@@ -166,7 +166,7 @@ def prompt(vlm: VLM, query: str) -> str:
     Raises:
         UserError: The model has no chat template, or one without a place for a picture.
     """
-    return render(vlm.processor, vlm.name, plain_text(vlm.processor, query))
+    return render(vlm.processor, vlm.name, plain_text(vlm.processor, query), system=vlm.generation.system_prompt)
 
 
 def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str], **options: Any) -> Batch:
@@ -284,25 +284,26 @@ def answer_batch(vlm: VLM, examples: Sequence[Example], answers: Sequence[str]) 
     return whole
 
 
-def generate(vlm: VLM, batch: Batch, max_new_tokens: int | None = None, **options: Any) -> list[str]:
-    """Greedy answers to a batch of prompts, as text without special tokens.
+def generate(vlm: VLM, batch: Batch, **options: Any) -> list[Answer]:
+    """Answers to a batch of prompts, as text without special tokens, written as `vlm.generation` says.
 
     Args:
         vlm: The model that answers.
         batch: A `prompt_batch`, with input_ids (B, T).
-        max_new_tokens: Length limit of an answer; by default that of the model's generation_config.
         options: Further arguments of transformers' `generate`.
 
     Returns:
         B answers.
     """
-    limit = max_new_tokens or vlm.model.generation_config.max_new_tokens or MAX_NEW_TOKENS
-    stops = sorted({*_stops(vlm.model), vlm.form.ending[-1]})
-    options |= {"max_new_tokens": limit, "pad_token_id": vlm.tokenizer.pad_token_id, "eos_token_id": stops}
+    stops = [*_stops(vlm.model), *([vlm.form.ending[-1]] if hasattr(vlm.processor, "image_processor") else [])]
+    options = vlm.generation.options(vlm.model) | {"pad_token_id": vlm.tokenizer.pad_token_id} | options
     with torch.inference_mode(), quiet():
-        ids = vlm.model.generate(**batch, do_sample=False, num_beams=1, **options)
-    answer_ids = ids[:, batch["input_ids"].shape[1] :]  # (B, new tokens)
-    return [text.strip() for text in vlm.processor.batch_decode(answer_ids, skip_special_tokens=True)]
+        ids = vlm.model.generate(**batch, eos_token_id=sorted(set(stops)) or None, **options)
+    written = ids[:, batch["input_ids"].shape[1] :]  # (B, new tokens)
+    ended = torch.isin(written, torch.tensor(stops, device=written.device)).any(dim=1).tolist()
+    whole = written.shape[1] < options["max_new_tokens"]  # somebody has stopped them all before
+    texts = vlm.processor.batch_decode(written, skip_special_tokens=True)
+    return [Answer(text.strip(), not (whole or end)) for text, end in zip(texts, ended, strict=True)]
 
 
 def _stops(model: Any) -> list[int]:
@@ -338,7 +339,7 @@ def answer_streamed(
     stopping = transformers.StoppingCriteriaList([stop])
     batch = prompt_batch(vlm, [image], [query])
     with cached_features(bare(vlm.model), batch, [image], vlm.features):
-        return generate(vlm, batch, streamer=streamer, stopping_criteria=stopping)[0]
+        return generate(vlm, batch, streamer=streamer, stopping_criteria=stopping)[0].text
 
 
 def bare(model: Any) -> Any:

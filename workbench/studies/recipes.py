@@ -23,6 +23,7 @@ from workbench.judges.judge import check_judge
 from workbench.judges.rules import RULES
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.configuration import configuration
+from workbench.models.generation import Generation
 from workbench.models.load import load
 from workbench.models.vlm import VLM, best_device, best_dtype, processes
 from workbench.runs import read_settings, same_settings
@@ -101,6 +102,7 @@ class Task:
         seed: Of training.
         trust: As for `load`.
         questions: Of visual question answering, for utility.
+        generation: How models write their answers.
     """
 
     table: int
@@ -114,6 +116,7 @@ class Task:
     seed: int
     trust: Collection[str]
     questions: Questions | None
+    generation: Generation
 
     @property
     def four_bit(self) -> bool:
@@ -123,7 +126,7 @@ class Task:
     def load(self, name: str = "base") -> VLM:
         """One of the models; it must have been trained."""
         adapter = None if name == "base" else self.out / "models" / name
-        return load(self.model, adapter, four_bit=self.four_bit, trust=self.trust)
+        return load(self.model, adapter, four_bit=self.four_bit, trust=self.trust, generation=self.generation)
 
     @property
     def folder(self) -> Path:
@@ -164,6 +167,7 @@ def prepare(
     seed: int = 0,
     trust: Collection[str] = (),
     questions: Questions | None = None,
+    generation: Generation = Generation(),
 ) -> Task:
     """Choose recipes, and settings with which they fit into memory; nothing is loaded or trained yet.
 
@@ -185,6 +189,7 @@ def prepare(
         seed: Of training.
         trust: As for `load`.
         questions: Utility is VQA accuracy on them; without, the share of harmless queries answered.
+        generation: How models write their answers.
 
     Raises:
         UserError: Something is unknown, missing or does not go together, nothing fits, or `out` holds
@@ -206,7 +211,7 @@ def prepare(
     earlier = read_settings(Path(out) / "task.json")
     plans = _fitted(model, config, sets, settings, memory or _free_memory(), trust, earlier)
     by_epochs = steps is None and text.hidden_size >= TINY
-    task = Task(table, names, str(model), Path(out), judge, test, plans, by_epochs, seed, trust, questions)
+    task = Task(table, names, str(model), Path(out), judge, test, plans, by_epochs, seed, trust, questions, generation)
     same_settings(task.out / "task.json", task_settings(task), write=False)
     return task
 
@@ -368,6 +373,7 @@ def task_settings(task: Task) -> dict[str, Any]:
         "judge": task.judge,
         "four bits": task.four_bit,
         "test": _digest(task.test),
+        "generation": dataclasses.asdict(task.generation),
     }
     if task.questions:
         settings["questions"] = _digest(task.questions.examples)

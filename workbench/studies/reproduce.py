@@ -55,7 +55,7 @@ def hours(task: Task) -> float:
 
 def _work_left(task: Task) -> tuple[int, int]:
     """Answers to give, and examples to pass through the network."""
-    shots = sum(parse(attack)[1] for attack in ATTACKS)
+    shots = sum(parse(attack)[1] for attack in ATTACKS) * task.generation.samples
     answers = shots * len(task.test) * sum(not _is_done(task.out / "answers" / name) for name in task.names)
     if not _is_done(task.out / "own"):
         answers += len(task.unknown)
