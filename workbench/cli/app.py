@@ -162,10 +162,10 @@ def load_model(
     model: str, adapter: Path | None = None, four_bit: bool = False, generation: Generation | None = None
 ) -> VLM:
     """A model, trusted as far as `workbench --trust` says."""
+    from workbench.models.generation import AS_IS
     from workbench.models.load import load
 
-    options = {"generation": generation} if generation else {}
-    return load(model, adapter, four_bit=four_bit, trust=trusted, **options)
+    return load(model, adapter, four_bit=four_bit, trust=trusted, generation=generation or AS_IS)
 
 
 def read_data(data: str, split: str, seed: int) -> list[Example]:

@@ -217,4 +217,6 @@ def _whole_rows(file: Path) -> list[Row]:
 
 
 def _row(fields: dict[str, Any]) -> Row:
-    return Row(**fields | {name: int(fields[name]) for name in ("shot", "sample", "cut")})
+    for name in ("shot", "sample", "cut"):
+        fields[name] = int(fields[name])
+    return Row(**fields)

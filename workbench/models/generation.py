@@ -71,9 +71,7 @@ class Generation:
     def __post_init__(self) -> None:
         """Check the settings against each other."""
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise UserError(
-                f"An answer of {self.max_new_tokens} tokens is none; choose --max-new-tokens of at least 1."
-            )
+            raise UserError(f"--max-new-tokens must be at least 1, not {self.max_new_tokens}.")
         if self.temperature < 0 or self.samples < 1:
             raise UserError("--temperature must be at least 0, and --samples at least 1.")
         if self.samples > 1 and not self.temperature:
@@ -97,6 +95,9 @@ class Generation:
             _say_not_applied(", ".join(own), self.temperature)
         drawn = {"do_sample": True, "temperature": self.temperature, "top_k": 0} if self.temperature else {}
         return _GREEDY | drawn | {"max_new_tokens": self.limit(model)}
+
+
+AS_IS = Generation()  # greedy, as long as the model's generation_config allows
 
 
 def own_settings(model: Any) -> list[str]:

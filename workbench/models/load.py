@@ -15,7 +15,7 @@ from workbench.errors import UserError, say
 from workbench.models.adapter_files import with_adapter
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.configuration import checkpoint, configuration, not_loaded
-from workbench.models.generation import Generation
+from workbench.models.generation import AS_IS, Generation
 from workbench.models.processor import load_processor
 from workbench.models.vlm import VLM, best_device, best_dtype, quiet
 
@@ -28,7 +28,7 @@ def load(
     device: str | None = None,
     four_bit: bool = False,
     trust: Collection[str] = (),
-    generation: Generation = Generation(),
+    generation: Generation = AS_IS,
 ) -> VLM:
     """Load a VLM, in float32 on CPU and in bfloat16 on GPUs that have it.
 
@@ -59,7 +59,13 @@ def load(
     if not four_bit:
         network = network.to(place)
     name = "base" if adapter is None else Path(adapter).resolve().name
-    vlm = VLM(network.eval().requires_grad_(False), processor, name, generation, stored_dtype=config.dtype)
+    vlm = VLM(
+        network.eval().requires_grad_(False),
+        processor,
+        name,
+        generation,
+        stored_dtype=getattr(torch, str(config.dtype).removeprefix("torch."), None),
+    )
     return vlm if adapter is None else with_adapter(vlm, Path(adapter), "pickles" in trust)
 
 

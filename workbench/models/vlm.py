@@ -24,7 +24,7 @@ from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.features import FeatureCache, cached_features
-from workbench.models.generation import Answer, Generation
+from workbench.models.generation import AS_IS, Answer, Generation
 from workbench.models.template import (
     AnswerForm,
     answer_form,
@@ -56,7 +56,7 @@ class VLM:
     model: Any
     processor: Any
     name: str
-    generation: Generation = field(default_factory=Generation)
+    generation: Generation = AS_IS
     features: FeatureCache = field(default_factory=OrderedDict, repr=False)
     batch_limit: int | None = field(default=None, repr=False)
     stored_dtype: torch.dtype | None = field(default=None, repr=False)

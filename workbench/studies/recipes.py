@@ -23,7 +23,7 @@ from workbench.judges.judge import check_judge
 from workbench.judges.rules import RULES
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.configuration import configuration
-from workbench.models.generation import Generation
+from workbench.models.generation import AS_IS, Generation
 from workbench.models.load import load
 from workbench.models.vlm import VLM, best_device, best_dtype, processes
 from workbench.runs import read_settings, same_settings
@@ -167,7 +167,7 @@ def prepare(
     seed: int = 0,
     trust: Collection[str] = (),
     questions: Questions | None = None,
-    generation: Generation = Generation(),
+    generation: Generation = AS_IS,
 ) -> Task:
     """Choose recipes, and settings with which they fit into memory; nothing is loaded or trained yet.
 

@@ -88,7 +88,7 @@ class _Trainer(transformers.Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the weights of a checkpoint."""
         if self.args.should_save:
-            save_weights(self.model, Path(output_dir or self.args.output_dir))
+            save_weights(self.model, Path(str(output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Read the weights of a checkpoint."""
@@ -96,7 +96,7 @@ class _Trainer(transformers.Trainer):
 
     def _load_best_model(self) -> None:
         """Read the weights of the best checkpoint; its folder may have been moved since it was written."""
-        load_weights(self.model, self._checkpoint(self.state.best_global_step))
+        load_weights(self.model, self._checkpoint(self.state.best_global_step or 0))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint, and say when it is complete."""
@@ -106,7 +106,7 @@ class _Trainer(transformers.Trainer):
             seal(self._checkpoint(self.state.global_step))
 
     def _checkpoint(self, step: int) -> Path:
-        return Path(self.args.output_dir) / f"checkpoint-{step}"
+        return Path(str(self.args.output_dir)) / f"checkpoint-{step}"
 
 
 def fit(
