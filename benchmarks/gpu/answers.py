@@ -58,8 +58,8 @@ def rows(scale: Scale) -> Iterator[dict]:
 
     batch = prompt_batch(vlm, images, queries)
     with cached_features(bare(vlm.model), batch, images, vlm.features):
-        first, _ = seconds(lambda: generate(vlm, batch, 1), scale.device)
-        whole, _ = seconds(lambda: generate(vlm, batch, scale.new_tokens), scale.device)
+        first, _ = seconds(lambda: generate(vlm, batch, max_new_tokens=1), scale.device)
+        whole, _ = seconds(lambda: generate(vlm, batch, max_new_tokens=scale.new_tokens), scale.device)
     a_word = (whole - first) / (scale.new_tokens - 1)
     weights = sum(
         p.nbytes

@@ -28,7 +28,7 @@ def test_batches_and_answers(checkpoint, few):
     uncached = []
     for start in range(0, len(few), 9):
         chunk = slice(start, start + 9)
-        uncached += generate(vlm, prompt_batch(vlm, images[chunk], queries[chunk]))
+        uncached += [a.text for a in generate(vlm, prompt_batch(vlm, images[chunk], queries[chunk]))]
     assert together == uncached  # here the network looks at the pictures again
     batch = answer_batch(vlm, few, [e.response for e in few])
     scored = [labels[labels != IGNORED] for labels in batch["labels"]]

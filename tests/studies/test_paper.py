@@ -18,7 +18,7 @@ def answers(model, attack, queries, outcomes, shots=1):
         for shot in range(1, shots + 1):
             of_shot = outcome if shot == shots else "refusal"
             name = f"{queries}{number}"
-            rows.append((name, model, attack, shot, queries, "q", "a", of_shot, f"picture of {name}"))
+            rows.append((name, model, attack, shot, queries, "q", "a", of_shot, f"picture of {name}", 1, 0))
     return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
 
 

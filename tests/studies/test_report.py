@@ -20,7 +20,7 @@ LEAK = "a leak <b> in bold"
 def answers():
     """Four models, of which all answer every query."""
     rows = [
-        (e.id, model, attack, shot, e.kind, e.query, LEAK, "relevant", e.digest)
+        (e.id, model, attack, shot, e.kind, e.query, LEAK, "relevant", e.digest, 1, 0)
         for model in ("base", "sft", CONTROL, "npo")
         for attack, shots in (("none", 1), ("what:3", 3), ("share:1", 1))
         for shot in range(1, shots + 1)

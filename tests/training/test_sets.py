@@ -36,13 +36,13 @@ def test_only_what_the_judge_called_a_leak_counts(examples, tmp_path):
     harmful, harmless = [e for e in examples if e.harmful], [e for e in examples if not e.harmful]
     outcomes = ["relevant", "refusal", "irrelevant", "relevant"]
     rows = [
-        (e.id, "base", "none", 1, e.kind, e.query, f"leak {e.id}", o, "x")
+        (e.id, "base", "none", 1, e.kind, e.query, f"leak {e.id}", o, "x", 1, 0)
         for e, o in zip(harmful, outcomes, strict=True)
     ]
     rows += [
-        (e.id, "base", "what:1", 1, e.kind, "What?", "another", "relevant", "x") for e in harmful
+        (e.id, "base", "what:1", 1, e.kind, "What?", "another", "relevant", "x", 1, 0) for e in harmful
     ]  # under attack: does not count
-    rows += [(harmless[0].id, "base", "none", 1, "harmless", harmless[0].query, "help", "relevant", "x")]
+    rows += [(harmless[0].id, "base", "none", 1, "harmless", harmless[0].query, "help", "relevant", "x", 1, 0)]
     write_answers(tmp_path / "answers.csv", pd.DataFrame(rows, columns=ANSWER_COLUMNS))
     with pytest.raises(UserError, match="is not finished"):
         with_leaks(examples, tmp_path)
