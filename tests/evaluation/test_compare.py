@@ -62,7 +62,10 @@ def verdicts():
     rng = np.random.default_rng(0)
     first = rng.choice(OUTCOMES, N, p=(0.4, 0.3, 0.2, 0.1))
     second = np.where(rng.random(N) < 0.2, rng.choice(OUTCOMES, N), first)
-    rows = [(f"q{i}", "m", "none", 1, ("harmful", "harmless")[i % 2], "", "", first[i], f"p{i // 4}", 1, 0) for i in range(N)]
+    rows = [
+        (f"q{i}", "m", "none", 1, ("harmful", "harmless")[i % 2], "", "", first[i], f"p{i // 4}", 1, 0)
+        for i in range(N)
+    ]
     table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
     return table, table.assign(outcome=second)
 

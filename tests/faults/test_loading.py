@@ -9,12 +9,11 @@ import sys
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import save_file
 
 import workbench as wb
 from tests.faults.helpers import Done, answers_of
-from tests.tiny_models import IDEFICS_TEMPLATE, bpe_tokenizer, write_qwen25vl
+from tests.tiny_models import write_qwen25vl, write_smolvlm
 from workbench.errors import UserError
 
 MOST_MEMORY = 3 * 10**9  # bytes in which a checkpoint of 130 kB must be refused
@@ -131,39 +130,7 @@ def test_a_llava_in_its_original_format_is_refused(tmp_path, original_llava, one
 
 @pytest.fixture
 def smolvlm2(tmp_path):
-    """A tiny checkpoint of SmolVLM2's architecture."""
-    folder = tmp_path / "smolvlm2"
-    ends = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<|im_start|>", "eos_token": "<end_of_utterance>"}
-    marks = {
-        "image_token": "<image>",
-        "fake_image_token": "<fake_token_around_image>",
-        "global_image_token": "<global-img>",
-    }
-    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
-    tokenizer = bpe_tokenizer(
-        [*ends.values(), *marks.values(), *tiles],
-        **ends,
-        additional_special_tokens=[*marks.values(), *tiles],
-        extra_special_tokens={**marks, "end_of_utterance_token": ends["eos_token"]},
-        chat_template=IDEFICS_TEMPLATE,
-    )
-    size = {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = transformers.SmolVLMConfig(
-        vision_config={"hidden_size": 32, "image_size": 32, "patch_size": 8, **size},
-        text_config={"model_type": "llama", "vocab_size": len(tokenizer), "hidden_size": 64, **size, **ids},
-        scale_factor=2,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(0)
-    network = transformers.SmolVLMForConditionalGeneration(config)
-    network.generation_config.max_new_tokens = 12
-    pictures = transformers.SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
-    for part in (network, tokenizer, pictures):
-        part.save_pretrained(folder)
-    (folder / "processor_config.json").write_text('{"image_seq_len": 4, "processor_class": "SmolVLMProcessor"}')
-    return folder
+    return write_smolvlm(tmp_path / "smolvlm2")
 
 
 def test_smolvlm2_answers_or_says_what_to_install(tmp_path, smolvlm2, one_query, workbench):

@@ -46,7 +46,9 @@ def test_a_decorated_function_is_a_judge():
 
 def test_another_judge_judges_the_same_answers(few):
     texts = [few[0].response, "it is so", few[2].response]
-    rows = [(e.id, "m", "none", 1, e.kind, e.query, text, "", e.digest, 1, 0) for e, text in zip(few, texts, strict=False)]
+    rows = [
+        (e.id, "m", "none", 1, e.kind, e.query, text, "", e.digest, 1, 0) for e, text in zip(few, texts, strict=False)
+    ]
     table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
     assert judged(table, few, "keyword").outcome[1] == "relevant"
     assert judged(table, few, "exact").outcome[1] == "degenerate"

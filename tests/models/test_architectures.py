@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.tiny_models import ARCHITECTURES
+from tests.tiny_models import ARCHITECTURES, architecture_params
 from workbench.data.splits import miniguard_split
 from workbench.evaluation.evaluate import evaluate
 from workbench.models.load import load
@@ -14,7 +14,7 @@ from workbench.models.vlm import IGNORED, answer_batch, bare, generate, prompt_b
 from workbench.training.train import train
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=architecture_params())
 def checkpoint(tmp_path_factory, request):
     return ARCHITECTURES[request.param](tmp_path_factory.mktemp("models") / request.param)
 

@@ -21,7 +21,9 @@ def test_pictures_are_looked_at_once(looks, vlm, fresh, images, queries):
     first = fresh.answers(images, queries)
     assert fresh.answers(images, queries[::-1]) != first and fresh.answers(images, queries) == first
     assert len(looks) == 1
-    assert first == [a.text for a in generate(vlm, prompt_batch(vlm, images, queries))] and len(looks) == 2  # as without a cache
+    assert (
+        first == [a.text for a in generate(vlm, prompt_batch(vlm, images, queries))] and len(looks) == 2
+    )  # as without a cache
     assert fresh.answers(images[::-1], queries[::-1]) == first[::-1] and len(looks) == 3
     assert not any("get_image_features" in vars(module) for module in vlm.model.modules())  # the network is as before
 

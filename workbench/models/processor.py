@@ -10,6 +10,8 @@ from typing import Any
 import transformers
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
+from workbench.models.architectures import ARCHITECTURES
+
 
 def load_processor(source: str, config: transformers.PreTrainedConfig, remote_code: bool = False) -> Any:
     """Load a model's processor.
@@ -42,7 +44,8 @@ def _complete(processor: Any, source: str, config: transformers.PreTrainedConfig
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if not getattr(processor, "chat_template", None):
-        processor.chat_template = tokenizer.chat_template
+        architecture = ARCHITECTURES.get(config.model_type)
+        processor.chat_template = tokenizer.chat_template or (architecture.template if architecture else None)
     if hasattr(processor, "patch_size") and hasattr(processor, "num_additional_image_tokens"):
         vision: Any = config.vision_config
         stored = type(processor).get_processor_dict(source)[0]
@@ -60,6 +63,9 @@ def _without_videos(processor_class: Any, source: str) -> Any:
     class PicturesOnly(processor_class):
         def check_argument_for_proper_class(self, name: str, argument: object) -> type:
             return type(None) if name == "video_processor" else super().check_argument_for_proper_class(name, argument)
+
+        def apply_chat_template(self, *arguments: Any, **options: Any) -> Any:  # SmolVLM's own asks the part for videos
+            return transformers.ProcessorMixin.apply_chat_template(self, *arguments, **options)
 
         def save_pretrained(self, folder: str | Path, **options: Any) -> None:
             for part in (self.image_processor, self.tokenizer):
