@@ -16,9 +16,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, raises=(AssertionError, RuntimeError), reason="issue 20: a model answers while it is being trained"
-)
 @pytest.mark.parametrize("objective", ["sft", "rmu"])
 def test_a_probe_never_shows_answers_of_half_trained_weights(tmp_path, base, few_examples, objective):
     """b13: asking a probe while another cell trained its model gave wrong answers, or broke the training."""

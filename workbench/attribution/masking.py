@@ -22,6 +22,7 @@ from workbench.data.example import MAX_PIXELS
 from workbench.errors import UserError
 from workbench.models.features import cached_features
 from workbench.models.template import plain_text
+from workbench.models.turns import in_turn
 from workbench.models.vlm import VLM, Batch, bare, prompt, prompt_batch
 
 
@@ -64,7 +65,8 @@ class Perturbed:
         self.pixels = np.asarray(image.convert("RGB"))
         row_of, column_of = (np.arange(side) * grid // side for side in (image.height, image.width))
         self.square_of = row_of[:, None] * grid + column_of
-        self.prompt = SharedPrompt(vlm, prompt_batch(vlm, [image], [self.query]), self.openings, self.word_of)
+        with in_turn(bare(vlm.model)):
+            self.prompt = SharedPrompt(vlm, prompt_batch(vlm, [image], [self.query]), self.openings, self.word_of)
         self.rows = max(1, min(self.prompt.rows, MAX_PIXELS // (image.width * image.height)))
         self.known: dict[bytes, float] = {}
 

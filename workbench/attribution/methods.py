@@ -140,13 +140,16 @@ def attribute(
     import torch
 
     from workbench.attribution.masking import Perturbed
+    from workbench.models.turns import in_turn
+    from workbench.models.vlm import bare
 
     if method not in METHODS:
         raise UserError(f"There is no attribution method {method!r}; choose one of {', '.join(METHODS)}.")
-    perturbed = Perturbed(vlm, image, query, target, grid)
-    torch.manual_seed(seed)
-    whole = torch.ones(1, perturbed.features)
-    value, baseline = perturbed(torch.cat([whole, 0 * whole])).tolist()
-    attributions = METHODS[method](perturbed, whole)[0].detach().double().numpy()  # (F,)
+    with in_turn(bare(vlm.model)):
+        perturbed = Perturbed(vlm, image, query, target, grid)
+        torch.manual_seed(seed)
+        whole = torch.ones(1, perturbed.features)
+        value, baseline = perturbed(torch.cat([whole, 0 * whole])).tolist()
+        attributions = METHODS[method](perturbed, whole)[0].detach().double().numpy()  # (F,)
     words, squares = np.split(attributions, [len(perturbed.words)])
     return Attribution(perturbed.words, words, squares.reshape(grid, grid), value, baseline, method)

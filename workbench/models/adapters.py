@@ -13,6 +13,7 @@ import torch
 
 from workbench.errors import UserError
 from workbench.models.architectures import ARCHITECTURES
+from workbench.models.turns import in_turn
 from workbench.models.vlm import VLM, bare, quiet
 
 _FORWARDS = ("forward", "_original_forward")  # what a Trainer in bfloat16 sets on a network
@@ -96,7 +97,7 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     An adapter that it already has stays in effect and is frozen. Afterwards `vlm` is as before.
     """
     modules = linear_modules(vlm)
-    with contextlib.ExitStack() as undo:
+    with in_turn(bare(vlm.model)), contextlib.ExitStack() as undo:
         undo.callback(lambda: vlm.model.requires_grad_(False).eval())
         if hasattr(vlm.model, "peft_config"):
             yield undo.enter_context(_second_adapter(vlm, modules, rank, alpha, seed))

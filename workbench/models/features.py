@@ -16,11 +16,12 @@ from torch.utils._pytree import tree_leaves
 from transformers.utils import ModelOutput
 
 from workbench.data.example import digest
+from workbench.models.turns import in_turn
 
 # From the hashes of a batch's pictures to their features, the least recently used first.
 FeatureCache = OrderedDict[tuple[str, ...], ModelOutput]
 FEATURE_BYTES = 2**29  # the largest size of one cache
-# The features of the pictures that are being asked about. Each thread has its own value.
+# The features of the pictures that are being asked about
 _CURRENT: ContextVar[ModelOutput | None] = ContextVar("features", default=None)
 
 
@@ -32,7 +33,7 @@ def cached_features(
 
     The features come from `get_image_features`, the public method with which every VLM of transformers looks
     at pictures: vision tower and projector. Within the block, that method returns the cached features. While
-    the vision tower or the projector is being trained, nothing is cached.
+    the vision tower or the projector is being trained, nothing is cached. Other threads wait for the network.
 
     Args:
         network: The network without wrappers, as `bare` returns it.
@@ -40,26 +41,26 @@ def cached_features(
         images: The pictures, in the order of the batch. Features are cached for the batch as a whole.
         cache: Where features are kept. Beyond FEATURE_BYTES, the least recently used are dropped.
     """
-    viewers = [module for module in network.modules() if hasattr(module, "get_image_features")]
-    if not viewers or any(parameter.requires_grad for parameter in _vision_parameters(network)):
-        yield
-        return
-    key = tuple(map(digest, images))
-    if key not in cache:
-        cache[key] = _features(network, batch)
-        while len(cache) > 1 and sum(map(_size, cache.values())) > FEATURE_BYTES:
-            cache.popitem(last=False)
-    cache.move_to_end(key)
-    token = _CURRENT.set(cache[key])
-    for module in viewers:
-        module.get_image_features = _cached(module.get_image_features)
-    try:
-        yield
-    finally:
+    with in_turn(network):
+        viewers = [module for module in network.modules() if hasattr(module, "get_image_features")]
+        if not viewers or any(parameter.requires_grad for parameter in _vision_parameters(network)):
+            yield
+            return
+        key = tuple(map(digest, images))
+        if key not in cache:
+            cache[key] = _features(network, batch)
+            while len(cache) > 1 and sum(map(_size, cache.values())) > FEATURE_BYTES:
+                cache.popitem(last=False)
+        cache.move_to_end(key)
+        token = _CURRENT.set(cache[key])
         for module in viewers:
-            # Another thread may have removed the override; the network then looks again at its pictures.
-            vars(module).pop("get_image_features", None)
-        _CURRENT.reset(token)
+            module.get_image_features = _cached(module.get_image_features)
+        try:
+            yield
+        finally:
+            for module in viewers:
+                del module.get_image_features
+            _CURRENT.reset(token)
 
 
 def _features(network: Any, batch: Mapping[str, torch.Tensor]) -> ModelOutput:

@@ -24,6 +24,7 @@ from workbench.models.adapters import add_lora, depth, freeze_copy, linear_modul
 from workbench.models.identity import identity
 from workbench.models.load import load
 from workbench.models.template import check_answers
+from workbench.models.turns import in_turn
 from workbench.models.vlm import VLM, Batch, answer_batch, bare, processes
 from workbench.runs import bar, same_settings
 from workbench.training import objectives
@@ -52,7 +53,7 @@ def train(
     """Train a VLM and write what it has learnt to a folder: a LoRA adapter, or with `full` the whole model.
 
     While it runs, everything is in a folder named `out` with ".partial" appended. `vlm` itself is left as it
-    was, except with `full`, which trains its weights in place.
+    was, except with `full`, which trains its weights in place. Other threads that ask it wait until then.
 
     Args:
         vlm: The model.
@@ -88,30 +89,31 @@ def train(
     check_answers(vlm.processor, [text for e in rows for text in (e.response, e.leak)])
     config = _config(vlm, step, modules, sides, seed, patience) | {"data": content(rows)}
     same_settings(partial / "config.json", config, processes().is_main_process)
-    references = reference_logprobs(vlm, rows, step)
-    student = prepare_student(vlm, modules, step, seed)
-    student.name = out.name
-    curve = Curve(student, probe, probe_every, partial, on_curve, keep_steps)
-    try:
-        losses = fit(
-            student,
-            functools.partial(_loss, step),
-            rows,
-            functools.partial(_collate, student, step, references),
-            partial,
-            batch=(step.forget + step.retain) // step.accumulate,
-            lr=step.lr,
-            seed=seed,
-            save_every=probe_every if patience else save_every,
-            curve=curve,
-            patience=patience,
-            gradient_accumulation_steps=step.accumulate,
-            gradient_checkpointing=step.checkpointing,
-        )
-        if processes().is_main_process:
-            _write(student, step, losses, partial)
-    finally:
-        _restore(vlm, student, step)
+    with in_turn(bare(vlm.model)):
+        references = reference_logprobs(vlm, rows, step)
+        student = prepare_student(vlm, modules, step, seed)
+        student.name = out.name
+        curve = Curve(student, probe, probe_every, partial, on_curve, keep_steps)
+        try:
+            losses = fit(
+                student,
+                functools.partial(_loss, step),
+                rows,
+                functools.partial(_collate, student, step, references),
+                partial,
+                batch=(step.forget + step.retain) // step.accumulate,
+                lr=step.lr,
+                seed=seed,
+                save_every=probe_every if patience else save_every,
+                curve=curve,
+                patience=patience,
+                gradient_accumulation_steps=step.accumulate,
+                gradient_checkpointing=step.checkpointing,
+            )
+            if processes().is_main_process:
+                _write(student, step, losses, partial)
+        finally:
+            _restore(vlm, student, step)
     finish(partial, out)
     return out
 
