@@ -17,6 +17,7 @@ from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.evaluation.answers import read_answers
 from workbench.evaluation.evaluate import evaluate
+from workbench.models.generation import Answer
 from workbench.models.load import load
 
 NAMES = ["none", "what:2"]
@@ -39,9 +40,9 @@ class Counted:
     def __getattr__(self, name):
         return getattr(self.vlm, name)
 
-    def answers(self, images, queries, **options):
+    def written(self, images, queries, **options):
         self.asked += queries
-        return self.vlm.answers(images, queries, **options)
+        return self.vlm.written(images, queries, **options)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.77, 0.999, 1.0])
@@ -58,7 +59,9 @@ def test_wherever_it_was_cut_off_it_goes_on_without_asking_twice(vlm, few, whole
 
 def test_answers_with_commas_quotes_and_lines_are_read_whole(vlm, few, tmp_path, monkeypatch):
     odd = 'a "quoted", answer\rwith a lone carriage return\nin two lines\n'
-    monkeypatch.setattr(type(vlm), "answers", lambda self, images, queries, **options: [odd] * len(queries))
+    monkeypatch.setattr(
+        type(vlm), "written", lambda self, images, queries, **options: [Answer(odd, False)] * len(queries)
+    )
     evaluate(vlm, few[:3], judge="keyword", out=tmp_path)
     text = (tmp_path / "answers.csv").read_bytes().decode()
     cut = text[: text.rindex("in two lines") + len("in two lines\n")]  # within the quotes
@@ -103,7 +106,7 @@ def test_what_does_not_belong_together_is_refused(vlm, few, sft, tmp_path):
     for model, examples, attack, says in (
         (vlm, few[1:6], ["none", "what:1"], "which is not asked now"),
         (vlm, few[:6], ["none"], "under 'what:1', which is not asked now"),
-        (sft, few[:6], ["none", "what:1"], r"other settings \(model, weights\)"),
+        (sft, few[:6], ["none", "what:1"], r"other settings \(model \"base\", now \"sft\", weights "),
     ):
         with pytest.raises(UserError, match=says):
             evaluate(model, examples, attack, out=tmp_path)

@@ -1,12 +1,16 @@
 """Every query is asked under every attack and shot, as that attack says; ids and attacks are checked before."""
 
+import copy
 import dataclasses
+import json
 
+import pandas as pd
 import pytest
 
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.evaluation.ask import ask
+from workbench.models.generation import Generation
 
 
 def test_answers_come_in_the_order_of_attacks_shots_and_examples_and_without_outcomes(vlm, few):
@@ -29,16 +33,59 @@ def test_queries_under_one_id_are_refused(vlm, few):
 
 def test_every_kind_of_attack_is_asked(vlm, few, monkeypatch):
     calls = []
-    real = type(vlm).answers
+    real = type(vlm).written
 
     def noted(self, images, queries, **options):
         calls.append((list(images), list(queries), options["opening"]))
         return real(self, images, queries, **options)
 
-    monkeypatch.setattr(type(vlm), "answers", noted)
+    monkeypatch.setattr(type(vlm), "written", noted)
     answers = ask(vlm, few[:4], ["prefill:2", "noise:1", "crop:1", "typo:1"], batch_size=4)
     assert [opening for _, _, opening in calls] == ["Sure", "Yes", "", "", ""]
     assert answers[answers.attack == "prefill:2"].answer.str.match("Sure|Yes").all()
     for images, _, _ in calls[2:4]:
         assert all(image.tobytes() != e.picture().tobytes() for image, e in zip(images, few[:4], strict=True))
     assert all(query != e.query for query, e in zip(calls[4][1], few[:4], strict=True))
+
+
+def settings_of(file):
+    return json.loads(file.with_suffix(".json").read_text())
+
+
+def test_answers_say_how_they_were_written_and_other_settings_are_refused(vlm, few, tmp_path):
+    """By the settings, by the system prompt, and by the prompt as rendered, for a changed template."""
+    own = dataclasses.replace(vlm, generation=Generation(max_new_tokens=9))
+    file = tmp_path / "answers.csv"
+    ask(own, few[:4], ["none"], progress=False, file=file)
+    notes = settings_of(file)
+    assert notes["max_new_tokens"] == 9 and notes["temperature"] == 0 and notes["samples"] == 1
+    assert "What is it?" in notes["prompt"] and "<image>" in notes["prompt"]
+    own.generation = Generation(max_new_tokens=8)
+    with pytest.raises(UserError, match="max_new_tokens 9, now 8"):
+        ask(own, few[:4], ["none"], progress=False, file=file)
+    own.generation = Generation(max_new_tokens=9)
+    own.processor = copy.copy(vlm.processor)
+    own.processor.chat_template = vlm.processor.chat_template + " "
+    with pytest.raises(UserError, match=r"other settings \(prompt"):
+        ask(own, few[:4], ["none"], progress=False, file=file)
+
+
+def test_every_sample_is_an_answer_of_its_own_and_a_resumed_run_draws_the_same(vlm, few, tmp_path):
+    own = dataclasses.replace(vlm, generation=Generation(temperature=1.5, samples=3, seed=5))
+    options = {"batch_size": 4, "progress": False}
+    whole = ask(own, few[:8], ["none", "what:2"], file=tmp_path / "whole.csv", **options)
+    assert len(whole) == 8 * 3 * 3 and set(whole["sample"]) == {1, 2, 3}
+    texts = whole[whole.attack == "none"].pivot(index="id", columns="sample", values="answer")
+    assert (texts[1] != texts[2]).any() and (texts[2] != texts[3]).any()
+    lines = (tmp_path / "whole.csv").read_text().splitlines(keepends=True)
+    part = tmp_path / "part.csv"
+    part.write_text("".join(lines[: 1 + 4 * 5]))
+    kept = settings_of(tmp_path / "whole.csv") | {"complete": False}
+    part.with_suffix(".json").write_text(json.dumps(kept))
+    pd.testing.assert_frame_equal(ask(own, few[:8], ["none", "what:2"], file=part, **options), whole)
+
+
+def test_an_answer_that_is_cut_says_so(vlm, few):
+    own = dataclasses.replace(vlm, generation=Generation(max_new_tokens=2))
+    assert ask(own, few, ["none"], progress=False).cut.mean() > 0.5
+    assert not ask(vlm, few, ["none"], progress=False).cut.any()

@@ -275,10 +275,14 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     with pytest.raises(Stop):  # the same run, with a checkpoint a step, left when steps 2 and 3 are the last two kept
         run(tmp_path / "four", steps=20, probe=probe, probe_every=2, save_every=1, on_curve=stop_at_four)
     second, third = (
-        load_file(tmp_path / "four.partial" / "checkpoints" / f"checkpoint-{step}" / "adapter_model.safetensors")
+        load_file(tmp_path / "four.partial" / "checkpoints" / f"checkpoint-{step}" / "trained.safetensors")
         for step in (2, 3)
     )
-    best = load_file(out / "adapter_model.safetensors")
+    best = {
+        name.replace(".weight", ".default.weight"): weight  # as the network itself calls it
+        for name, weight in load_file(out / "adapter_model.safetensors").items()
+    }
+    assert best.keys() == second.keys()
     assert all(torch.equal(second[k], best[k]) for k in best) and any(not torch.equal(third[k], best[k]) for k in best)
 
 

@@ -36,6 +36,7 @@ from workbench.cli.app import (
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
+    from workbench.data.example import Example
     from workbench.evaluation.vqa import Questions
     from workbench.studies.recipes import Task
 
@@ -196,17 +197,13 @@ def reproduce(
     from workbench.models.generation import Generation
     from workbench.studies import report
     from workbench.studies.paper import as_text
-    from workbench.studies.recipes import GENERAL, prepare
+    from workbench.studies.recipes import prepare
     from workbench.studies.reproduce import reproduce
 
     generation = Generation(max_new_tokens, system_prompt, temperature, samples, seed)
     make_folder(out_folder)
     asked = _vqa_questions(questions, images, annotations, vqa_first, table)
-    if data != "miniguard" and Path(data).is_file():
-        raise UserError(f"--data {data} must be a folder with train.json and test.json.")
-    safety, test = (load_examples(data, split, seed, skip_missing) for split in ("train", "test"))
-    source, split = (general, "train") if general or data != "miniguard" else ("miniguard", "base")
-    more = load_examples(source, split, seed, skip_missing, GENERAL) if source else []
+    safety, test, more = _training_and_test_data(data, general, seed, skip_missing)
     judge = judge or ("exact" if data == "miniguard" else "keyword")
     memory = memory_bytes(gpu_memory) if gpu_memory else None
     options = {"table": table, "rows": row or (), "general": more, "judge": judge, "memory": memory, "seed": seed}
@@ -221,6 +218,19 @@ def reproduce(
     title = f"Table {table}, per cent, with 95% intervals; difference: here − paper"
     print_table(as_text(reproduction.table), title=title)
     out.print(f"Written to {task.folder}: open {task.folder / 'report.html'}.")
+
+
+def _training_and_test_data(
+    data: str, general: str | None, seed: int, skip_missing: bool
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """Safety data to train with, what is asked in the end, and general harmless data."""
+    from workbench.studies.recipes import GENERAL
+
+    if data != "miniguard" and Path(data).is_file():
+        raise UserError(f"--data {data} must be a folder with train.json and test.json.")
+    safety, test = (load_examples(data, split, seed, skip_missing) for split in ("train", "test"))
+    source, split = (general, "train") if general or data != "miniguard" else ("miniguard", "base")
+    return safety, test, load_examples(source, split, seed, skip_missing, GENERAL) if source else []
 
 
 def _vqa_questions(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from workbench.models.vlm import VLM
 
 
+SAMPLE_QUERY = "What is it?"  # whose prompt is noted, for the system prompt and the model's chat template
+
+
 class Row(NamedTuple):
     """One answer.
 
@@ -89,7 +92,7 @@ class AnswerLog:
             return
         make_folder(file.parent)
         settings = {"model": vlm.name, "weights": fingerprint(vlm), **vlm.generation.record(vlm.model)}
-        settings["prompt"] = prompt(vlm, next(iter(examples.values())).query) if examples else ""
+        settings["prompt"] = prompt(vlm, SAMPLE_QUERY)
         same_settings(file.with_suffix(".json"), settings, processes().is_main_process)
         for part in self._parts():
             for row in _whole_rows(part):

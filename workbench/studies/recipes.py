@@ -116,7 +116,7 @@ class Task:
     seed: int
     trust: Collection[str]
     questions: Questions | None
-    generation: Generation
+    generation: Generation = AS_IS
 
     @property
     def four_bit(self) -> bool:

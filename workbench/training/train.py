@@ -85,10 +85,8 @@ def train(
     sides = forget_and_retain(examples, objectives.named(objective))
     modules = linear_modules(vlm, step.targets, step.layer, step.projector)
     partial = unfinished(out, resume)
-    rows = list(schedule(*sides, step, seed, processes().num_processes))
-    check_answers(vlm.processor, [text for e in rows for text in (e.response, e.leak)])
-    config = _config(vlm, step, modules, sides, seed, patience) | {"data": content(rows)}
-    same_settings(partial / "config.json", config, processes().is_main_process)
+    rows = _rows(vlm, sides, step, seed)
+    _note_run(partial, vlm, step, modules, sides, rows, seed, patience)
     with in_turn(bare(vlm.model)):
         references = reference_logprobs(vlm, rows, step)
         student = prepare_student(vlm, modules, step, seed)
@@ -144,11 +142,25 @@ def _checked(
     return step
 
 
-def _config(
-    vlm: VLM, step: Settings, modules: Sequence[str], sides: Sequence[Sequence[Example]], seed: int, patience: int
-) -> dict[str, Any]:
-    """What config.json says of a run, and what must not change when it is resumed."""
-    return {
+def _rows(vlm: VLM, sides: tuple[list[Example], list[Example]], step: Settings, seed: int) -> list[Example]:
+    """The examples of all steps, in order; their answers can be taught."""
+    rows = list(schedule(*sides, step, seed, processes().num_processes))
+    check_answers(vlm.processor, [text for e in rows for text in (e.response, e.leak)])
+    return rows
+
+
+def _note_run(
+    folder: Path,
+    vlm: VLM,
+    step: Settings,
+    modules: Sequence[str],
+    sides: Sequence[Sequence[Example]],
+    rows: Sequence[Example],
+    seed: int,
+    patience: int,
+) -> None:
+    """Write what config.json says of a run; when it is resumed, insist on the same."""
+    config = {
         "objective": step.objective,
         "base": vlm.name,
         "base_identity": identity(vlm),
@@ -159,6 +171,7 @@ def _config(
         "modules": modules,
         "hyper": step.hyper,
         "examples": {"forget": len(sides[0]), "retain": len(sides[1])},
+        "data": content(rows),
         "accumulate": step.accumulate,
         "checkpointing": step.checkpointing,
         "patience": patience,
@@ -166,6 +179,7 @@ def _config(
         "dtype": str(vlm.model.dtype).removeprefix("torch."),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")},
     }
+    same_settings(folder / "config.json", config, processes().is_main_process)
 
 
 def _loss(step: Settings, model: Any, sides: dict[str, Batch]) -> torch.Tensor:
