@@ -1,6 +1,6 @@
 # make demo: the study on MiniGuard. make test: checks, tests and notebooks. make test-fast: unit tests, for daily work.
-# make test-slow: tests that take minutes. make test-lowest: with the lowest versions. make test-browser: the widgets in
-# Chromium. make lab: the notebooks.
+# make test-slow: tests that take minutes. make kills: every resumable command, killed. make test-lowest: with the lowest
+# versions. make test-browser: the widgets in Chromium. make lab: the notebooks.
 PYTHON ?= python3
 LOWEST_PYTHON ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
@@ -11,7 +11,7 @@ RUNS := WORKBENCH_RUNS=$(CURDIR)/build/runs
 ONE_THREAD := OMP_NUM_THREADS=1 $(RUNS)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
-.PHONY: demo check test test-fast test-slow test-lowest test-browser lab notebooks clean
+.PHONY: demo check test test-fast test-slow kills test-lowest test-browser lab notebooks clean
 
 demo: $(READY)
 	$(BIN)/workbench demo --out demo
@@ -35,6 +35,10 @@ test-fast: $(READY)
 # what takes minutes: whole studies killed, all methods trained, several processes, and memory plans of large models
 test-slow: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 -m long
+
+# every command that can be resumed, killed twenty times at random moments
+kills: $(READY)
+	$(ONE_THREAD) WORKBENCH_KILLS=20 $(BIN)/python -m pytest -n 2 --durations 10 tests/test_kills.py
 
 # the quick tests and the demo with the lowest versions that pyproject.toml admits, on Python 3.12 where it is installed
 # (torch brings 3 GB of CUDA libraries; transformers 5.17 wants torchvision for the pictures of some models)

@@ -115,3 +115,42 @@ def test_rmu_and_its_layer(checkpoint, tmp_path, few):
         trained.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         hook.remove()
     torch.testing.assert_close(hidden[mask], seen[0][:, -hidden.shape[1] - 1 : -1][mask], rtol=1e-4, atol=1e-4)
+
+
+class Stopped(Exception):
+    """What a test ends a run with."""
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_resumes_with_the_weights_it_had(checkpoint, tmp_path, few):
+    """The network of each architecture has other names for its weights than its checkpoint on the hub."""
+
+    def run(out, stop_at=None, **options):
+        def probe(vlm):
+            rates = [("harmless", "utility", 1.0), ("harmful", "asr", 0.0), ("harmless", "rr", 0.0)]
+            columns = ["model", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
+            return pd.DataFrame([("x", "none", *rate, 0.0, 1.0, 1) for rate in rates], columns=columns)
+
+        def on_curve(table):
+            if table.step.max() == stop_at:
+                raise Stopped
+
+        options |= {"steps": 3, "forget": 1, "retain": 1, "lr": 1e-3, "full": True, "save_every": 1}
+        train(
+            load(checkpoint, device="cpu"),
+            "sft",
+            few,
+            out=out,
+            probe=probe,
+            probe_every=1,
+            on_curve=on_curve,
+            **options,
+        )
+        return load(out / "model", device="cpu").model.state_dict()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", stop_at=2)
+    resumed = run(tmp_path / "stopped", resume=True)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert any(not torch.equal(whole[name], weight) for name, weight in load(checkpoint).model.state_dict().items())

@@ -101,7 +101,7 @@ def test_what_is_finished_is_kept(sft, tmp_path, monkeypatch):
     calls.clear()
     pd.testing.assert_frame_equal(relearn(sft, TRAIN, ASKED, **options), table)
     assert not calls
-    with pytest.raises(UserError, match=r"other settings \(steps\)"):
+    with pytest.raises(UserError, match=r"other settings \(steps 2, now 3\)"):
         relearn(sft, TRAIN, ASKED, **options | {"steps": 3})
 
 

@@ -29,12 +29,14 @@ from workbench.evaluation.tables import rates
 from workbench.files import write_text
 from workbench.judges.judge import judged
 from workbench.models.vlm import VLM, Batch, answer_batch, quiet
-from workbench.runs import bar
+from workbench.runs import bar, same_settings
+from workbench.training.checkpoints import last_complete
 from workbench.training.curve import Curve
 from workbench.training.loop import finish, fit, unfinished
 from workbench.training.objectives import cross_entropy
 
 BATCH = 64  # examples per step of the second phase
+SAVE_EVERY = 200  # steps from one checkpoint of the second phase to the next
 SEEING_BATCH = 128  # pictures per step of the warm-up
 PATCH = 8  # pixels, width and height; so a picture is 36 tokens
 CHAT_TEMPLATE = (
@@ -202,7 +204,8 @@ def build(out: Path, seed: int = 0, steps: int = 800, seeing_steps: int = 250, r
     started = time.monotonic()
     vlm = untrained(seed)
     examples = miniguard_split("base", seed)
-    if not any((partial / "checkpoints").glob("checkpoint-*")):
+    same_settings(partial / "checkpoints" / "run.json", {"seed": seed, "steps": steps, "seeing_steps": seeing_steps})
+    if not last_complete(partial / "checkpoints"):
         scenes = base_scenes(seed)
         _learn_to_see(vlm, examples[: len(scenes)], scenes, seeing_steps, seed)
     _learn_to_speak(vlm, examples[: steps * BATCH], partial, seed)
@@ -232,7 +235,7 @@ def _learn_to_speak(vlm: VLM, examples: Sequence[Example], partial: Path, seed: 
         batch=BATCH,
         lr=1.5e-3,
         seed=seed,
-        save_every=200,
+        save_every=SAVE_EVERY,
         curve=Curve(vlm),
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.02},
