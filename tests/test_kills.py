@@ -43,7 +43,16 @@ def scores_by_weights(vlm):
 
 def lora(out):
     data = miniguard_split("train", sizes=(12, 12))
-    train(load("miniguard", device="cpu"), "npo", data, out=out, probe=rates_of_few, probe_every=3, **SMALL)
+    train(
+        load("miniguard", device="cpu"),
+        "npo",
+        data,
+        out=out,
+        probe=rates_of_few,
+        probe_every=3,
+        keep_steps=True,
+        **SMALL,
+    )
 
 
 def full(out):

@@ -8,17 +8,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
-from tests.commands import started
-from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.evaluation.answers import read_answers
 from workbench.evaluation.evaluate import evaluate
 from workbench.models.generation import Answer
-from workbench.models.load import load
 
 NAMES = ["none", "what:2"]
 
@@ -69,27 +65,6 @@ def test_answers_with_commas_quotes_and_lines_are_read_whole(vlm, few, tmp_path,
     counted = Counted(vlm)
     found = evaluate(counted, few[:3], judge="keyword", out=tmp_path)
     assert len(counted.asked) == 1 and list(found.answers.answer) == [odd] * 3
-
-
-def ask_all(folder):
-    """Runs in a process of its own."""
-    examples = miniguard_split("test", sizes=(20, 20))
-    evaluate(load("miniguard", device="cpu"), examples, ["none", "what:3"], batch_size=4, out=folder)
-
-
-@pytest.mark.slow
-def test_a_killed_evaluation_resumes_and_ends_the_same(tmp_path):
-    process = started(ask_all, tmp_path / "killed")
-    file = tmp_path / "killed" / "answers.csv"
-    while not file.exists() or file.read_text().count("\n") < 20:  # it grows as answers come
-        assert process.exitcode is None
-        time.sleep(0.02)
-    process.kill()
-    process.join()
-    assert 20 <= file.read_text().count("\n") < 161
-    for name in ("killed", "whole"):
-        ask_all(tmp_path / name)
-    assert file.read_text() == (tmp_path / "whole" / "answers.csv").read_text()
 
 
 def test_another_judge_judges_what_is_kept(vlm, few, tmp_path):

@@ -192,5 +192,28 @@ def test_a_vlm_judges_by_the_picture_too(few, tmp_path):
 
 def test_a_vlm_is_shown_the_whole_conversation():
     model = model_judge._load(str(data_dir() / "miniguard-base"))
-    text = model_judge._as_text(model, model_judge.FORMATS["words"].ask("the query", "the answer"))
+    text = model_judge._as_text(model, model_judge.FORMATS["words"].ask("the query", "the answer"), ["the answer"])
     assert "the query" in text and "the answer" in text and "<image>" in text
+
+
+def test_a_judge_whose_template_leaves_the_answer_out_is_refused():
+    model = model_judge._load(str(data_dir() / "miniguard-base"))
+    with pytest.raises(UserError, match="leaves out what it is asked"):
+        model_judge._as_text(model, model_judge.FORMATS["words"].ask("the query", "the answer"), ["another answer"])
+
+
+@pytest.mark.parametrize(
+    ("name", "speaks"),
+    [
+        ("meta-llama/Llama-Guard-3-8B", "llama-guard"),
+        (
+            "/cache/models--meta-llama--Llama-Guard-3-8B/snapshots/7327bd9f6efbbe61",
+            "llama-guard",
+        ),
+        ("/cache/models--allenai--wildguard/snapshots/f9b31b3", "wildguard"),
+        ("/models/wildguard-snapshots", "wildguard"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "words"),
+    ],
+)
+def test_a_judge_is_asked_in_its_own_format_wherever_it_lies(name, speaks):
+    assert model_judge.format_of(name) == speaks

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from itertools import islice
 
 import pandas as pd
@@ -15,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.commands import started
 from workbench.attribution.masking import Perturbed
 from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
@@ -128,35 +126,6 @@ def test_steps_are_kept_of_an_adapter_that_is_probed(tmp_path, few):
     for options in ({}, {"full": True, "probe": lambda v: None}):
         with pytest.raises(UserError, match="keep_steps"):
             run(tmp_path / "npo", keep_steps=True, **options)
-
-
-def train_whole(out):
-    """Runs in a process of its own too."""
-    few = miniguard_split("validation", sizes=(2, 2))
-    probe = {"probe": lambda vlm: evaluate(vlm, few).results, "probe_every": 3, "keep_steps": True}
-    data = miniguard_split("train", sizes=(40, 40))
-    settings = {"steps": 18, "forget": 4, "retain": 4, "save_every": 4, "resume": True}
-    train(load("miniguard", device="cpu"), "npo", data, out=out, **settings, **probe)
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
-    train_whole(tmp_path / "whole")
-    process = started(train_whole, tmp_path / "killed")
-    checkpoints = tmp_path / "killed.partial" / "checkpoints"
-    while not any(checkpoints.glob("checkpoint-*/trainer_state.json")):
-        assert process.exitcode is None
-        time.sleep(0.05)
-    process.kill()
-    process.join()
-    assert not (tmp_path / "killed").exists()  # nothing half-written bears the name
-    train_whole(tmp_path / "killed")
-    kept = sorted((tmp_path / "whole").glob("**/adapter_model.safetensors"))
-    assert len(kept) == 8  # the last one, and steps 0, 3, … 18
-    for file in kept:
-        whole, resumed = load_file(file), load_file(tmp_path / "killed" / file.relative_to(tmp_path / "whole"))
-        assert whole.keys() == resumed.keys()
-        assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
 @pytest.mark.gpu

@@ -168,7 +168,8 @@ def model_judge(name: str, folder: Path | None = None) -> Judge:
     def question_about(example: Example, answer: str) -> _Question | None:
         if keyword(example, answer) == DEGENERATE:
             return None
-        text = _as_text(model, speaks.ask(remove_tokens(example.query, marks), remove_tokens(answer, marks)))
+        query, text_of_answer = remove_tokens(example.query, marks), remove_tokens(answer, marks)
+        text = _as_text(model, speaks.ask(query, text_of_answer), (query.strip(), text_of_answer.strip()))
         picture = example.digest if _sees(model) else ""
         key = hashlib.sha256(f"{MAX_NEW_TOKENS} {picture} {text}".encode()).hexdigest()
         return _Question(key, example, text)
@@ -270,8 +271,17 @@ def _marks(model: VLM) -> set[str]:
     return special.union(model.tokenizer.all_special_tokens, *(row.marks for row in FORMATS.values()))
 
 
-def _as_text(model: VLM, prompt: list[Message] | str) -> str:
-    """The text that the model reads, with the place of the picture if it is a VLM."""
+def _as_text(model: VLM, prompt: list[Message] | str, judged: Sequence[str]) -> str:
+    """The text that the model reads, with the place of the picture if it is a VLM.
+
+    Args:
+        model: The judge.
+        prompt: A conversation, or the whole text.
+        judged: What the text must contain: the query and the answer.
+
+    Raises:
+        UserError: The judge's chat template leaves one of them out.
+    """
     if isinstance(prompt, str):
         return prompt
     in_parts = [{"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]} for turn in prompt]
@@ -280,7 +290,7 @@ def _as_text(model: VLM, prompt: list[Message] | str) -> str:
     for turns in (in_parts,) if _sees(model) else (prompt, in_parts):  # templates read plain text or lists of parts
         with contextlib.suppress(jinja2.TemplateError, TypeError):
             text = model.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            if all(turn["content"].strip() in text for turn in prompt):
+            if all(part in text for part in judged):
                 return text
     raise UserError(f"The chat template of the judge {model.name!r} leaves out what it is asked; choose another judge.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from workbench.errors import UserError
+from workbench.errors import UserError, first_line
 from workbench.files import atomic_write
 from workbench.models.vlm import VLM, bare, prompt_batch, quiet
 
@@ -42,7 +42,12 @@ def _merge(vlm: VLM) -> None:
     if getattr(bare(vlm.model), "is_quantized", False):
         raise UserError("Quantised weights cannot take up an adapter; load the model without --four-bit.")
     before = _logprobs(vlm)
-    vlm.model = vlm.model.merge_and_unload()
+    try:
+        vlm.model = vlm.model.merge_and_unload()
+    except RuntimeError as error:
+        raise UserError(
+            f"This adapter cannot be merged ({first_line(error)}); use the model with its adapter."
+        ) from None
     moved = (_logprobs(vlm) - before).abs().max().item()
     if moved > TOLERANCE.get(vlm.model.dtype, ROUNDED):
         raise UserError(
