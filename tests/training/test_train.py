@@ -357,3 +357,42 @@ def test_what_is_there_is_not_overwritten(tmp_path, vlm, few):
     (tmp_path / "y.partial").mkdir()
     with pytest.raises(UserError, match="--resume"):
         train(vlm, "npo", few, out=tmp_path / "y")
+
+
+def state_of(vlm):
+    """What a caller's network is, apart from the values of its weights: attributes, hooks, flags, modes."""
+    modules = {
+        name: (
+            type(module),
+            sorted(vars(module)),
+            module.training,
+            len(module._forward_hooks),
+            len(module._backward_hooks),
+        )
+        for name, module in vlm.model.named_modules()
+    }
+    flags = {name: getattr(module, "gradient_checkpointing", None) for name, module in vlm.model.named_modules()}
+    trained = {name: (parameter.requires_grad, parameter.grad) for name, parameter in vlm.model.named_parameters()}
+    return modules, flags, trained, vlm.model.config.to_dict(), torch.get_num_threads(), torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"full": True}, {"checkpointing": True}, {"objective": "rmu"}], ids=str)
+def test_training_leaves_nothing_behind(tmp_path, options, dtype):
+    vlm = load("miniguard", device="cpu")
+    vlm.model.to(dtype)
+    few = miniguard_split("train", sizes=(4, 4))
+    vlm.answers([e.picture() for e in few], [e.query for e in few])
+    before = state_of(vlm)
+    settings = {"objective": "npo", "steps": 1, "forget": 2, "retain": 2, "lr": 1e-5} | options
+    train(vlm, data=few, out=tmp_path / "out", **settings)
+    assert state_of(vlm) == before
+
+
+def test_the_projectors_features_are_seen_anew_after_it_was_trained(tmp_path):
+    """Features of pictures are kept; those of the old projector must not be used with the new one."""
+    vlm, few = load("miniguard", device="cpu"), miniguard_split("train", sizes=(4, 4))
+    images, queries = [e.picture() for e in few], [e.query for e in few]
+    vlm.answers(images, queries)
+    train(vlm, "sft", few, out=tmp_path / "out", steps=8, forget=2, retain=2, lr=1e-2, full=True, projector=True)
+    assert vlm.answers(images, queries) == load(tmp_path / "out" / "model", device="cpu").answers(images, queries)

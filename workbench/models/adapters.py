@@ -13,10 +13,9 @@ import torch
 
 from workbench.errors import UserError
 from workbench.models.architectures import ARCHITECTURES
+from workbench.models.restore import left_as_it_was
 from workbench.models.turns import in_turn
 from workbench.models.vlm import VLM, bare, quiet
-
-_FORWARDS = ("forward", "_original_forward")  # what a Trainer in bfloat16 sets on a network
 
 
 def depth(vlm: VLM) -> int:
@@ -97,7 +96,7 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     An adapter that it already has stays in effect and is frozen. Afterwards `vlm` is as before.
     """
     modules = linear_modules(vlm)
-    with in_turn(bare(vlm.model)), contextlib.ExitStack() as undo:
+    with in_turn(bare(vlm.model)), left_as_it_was(vlm.model), contextlib.ExitStack() as undo:
         undo.callback(lambda: vlm.model.requires_grad_(False).eval())
         if hasattr(vlm.model, "peft_config"):
             yield undo.enter_context(_second_adapter(vlm, modules, rank, alpha, seed))
@@ -110,7 +109,6 @@ def further_lora(vlm: VLM, rank: int, alpha: int, seed: int) -> Iterator[VLM]:
 @contextlib.contextmanager
 def _second_adapter(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, seed: int) -> Iterator[VLM]:
     tuner, own_adapters = vlm.model.base_model, vlm.model.active_adapters
-    forwards = {name: vars(vlm.model)[name] for name in _FORWARDS if name in vars(vlm.model)}
     torch.manual_seed(seed)
     vlm.model.add_adapter("further", _lora(modules, rank, alpha))
     tuner.set_adapter([*own_adapters, "further"])
@@ -122,9 +120,6 @@ def _second_adapter(vlm: VLM, modules: Sequence[str], rank: int, alpha: int, see
         vlm.model.delete_adapter("further")
         tuner.set_adapter(own_adapters)
         _remove_empty_wrappers(tuner)
-        for name in _FORWARDS:
-            vars(vlm.model).pop(name, None)
-        vars(vlm.model).update(forwards)
 
 
 def _remove_empty_wrappers(tuner: Any) -> None:

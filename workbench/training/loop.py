@@ -147,7 +147,7 @@ def fit(
     """
     arguments = _arguments(vlm, folder, len(rows), batch, curve, patience, options)
     arguments.learning_rate, arguments.seed, arguments.save_steps = lr, seed, save_every
-    network, use_cache = bare(vlm.model), getattr(bare(vlm.model).config, "use_cache", None)
+    network = bare(vlm.model)
     callbacks: list[transformers.TrainerCallback] = [curve]
     if patience:
         callbacks.append(transformers.EarlyStoppingCallback(patience))
@@ -170,7 +170,6 @@ def fit(
                 checkpoint = last_complete(folder / "checkpoints")
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
-        network.config.use_cache = use_cache  # Trainer switches it off in the network, and checkpointing on
         if arguments.gradient_checkpointing:
             with quiet():
                 network.gradient_checkpointing_disable()

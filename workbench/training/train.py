@@ -23,6 +23,7 @@ from workbench.files import write_text
 from workbench.models.adapters import add_lora, depth, freeze_copy, linear_modules, unfreeze
 from workbench.models.identity import identity
 from workbench.models.load import load
+from workbench.models.restore import left_as_it_was
 from workbench.models.template import check_answers
 from workbench.models.turns import in_turn
 from workbench.models.vlm import VLM, Batch, answer_batch, bare, processes
@@ -87,7 +88,7 @@ def train(
     partial = unfinished(out, resume)
     rows = _rows(vlm, sides, step, seed)
     _note_run(partial, vlm, step, modules, sides, rows, seed, patience)
-    with in_turn(bare(vlm.model)):
+    with in_turn(bare(vlm.model)), left_as_it_was(bare(vlm.model)):
         references = reference_logprobs(vlm, rows, step)
         student = prepare_student(vlm, modules, step, seed)
         student.name = out.name
@@ -195,9 +196,11 @@ def _write(student: VLM, step: Settings, losses: pd.DataFrame, folder: Path) -> 
 
 
 def _restore(vlm: VLM, student: VLM, step: Settings) -> None:
-    """Leave the caller's network without adapter or frozen copy."""
+    """Leave the caller's network as it was, except for weights that are trained in place."""
     if step.full:
         vars(vlm.model).pop("frozen_copy", None)
+        vlm.model.requires_grad_(False)
+        vlm.features.clear()  # the projector may have changed
     else:
         student.model.unload()
     vlm.model.eval()
