@@ -23,7 +23,7 @@ check: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/basedpyright --level error
 
-# notebooks first: what they train, tests find again (make check is one of the tests)
+# what notebooks train, tests find again (notebooks/conftest.py says in which order); make check is one of the tests
 test: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 -m 'not long' \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with notebooks/sanitize.cfg notebooks tests

@@ -8,6 +8,7 @@ from .data.readers import read_examples as read_examples
 from .data.splits import miniguard_split as miniguard_split
 from .errors import UserError as UserError
 from .evaluation.evaluate import evaluate as evaluate
+from .models.generation import Generation as Generation
 from .models.load import load as load
 from .studies.headline import headline as headline
 from .training.sets import repair as repair

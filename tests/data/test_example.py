@@ -1,9 +1,11 @@
 """Pictures of examples: read as upright RGB, refused by name if unusable, and identified by their pixels."""
 
+import dataclasses
+
 import pytest
 from PIL import Image
 
-from workbench.data.example import Example, digest, read_picture
+from workbench.data.example import Example, content, digest, read_picture
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 
@@ -59,3 +61,28 @@ def test_a_picture_is_decoded_once_for_itself_and_its_digest(tmp_path, monkeypat
     decoded = []
     monkeypatch.setattr("workbench.data.example.read_picture", lambda path: decoded.append(path) or read_picture(path))
     assert digest(example.picture()) == example.digest and len(decoded) == 1
+
+
+def test_the_content_of_examples_is_all_that_they_hold_and_in_order(tmp_path):
+    one, other = miniguard_split("test", sizes=(1, 1))
+    file = tmp_path / "a.png"
+    one.picture().save(file)
+    of_file = dataclasses.replace(one, image=file)
+    known = content([one, other])
+    assert content([dataclasses.replace(one), dataclasses.replace(other)]) == known
+    changed = [
+        [other, one],
+        [one],
+        [one, other, other],
+        *([dataclasses.replace(one, **{name: "x"}), other] for name in ("id", "query", "response", "leak")),
+        [dataclasses.replace(one, harmful=not one.harmful), other],
+        [dataclasses.replace(one, image=other.picture()), other],
+    ]
+    hashes = [known, *map(content, changed)]
+    assert len(set(hashes)) == len(hashes)
+    before = content([of_file])
+    other.picture().save(file)  # another picture under the same name
+    assert content([of_file]) != before
+    file.unlink()
+    with pytest.raises(UserError, match=r"a\.png not found"):
+        content([of_file])

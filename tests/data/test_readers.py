@@ -191,3 +191,42 @@ def test_the_real_vlguard(split, harmful, harmless, about_safe_pictures):
     assert Counter(e.harmful for e in examples) == {True: harmful, False: harmless}
     assert len({e.id for e in examples}) == len(examples)
     assert sum(e.request == SAFE_PICTURE for e in examples) == about_safe_pictures
+
+
+def write_in(file_format, folder, query, answer="A cat."):
+    """One harmless record with this query and answer, in each of the formats."""
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    turns = [{"from": "human", "value": query}, {"from": "gpt", "value": answer}]
+    content = {
+        "d.jsonl": {"image": "a.png", "query": query, "harmful": False, "response": answer},
+        "vlguard.json": [RECORD | {"safe": True, "instr-resp": [{"safe_instruction": query, "response": answer}]}],
+        "llava.json": [{"id": "x", "image": "a.png", "conversations": turns}],
+    }[file_format]
+    (folder / file_format).write_text(json.dumps(content))
+    return folder / file_format
+
+
+FORMATS = ["d.jsonl", "vlguard.json", "llava.json"]
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("query", ["<image>\nWhat is it?", "What is it?\n<image>", "<image> <image>What is it?"])
+def test_a_picture_marker_is_no_part_of_a_query_in_any_format(tmp_path, file_format, query):
+    (example,) = read_examples(write_in(file_format, tmp_path, query))
+    assert example.query == "What is it?"
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_query_that_is_nothing_but_a_marker_is_refused(tmp_path, file_format):
+    with pytest.raises(UserError, match="nothing but <image> in its field"):
+        read_examples(write_in(file_format, tmp_path, " <image>\n"))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("where", ["query", "answer"])
+def test_half_a_character_is_refused_and_a_whole_one_is_not(tmp_path, file_format, where):
+    texts = {"query": "What is \ud83d it?"} if where == "query" else {"query": "What is it?", "answer": "A \ude00 cat."}
+    with pytest.raises(UserError, match=r"half a character in its field"):
+        read_examples(write_in(file_format, tmp_path, **texts))
+    whole = read_examples(write_in(file_format, tmp_path, "What is \U0001f600 it?"))
+    assert whole[0].query == "What is \U0001f600 it?"

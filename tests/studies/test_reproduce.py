@@ -168,7 +168,7 @@ def test_what_is_finished_is_kept_and_other_settings_are_refused(whole, folder):
     assert done.returncode == 0 and done.stdout.count("kept from an earlier run") == 4 + 5 + 5 + 1
     assert before == {file: file.stat().st_mtime_ns for file in before}
     done = run(folder, out, "--seed", 1)
-    assert done.returncode == 2 and "other settings (seed)" in done.stderr
+    assert done.returncode == 2 and "other settings (seed 0, now 1)" in done.stderr
     done = run(folder, out, "--steps", 5)
     assert done.returncode == 2 and "other settings (settings of sft, settings of sft-posthoc" in done.stderr
     shutil.copytree(folder / "vlguard", folder / "reworded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -26,13 +27,14 @@ class AnswerForm(NamedTuple):
     ending: list[int]
 
 
-def special_tokens(processor: Any) -> set[str]:
+@functools.lru_cache(maxsize=4)  # some tokenizers have thousands
+def special_tokens(processor: Any) -> frozenset[str]:
     """All texts that the tokenizer or the processor takes for something other than text."""
     tokenizer = getattr(processor, "tokenizer", processor)
     tokens = {*tokenizer.all_special_tokens}
     tokens |= {str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
     tokens |= {str(getattr(processor, name, None) or "") for name in _PICTURE_TOKENS}
-    return tokens - {""}
+    return frozenset(tokens - {""})
 
 
 def plain_text(processor: Any, query: str) -> str:
@@ -154,8 +156,7 @@ def _tokens_after(tokenizer: Any, before: str, texts: Sequence[str]) -> list[lis
     """The ids of texts that follow another text; no token spans both."""
     first = tokenizer(before, add_special_tokens=False)["input_ids"]
     both = tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
-    alone = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [
-        ids[len(first) :] if ids[: len(first)] == first else by_itself
-        for ids, by_itself in zip(both, alone, strict=True)
+        ids[len(first) :] if ids[: len(first)] == first else tokenizer(text, add_special_tokens=False)["input_ids"]
+        for ids, text in zip(both, texts, strict=True)
     ]

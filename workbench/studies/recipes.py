@@ -373,7 +373,7 @@ def task_settings(task: Task) -> dict[str, Any]:
         "judge": task.judge,
         "four bits": task.four_bit,
         "test": _digest(task.test),
-        "generation": dataclasses.asdict(task.generation),
+        **{name: value for name, value in dataclasses.asdict(task.generation).items() if name != "seed"},
     }
     if task.questions:
         settings["questions"] = _digest(task.questions.examples)
