@@ -41,9 +41,9 @@ class Counted:
         return self.vlm.written(images, queries, **options)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.77, 0.999, 1.0])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.77, 0.999, 1.0, -1, -2, -3])  # below 0: characters from the end
 def test_wherever_it_was_cut_off_it_goes_on_without_asking_twice(vlm, few, whole, tmp_path, share):
-    cut = whole[: int(share * len(whole))]
+    cut = whole[: share if share < 0 else int(share * len(whole))]
     (tmp_path / "answers.csv").write_text(cut)
     counted = Counted(vlm)
     evaluate(counted, few, NAMES, batch_size=7, out=tmp_path)
