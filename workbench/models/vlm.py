@@ -301,9 +301,8 @@ def generate(vlm: VLM, batch: Batch, **options: Any) -> list[Answer]:
         ids = vlm.model.generate(**batch, eos_token_id=sorted(set(stops)) or None, **options)
     written = ids[:, batch["input_ids"].shape[1] :]  # (B, new tokens)
     ended = torch.isin(written, torch.tensor(stops, device=written.device)).any(dim=1).tolist()
-    whole = written.shape[1] < options["max_new_tokens"]  # somebody has stopped them all before
     texts = vlm.processor.batch_decode(written, skip_special_tokens=True)
-    return [Answer(text.strip(), not (whole or end)) for text, end in zip(texts, ended, strict=True)]
+    return [Answer(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
 
 
 def _stops(model: Any) -> list[int]:
