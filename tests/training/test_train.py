@@ -19,6 +19,7 @@ from workbench.data.example import Example
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.tables import RESULT_COLUMNS
 from workbench.models.adapters import linear_modules
 from workbench.models.load import load
 from workbench.training import objectives
@@ -253,6 +254,34 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     }
     assert best.keys() == second.keys()
     assert all(torch.equal(second[k], best[k]) for k in best) and any(not torch.equal(third[k], best[k]) for k in best)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_early_stopping_counts_on_where_it_was_interrupted(tmp_path, full):
+    """Steps 4, 6 and 8 are no better than 2, so the run ends at 8, whether or not it was interrupted in between."""
+
+    class Stop(Exception):
+        pass
+
+    def probe(vlm):
+        score = next(scores)
+        if score is None:
+            raise Stop
+        rows = [("harmless", "utility", score), ("harmful", "asr", 0.0), ("harmless", "rr", 0.0)]
+        return pd.DataFrame([("x", "none", *row, 0.0, 1.0, 1) for row in rows], columns=RESULT_COLUMNS)
+
+    options = {"steps": 20, "probe": probe, "probe_every": 2, "patience": 3, "full": full, "lr": 1e-4}
+    scores = iter([0.1, 0.9, 0.3, 0.2, 0.1, 0.1, 0.1])
+    whole = run(tmp_path / "whole", **options)
+    scores = iter([0.1, 0.9, 0.3, 0.2, None])
+    with pytest.raises(Stop):
+        run(tmp_path / "stopped", **options)
+    scores = iter([0.1, 0.1, 0.1])
+    resumed = run(tmp_path / "stopped", resume=True, **options)
+    assert len(losses(whole)) == 8 and losses(whole).tolist() == losses(resumed).tolist()
+    (one,), (other,) = (list(out.glob("**/*model*.safetensors")) for out in (whole, resumed))
+    one, other = load_file(one), load_file(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_score_is_the_worst_over_attacks():

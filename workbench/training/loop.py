@@ -81,8 +81,11 @@ class _Trainer(transformers.Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Probe the model."""
-        metrics = {"eval_score": self.curve.record(self.state.global_step)}
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        step = self.state.global_step
+        probed_before_the_interruption = step in set(self.curve.table.step)
+        metrics = {"eval_score": self.curve.record(step)}
+        if not probed_before_the_interruption:  # else early stopping would count it twice
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
