@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.tiny_models import write_gemma3
 from workbench.errors import UserError
 from workbench.models.load import load
 from workbench.models.merge import write_model
@@ -15,9 +16,9 @@ from workbench.models.vlm import VLM
 TARGETS = r".*language_model.*\.(q_proj|down_proj)"
 
 
-def saved(folder, config):
+def saved(folder, config, model="miniguard"):
     """Write an adapter of this kind with random weights; returns the model as it was written."""
-    base = load("miniguard", device="cpu")
+    base = load(model, device="cpu")
     torch.manual_seed(0)
     network = peft.get_peft_model(base.model, config)
     for parameter in network.parameters():
@@ -55,6 +56,17 @@ def test_a_kind_of_lora_is_loaded_as_it_was_and_merged_alike_or_refused(tmp_path
         assert not (tmp_path / "merged").exists()
     else:
         assert answers(load(tmp_path / "merged", device="cpu"), few) == made
+
+
+def test_embeddings_that_are_also_the_outputs_weights_are_not_merged(tmp_path, few):
+    """Merged, the adapter would change what the model reads and what it says; only the first is right."""
+    gemma = write_gemma3(tmp_path / "gemma")
+    made = saved(tmp_path / "adapter", peft.LoraConfig(r=4, target_modules=["embed_tokens"]), gemma)
+    loaded = load(gemma, tmp_path / "adapter", device="cpu")
+    assert answers(loaded, few[:4]) == answers(made, few[:4])
+    with pytest.raises(UserError, match=r"cannot be merged: log-probabilities would change by up to"):
+        write_model(loaded, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_other_kinds_than_lora_are_refused(tmp_path):
