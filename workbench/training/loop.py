@@ -81,11 +81,8 @@ class _Trainer(transformers.Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Probe the model."""
-        step = self.state.global_step
-        probed_before_the_interruption = step in set(self.curve.table.step)
-        metrics = {"eval_score": self.curve.record(step)}
-        if not probed_before_the_interruption:  # else early stopping would count it twice
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        metrics = {"eval_score": self.curve.record(self.state.global_step)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -171,6 +168,7 @@ def fit(
         with _memory_named(less_memory), sdpa_kernel(_ATTENTION), _without_dropout(network):
             with processes().main_process_first():  # it removes what a kill left
                 checkpoint = last_complete(folder / "checkpoints")
+            arguments.eval_on_start &= checkpoint is None  # a resumed run would probe a step twice, or one too many
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         if arguments.gradient_checkpointing:
