@@ -1,6 +1,7 @@
 """What tests share: the shipped base, and the study's fine-tuned model."""
 
 import os
+import shutil
 
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -40,3 +41,17 @@ def sft():
 def few():
     """A few examples of each kind, with VLGuard's lead words."""
     return miniguard_split("validation", seed=1, sizes=(12, 12))
+
+
+@pytest.fixture(scope="session")
+def tidy_llava(tmp_path_factory):
+    """The folder of a tiny LLaVA with random weights, as it was written."""
+    from tests.tiny_models import write_llava
+
+    return write_llava(tmp_path_factory.mktemp("checkpoints") / "llava")
+
+
+@pytest.fixture
+def llava(tidy_llava, tmp_path):
+    """A copy of that folder for one test, which may change its files."""
+    return shutil.copytree(tidy_llava, tmp_path / "llava")

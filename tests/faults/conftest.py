@@ -5,14 +5,12 @@ fails is a strict expected failure whose reason names the issue that will fix it
 it fails, so that an unrelated error is reported.
 """
 
-import shutil
 import sys
 
 import pytest
 
 import workbench as wb
 from tests.faults.helpers import Done, harmless, picture, write_vlguard
-from tests.tiny_models import write_llava
 from workbench.cli import main
 
 
@@ -52,17 +50,6 @@ def few_examples():
 def base():
     """The shipped base, loaded for one test alone, which may change it."""
     return wb.load("miniguard", device="cpu")
-
-
-@pytest.fixture(scope="session")
-def _llava(tmp_path_factory):
-    return write_llava(tmp_path_factory.mktemp("checkpoints") / "llava")
-
-
-@pytest.fixture
-def llava(_llava, tmp_path):
-    """The folder of a tiny LLaVA with random weights, copied for one test, which may change its files."""
-    return shutil.copytree(_llava, tmp_path / "llava")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Checkpoints as people keep them: they give the same answers as the tidy one, or are refused in one sentence."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -13,17 +12,6 @@ from workbench.models.load import load
 from workbench.training.train import train
 
 
-@pytest.fixture(scope="module")
-def tidy(tmp_path_factory):
-    return write_llava(tmp_path_factory.mktemp("models") / "llava")
-
-
-@pytest.fixture
-def folder(tidy, tmp_path):
-    """A copy of a tidy checkpoint, to be changed."""
-    return shutil.copytree(tidy, tmp_path / "llava")
-
-
 def answers(vlm, few):
     return vlm.answers([e.picture() for e in few], [e.query for e in few])
 
@@ -32,62 +20,62 @@ def edit(file, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def move_template(folder, where):
+def move_template(llava, where):
     """Keep the chat template where other versions and tools have it."""
-    template = (folder / "chat_template.jinja").read_text()
-    (folder / "chat_template.jinja").unlink()
+    template = (llava / "chat_template.jinja").read_text()
+    (llava / "chat_template.jinja").unlink()
     named = [{"name": "default", "template": template}, {"name": "tool_use", "template": "tools"}]
     if where == "chat_template.json":
-        (folder / where).write_text(json.dumps({"chat_template": template}))
+        (llava / where).write_text(json.dumps({"chat_template": template}))
     elif where == "additional_chat_templates":
-        (folder / "chat_template.jinja").write_text(template)
-        (folder / where).mkdir()
-        (folder / where / "tool_use.jinja").write_text("tools")
+        (llava / "chat_template.jinja").write_text(template)
+        (llava / where).mkdir()
+        (llava / where / "tool_use.jinja").write_text("tools")
     else:
         file, value = {
             "processor": ("processor_config.json", template),
             "tokenizer": ("tokenizer_config.json", template),
             "tokenizer, as a list": ("tokenizer_config.json", named),
         }[where]
-        edit(folder / file, chat_template=value)
+        edit(llava / file, chat_template=value)
 
 
 @pytest.mark.parametrize(
     "where",
     ["chat_template.json", "additional_chat_templates", "processor", "tokenizer", "tokenizer, as a list"],
 )
-def test_the_chat_template_is_found_wherever_it_lies(folder, tidy, few, where):
-    expected = answers(load(tidy, device="cpu"), few[:4])
-    move_template(folder, where)
-    assert answers(load(folder, device="cpu"), few[:4]) == expected
+def test_the_chat_template_is_found_wherever_it_lies(llava, tidy_llava, few, where):
+    expected = answers(load(tidy_llava, device="cpu"), few[:4])
+    move_template(llava, where)
+    assert answers(load(llava, device="cpu"), few[:4]) == expected
 
 
-def test_without_a_template_that_is_said(folder, few):
-    (folder / "chat_template.jinja").unlink()
+def test_without_a_template_that_is_said(llava, few):
+    (llava / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="has no chat template; put a chat_template"):
-        answers(load(folder, device="cpu"), few[:1])
+        answers(load(llava, device="cpu"), few[:1])
 
 
-def test_templates_of_which_none_is_the_default_are_refused(folder, few):
-    template = (folder / "chat_template.jinja").read_text()
-    (folder / "chat_template.jinja").unlink()
-    edit(folder / "tokenizer_config.json", chat_template=[{"name": n, "template": template} for n in ("one", "two")])
+def test_templates_of_which_none_is_the_default_are_refused(llava, few):
+    template = (llava / "chat_template.jinja").read_text()
+    (llava / "chat_template.jinja").unlink()
+    edit(llava / "tokenizer_config.json", chat_template=[{"name": n, "template": template} for n in ("one", "two")])
     with pytest.raises(UserError, match="chat template"):
-        answers(load(folder, device="cpu"), few[:1])
+        answers(load(llava, device="cpu"), few[:1])
 
 
-def test_a_template_that_fails_is_one_sentence(folder, few):
-    (folder / "chat_template.jinja").write_text("{{ raise_exception('only text, please') }}")
+def test_a_template_that_fails_is_one_sentence(llava, few):
+    (llava / "chat_template.jinja").write_text("{{ raise_exception('only text, please') }}")
     with pytest.raises(UserError, match=r"The chat template of the model 'base' fails: only text, please"):
-        answers(load(folder, device="cpu"), few[:1])
+        answers(load(llava, device="cpu"), few[:1])
 
 
-def test_weights_in_shards_are_those_in_one_file(folder, tidy, few):
-    vlm = load(tidy, device="cpu")
-    (folder / "model.safetensors").unlink()
-    vlm.model.save_pretrained(folder, max_shard_size="200KB")
-    assert len(list(folder.glob("model-*.safetensors"))) > 1
-    assert answers(load(folder, device="cpu"), few[:4]) == answers(vlm, few[:4])
+def test_weights_in_shards_are_those_in_one_file(llava, tidy_llava, few):
+    vlm = load(tidy_llava, device="cpu")
+    (llava / "model.safetensors").unlink()
+    vlm.model.save_pretrained(llava, max_shard_size="200KB")
+    assert len(list(llava.glob("model-*.safetensors"))) > 1
+    assert answers(load(llava, device="cpu"), few[:4]) == answers(vlm, few[:4])
 
 
 @pytest.mark.parametrize("write", [write_gemma3, write_llava])
@@ -101,54 +89,54 @@ def test_tied_and_untied_heads_are_as_they_were_written(tmp_path, few, write):
     assert answers(load(tmp_path / "model", out, device="cpu"), few[:2])
 
 
-def test_a_checkpoint_without_its_vision_tower_is_refused(folder):
-    weights = load_file(folder / "model.safetensors")
+def test_a_checkpoint_without_its_vision_tower_is_refused(llava):
+    weights = load_file(llava / "model.safetensors")
     kept = {name: weight for name, weight in weights.items() if "vision_tower" not in name}
     assert len(kept) < len(weights)
-    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    save_file(kept, llava / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"lacks \d+ of its weights, e\.g\. .*vision_tower"):
-        load(folder, device="cpu")
+        load(llava, device="cpu")
 
 
-def test_what_ends_an_answer_if_the_tokenizer_names_nothing(folder, few):
+def test_what_ends_an_answer_if_the_tokenizer_names_nothing(llava, few):
     """The generation_config's end serves; without it the model is refused."""
-    edit(folder / "tokenizer_config.json", eos_token=None)
-    vlm = load(folder, device="cpu")
-    assert vlm.form.ending == [json.loads((folder / "generation_config.json").read_text())["eos_token_id"]]
-    vlm = load(folder, device="cpu")
+    edit(llava / "tokenizer_config.json", eos_token=None)
+    vlm = load(llava, device="cpu")
+    assert vlm.form.ending == [json.loads((llava / "generation_config.json").read_text())["eos_token_id"]]
+    vlm = load(llava, device="cpu")
     vlm.model.generation_config.eos_token_id = None
     with pytest.raises(UserError, match="Nothing ends an answer"):
         answers(vlm, few[:1])
 
 
-def test_quantised_weights_are_not_trained(folder, few, tmp_path):
-    vlm = load(folder, device="cpu")
+def test_quantised_weights_are_not_trained(llava, few, tmp_path):
+    vlm = load(llava, device="cpu")
     vlm.model.is_quantized = True
     with pytest.raises(UserError, match="Quantised weights are not trained"):
         train(vlm, "sft", few, out=tmp_path / "out", steps=1)
 
 
 @pytest.mark.parametrize("method", ["awq", "gptq", "fp8"])
-def test_a_quantised_checkpoint_is_loaded_or_refused_in_one_sentence(folder, tidy, few, method):
+def test_a_quantised_checkpoint_is_loaded_or_refused_in_one_sentence(llava, tidy_llava, few, method):
     """The weights here are not quantised: where the library's method loads them, answers are those of the weights."""
     config = {
         "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "zero_point": True},
         "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
         "fp8": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 32]},
     }[method]
-    edit(folder / "config.json", quantization_config=config)
+    edit(llava / "config.json", quantization_config=config)
     try:
-        found = answers(load(folder, device="cpu"), few[:4])
+        found = answers(load(llava, device="cpu"), few[:4])
     except UserError as refused:
-        assert "\n" not in str(refused) and str(folder) in str(refused)
+        assert "\n" not in str(refused) and str(llava) in str(refused)
     else:
-        assert found == answers(load(tidy, device="cpu"), few[:4])
+        assert found == answers(load(tidy_llava, device="cpu"), few[:4])
 
 
-def test_a_gguf_file_alone_is_refused_in_one_sentence(folder):
-    (folder / "model.safetensors").rename(folder / "model-Q4_K_M.gguf")
+def test_a_gguf_file_alone_is_refused_in_one_sentence(llava):
+    (llava / "model.safetensors").rename(llava / "model-Q4_K_M.gguf")
     with pytest.raises(UserError, match=r"cannot be loaded") as refused:
-        load(folder, device="cpu")
+        load(llava, device="cpu")
     assert "\n" not in str(refused.value)
 
 

@@ -25,7 +25,7 @@ from workbench.judges.rules import RULES, keyword
 from workbench.models.generation import Generation
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
-from workbench.models.template import remove_tokens
+from workbench.models.template import remove_tokens, special_tokens
 from workbench.models.vlm import VLM, best_device, best_dtype, generate, quiet
 from workbench.runs import runs_dir
 
@@ -267,8 +267,7 @@ def _sees(model: VLM) -> bool:
 
 def _marks(model: VLM) -> set[str]:
     """What an answer must not contain, because it could then pose as the judge's own turn."""
-    special = {str(token) for token in model.tokenizer.added_tokens_decoder.values() if token.special}
-    return special.union(model.tokenizer.all_special_tokens, *(row.marks for row in FORMATS.values()))
+    return set(special_tokens(model.processor)).union(*(row.marks for row in FORMATS.values()))
 
 
 def _as_text(model: VLM, prompt: list[Message] | str, judged: Sequence[str]) -> str:

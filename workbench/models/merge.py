@@ -11,8 +11,7 @@ from workbench.errors import UserError, first_line
 from workbench.files import atomic_write
 from workbench.models.vlm import VLM, bare, prompt_batch, quiet
 
-TOLERANCE = {torch.float32: 0.02}  # nats, by which a merged model's log-probabilities may differ
-ROUNDED = 0.5  # the same in other precisions
+TOLERANCE, ROUNDED = 0.02, 0.5  # nats, by which log-probabilities may differ once merged: in float32, and in 16 bits
 
 
 def write_model(vlm: VLM, out: Path) -> None:
@@ -49,7 +48,7 @@ def _merge(vlm: VLM) -> None:
             f"This adapter cannot be merged ({first_line(error)}); use the model with its adapter."
         ) from None
     moved = (_logprobs(vlm) - before).abs().max().item()
-    if moved > TOLERANCE.get(vlm.model.dtype, ROUNDED):
+    if moved > (TOLERANCE if vlm.model.dtype == torch.float32 else ROUNDED):
         raise UserError(
             f"This adapter cannot be merged: log-probabilities would change by up to {moved:.2g} nats. It may change "
             "embeddings that are also the weights of the output. Use the model with its adapter."

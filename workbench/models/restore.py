@@ -7,10 +7,15 @@ from collections.abc import Iterator
 
 import torch
 
+# By accelerate, and by gradient checkpointing
 _LEFT_BEHIND = {
-    *("forward", "_original_forward", "_is_accelerate_prepared"),  # by accelerate
-    *("gradient_checkpointing", "_gradient_checkpointing_func"),
-    *("_require_grads_hook", "_require_grads_hooks"),
+    "forward",
+    "_original_forward",
+    "_is_accelerate_prepared",
+    "gradient_checkpointing",
+    "_gradient_checkpointing_func",
+    "_require_grads_hook",
+    "_require_grads_hooks",
 }
 
 
