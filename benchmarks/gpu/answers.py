@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.gpu.model import Scale, build, examples, seconds
 from workbench.evaluation.ask import ask
 from workbench.models.features import cached_features
-from workbench.models.vlm import bare, generate, prompt_batch
+from workbench.models.vlm import VLM, bare, generate, prompt_batch
 
 
 def rows(scale: Scale) -> Iterator[dict]:
@@ -35,8 +36,7 @@ def rows(scale: Scale) -> Iterator[dict]:
     assert len(set(answers)) > len(answers) / 2, (
         answers
     )  # they depend on query and picture, so that equality says something
-    equal = sum(a.split()[:1] == b.split()[:1] for a, b in zip(one_by_one, answers, strict=False)) / few
-    assert equal == 1 if scale.tiny else equal >= 0.5, f"{equal:.2f} of first words are those of asking one by one"
+    equal = first_words_equal(scale, one_by_one, answers[:few])
     yield {
         "what": "in a batch",
         "queries": scale.queries,
@@ -45,15 +45,22 @@ def rows(scale: Scale) -> Iterator[dict]:
         "first_words_equal": equal,
     }
 
+    looked = leaves(vlm)
     kept, again = seconds(lambda: vlm.answers(images, queries, batch_size=scale.queries), scale.device)
-    assert again == answers, "answers differ where the pictures' features are kept"
     table = ask(vlm, data, ["none"], batch_size=scale.queries, progress=False)
-    assert table.answer.tolist() == answers, "evaluate gives other answers"
+    vlm.features.clear()
+    repeated = vlm.answers(images, queries, batch_size=scale.queries)
+    for before, now in zip(looked, leaves(vlm), strict=True):
+        assert (now - before).norm() <= 0.01 * before.norm(), "pictures looked at again look different"
     yield {
         "what": "in a batch, the pictures seen before",
         "queries": scale.queries,
         "answers_a_second": scale.queries / kept,
         "ratio_to_one_by_one": (scale.queries / kept) / (few / alone),
+        "first_words_equal": first_words_equal(scale, again, answers),
+        "first_words_equal_by_evaluate": first_words_equal(scale, table.answer.tolist(), answers),
+        "whole_answers_equal": share_equal(again, answers),
+        "whole_answers_equal_repeated_without_kept_features": share_equal(repeated, answers),
     }
 
     batch = prompt_batch(vlm, images, queries)
@@ -74,6 +81,28 @@ def rows(scale: Scale) -> Iterator[dict]:
         "bandwidth_gb_a_second": limit / 1e9,
         "share_of_the_bandwidth_limit": weights / limit / a_word,  # the weights are read once a word
     }
+
+
+def leaves(vlm: VLM) -> list[torch.Tensor]:
+    """All tensors of the kept features."""
+    return [part for kept in vlm.features.values() for part in tree_leaves(vars(kept)) if torch.is_tensor(part)]
+
+
+def share_equal(answers: Sequence[object], expected: Sequence[object]) -> float:
+    return sum(a == b for a, b in zip(answers, expected, strict=True)) / len(expected)
+
+
+def first_words_equal(scale: Scale, answers: Sequence[str], expected: Sequence[str]) -> float:
+    """The share of answers with the expected first word.
+
+    With random weights many words are almost equally likely, and a GPU's 16-bit sums differ a little from
+    one way of asking to another: later words go their own way. On the CPU whole answers must be equal.
+    """
+    if scale.tiny:
+        assert list(answers) == list(expected), "answers differ"
+    equal = share_equal([a.split()[:1] for a in answers], [e.split()[:1] for e in expected])
+    assert equal >= 0.5, f"{equal:.2f} of first words are equal"
+    return equal
 
 
 def bandwidth(device: str) -> float:

@@ -29,7 +29,7 @@ def rows(scale: Scale) -> Iterator[dict]:
         data = examples(vlm, scale, 6 * ROWS, 6 * ROWS)
         settings = Settings.of("npo", forget=ROWS, retain=ROWS, checkpointing=True, four_bit=True)
         predicted = predict(scale.shape(), settings, scale.prompt, scale.answer).total / GIB
-        found = step(vlm, "npo", data, scale, hyper={}, checkpointing=True)
+        found = step(vlm, "npo", data, scale, hyper={}, checkpointing=True, four_bit=True)
         yield {
             "what": "NPO in 4 bits",
             "settings": settings.saving,

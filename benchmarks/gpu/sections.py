@@ -40,10 +40,7 @@ def results_of(name: str, tiny: bool) -> Iterator[dict]:
     # read when libraries are imported: one that asks for a GPU does not touch it, and none looks for a
     # network
     os.environ |= {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "HF_HUB_OFFLINE": "1"}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["benchmarks.gpu.training"]
-    )  # torch and transformers are read once; no process inherits a used GPU
+    context = multiprocessing.get_context("spawn")  # a process forked from one that has touched a GPU cannot use it
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(f"{PACKAGE}.{name}", tiny, theirs))
     process.start()

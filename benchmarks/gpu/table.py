@@ -1,12 +1,14 @@
-"""Fill in the column "measured" of the table of GPUs in docs/memory.md: python -m benchmarks.gpu.table.
+"""Fill in what was measured on a GPU in docs/memory.md: python -m benchmarks.gpu.table.
 
-It reads benchmarks/gpu_results.json, which `python -m benchmarks.gpu` writes.
+It reads benchmarks/gpu_results.json, which `python -m benchmarks.gpu` writes, and fills in the column
+"measured" and the tables between the page's two markers.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from workbench.files import write_text
 ROOT = Path(__file__).parent.parent.parent
 PAGE, RESULTS = ROOT / "docs" / "memory.md", ROOT / "benchmarks" / "gpu_results.json"
 MODEL = "llava-hf/llava-1.5-7b-hf"  # the model whose shape is measured
+
+BEGIN, END = "<!-- benchmarks.gpu.table -->", "<!-- end -->"
 
 Row = dict[str, Any]  # one result of a section
 
@@ -36,10 +40,77 @@ def measured(results: list[Row], gib: int) -> str:
     """
     peaks = {}
     for row in results:
-        if row["section"] == "training" and row.get("cap_gib") == gib and "fits" in row:
+        if row["section"] == "training" and "fits" in row and gib == (row["cap_gib"] or _card(row)):
             objective = row["what"].split()[-1].upper()
             peaks[objective] = f"{row['peak_gib']:.1f}" if row["fits"] else "does not fit"
     return ", ".join(f"{objective} {peak}" for objective, peak in sorted(peaks.items()))
+
+
+def _card(row: Row) -> int | None:
+    """The size in which the card is sold, e.g. 80, for a run without a cap that saved no memory."""
+    return 8 * round(row["device_gib"] / 8) if row["settings"] == "as they are" else None
+
+
+def steps(results: list[Row]) -> str:
+    """Steps of training without a cap, and in 4 bits: memory beside its prediction, and speed."""
+    rows = [r for r in results if r["section"] in ("training", "four_bit") and r.get("fits") and not r.get("cap_gib")]
+    return _markdown(
+        ("step", "settings", "predicted, GiB", "measured, GiB", "seconds", "sequences a second"),
+        [
+            (
+                row["what"].split()[-1].upper() if row["section"] == "training" else "NPO",
+                row["settings"],
+                f"{row['predicted_gib']:.1f}",
+                f"{row['peak_gib']:.1f}",
+                f"{row['seconds_a_step']:.2f}",
+                f"{row['samples_a_second']:.1f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def peers(results: list[Row]) -> str:
+    """Our step as a share of trl's DPO and of SFT by peft and Trainer."""
+    rows = [r for r in results if r["section"] == "peer" and "ratio_peak_gib" in r]
+    return _markdown(
+        ("ours / theirs", "checkpointing", "memory", "time"),
+        [
+            (
+                f"{objective.upper()} by {peer}",
+                "yes" if row["checkpointing"] else "no",
+                f"{row['ratio_peak_gib']:.2f}",
+                f"{row['ratio_seconds_a_step']:.2f}",
+            )
+            for row in rows
+            for objective, peer in [row["what"].split(": ours / ")]
+        ],
+    )
+
+
+def answers(results: list[Row]) -> str:
+    """Answers a second, and attribution beside Captum's loop."""
+    rows = [
+        (row["what"], f"{row['answers_a_second']:.1f} answers a second")
+        for row in results
+        if row["section"] == "answers" and "answers_a_second" in row
+    ]
+    rows += [
+        ("one query explained (ablation of words and 36 squares)", f"{row['seconds']:.1f} seconds")
+        for row in results
+        if row["section"] == "attribution" and "log_p" in row
+    ]
+    rows += [
+        ("the same, a prompt: Captum's `LLMAttribution` / ours", f"{row['ratio_a_prompt']:.1f}")
+        for row in results
+        if row["section"] == "attribution" and "ratio_a_prompt" in row
+    ]
+    return _markdown(("", "measured"), rows)
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def filled(page: str, results: list[Row]) -> str:
@@ -50,7 +121,12 @@ def filled(page: str, results: list[Row]) -> str:
         return match["predicted"] + (f" {cell} |" if cell else " |")
 
     row = rf"^(?P<predicted>\| `{MODEL}` \| (?P<gib>\d+) GiB \|[^|]+\|[^|]+\|)[^|]*\|$"
-    return re.sub(row, line, page, flags=re.MULTILINE)
+    page = re.sub(row, line, page, flags=re.MULTILINE)
+    if not results:
+        return page
+    tables = "\n\n".join(make(results) for make in (steps, peers, answers))
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
