@@ -1,14 +1,18 @@
 """Checkpoints as people keep them: they give the same answers as the tidy one, or are refused in one sentence."""
 
+import importlib.util
 import json
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.tiny_models import write_gemma3, write_llava, write_paligemma
 from workbench.errors import UserError
 from workbench.models.load import load
+from workbench.training.memory import picture_tokens, predict
+from workbench.training.settings import Settings
 from workbench.training.train import train
 
 
@@ -143,3 +147,26 @@ def test_a_gguf_file_alone_is_refused_in_one_sentence(llava):
 def test_a_model_without_a_template_on_the_hub_has_the_tables(tmp_path, few):
     vlm = load(write_paligemma(tmp_path / "paligemma"), device="cpu")
     assert vlm.processor.chat_template and len(answers(vlm, few[:2])) == 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="sentencepiece is installed")
+def test_a_tokenizer_in_sentencepieces_format_alone_says_what_reads_it(llava):
+    (llava / "tokenizer.json").rename(llava / "tokenizer.model")
+    edit(llava / "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
+    with pytest.raises(UserError, match=r"pip install sentencepiece protobuf"):
+        load(llava, device="cpu")
+
+
+def test_two_towers_that_do_not_write_are_refused(tmp_path):
+    """CLIP looks at pictures and reads texts, and writes nothing; `plan` must not invent a VLM either."""
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    vision = {**size, "image_size": 28, "patch_size": 14}
+    config = transformers.CLIPConfig(text_config=size | special, vision_config=vision)
+    transformers.CLIPModel(config).save_pretrained(tmp_path / "clip")
+    with pytest.raises(UserError, match="takes no pictures"):
+        load(tmp_path / "clip", device="cpu")
+    with pytest.raises(UserError, match="takes no pictures and writes"):
+        picture_tokens(transformers.AutoConfig.from_pretrained(tmp_path / "clip"))
+    with pytest.raises(UserError, match="cannot be planned"):
+        predict(config, Settings.of("npo"))

@@ -97,6 +97,11 @@ def not_loaded(model: str, error: Exception) -> UserError:
             f"{reason} needs torchvision with transformers {transformers.__version__}: install the version that "
             "matches your torch, or a newer transformers."
         )
+    if any(word in text for word in ("tokenizer.model", "entencepiece", "protobuf", "tiktoken")):
+        return UserError(
+            f"The tokenizer of {model!r} is there in SentencePiece's format alone; install what reads it: "
+            "pip install sentencepiece protobuf."
+        )
     if any(Path(model).glob("*.bin")) and not any(Path(model).glob("*.safetensors")):
         return UserError(
             f"The weights of {model!r} are pickles, not safetensors; convert them, or if you trust their source, use "

@@ -63,8 +63,10 @@ def picture_tokens(config: transformers.PreTrainedConfig) -> int:
     """How many tokens an image takes.
 
     Raises:
-        UserError: The configuration does not say it.
+        UserError: It is no configuration of a VLM, or does not say it.
     """
+    if type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise UserError(f"A model of type {config.model_type} takes no pictures and writes; choose one that does both.")
     for name in ("image_seq_length", "mm_tokens_per_image"):
         if getattr(config, name, None):
             return getattr(config, name)
