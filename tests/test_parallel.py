@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from workbench import parallel
 from workbench.errors import UserError
 from workbench.parallel import call_each
 
@@ -69,3 +70,21 @@ def test_children_end_with_their_parent(tmp_path):
             return
         time.sleep(0.05)
     pytest.fail("the child is still there")
+
+
+def test_ctrl_c_while_a_child_starts_ends_that_child_too(tmp_path, monkeypatch):
+    """The signal comes after the decision to start it and before it is known."""
+    real, children = parallel._start, []
+
+    def slow(name, values, line):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)  # the main thread has seen it by now
+        children.append(real(name, values, line))
+        return children[-1]
+
+    monkeypatch.setattr(parallel, "_start", slow)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        call_each(wait, [(str(tmp_path),)] * 2, processes=2)
+    assert children and all(child.wait(timeout=5) for child in children)
+    assert time.monotonic() - started < 20

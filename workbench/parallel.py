@@ -49,12 +49,16 @@ def call_each(function: Callable[..., object], arguments: Sequence[Sequence[Any]
         return
     name = f"{function.__module__}:{function.__name__}"
     children: list[subprocess.Popen[str]] = []
+    starting, stopped = threading.Lock(), threading.Event()
     free_lines = list(range(count))  # of the terminal, for progress bars
 
     def call(values: Sequence[Any]) -> str:
         line = free_lines.pop()
-        child = _start(name, values, line)
-        children.append(child)
+        with starting:  # a child is known before Ctrl-C ends all of them, or it is not started
+            if stopped.is_set():
+                return ""
+            child = _start(name, values, line)
+            children.append(child)
         error = _follow(child)
         free_lines.append(line)
         return error
@@ -64,6 +68,8 @@ def call_each(function: Callable[..., object], arguments: Sequence[Sequence[Any]
             errors = list(pool.map(call, arguments))
         except BaseException:  # Ctrl-C too
             pool.shutdown(wait=False, cancel_futures=True)
+            with starting:
+                stopped.set()
             for child in children:
                 child.terminate()
             raise
