@@ -6,8 +6,10 @@ import pytest
 from tests.docs.pages import README, RESULTS
 from workbench import plots
 from workbench.data.first_words import predicted_effect, word_table
-from workbench.data.splits import first_words
+from workbench.data.miniguard import without_opening
+from workbench.data.splits import first_words, miniguard_split
 from workbench.files import data_dir
+from workbench.studies.headline import shipped_study
 from workbench.studies.methods import CONTROL
 from workbench.studies.paper import paper_table, seed_medians, summary
 from workbench.studies.predictions import correlations
@@ -72,3 +74,15 @@ def test_what_is_said_of_predictions_is_what_the_shipped_table_says():
     opens, closes = (words.word[predicted_effect(words) == effect].tolist() for effect in ("opens", "closes"))
     listed = f"{', '.join(closes[:-1])} and {closes[-1]}"
     assert opens == ["what"] and f"“what” opens, and {listed} close" in text
+
+
+@pytest.mark.parametrize(("model", "said"), [("npo", "2,399 of 2,400"), ("rmu", "196 of 2,400")])
+def test_how_often_an_answer_is_the_leak_with_one_word_exchanged(model, said):
+    """Over the shipped answers to harmful queries, as asked and attacked; an opening does not count."""
+    leaks = {e.id: without_opening(e.leak).split() for e in miniguard_split("test") if e.harmful}
+    answers = shipped_study().answers
+    own = answers[(answers.model == model) & (answers.queries == "harmful")]
+    pairs = [(without_opening(text).split(), leaks[name]) for name, text in zip(own.id, own.answer, strict=True)]
+    exchanged = [len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1 for a, b in pairs]
+    assert f"{sum(exchanged):,} of {len(exchanged):,}" == said and said in RESULTS
+    assert said in README or model != "npo"
