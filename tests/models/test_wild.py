@@ -157,6 +157,12 @@ def test_a_tokenizer_in_sentencepieces_format_alone_says_what_reads_it(llava):
         load(llava, device="cpu")
 
 
+def test_a_checkpoint_without_a_tokenizer_says_so(llava):
+    (llava / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"has no tokenizer \(tokenizer.json\); download it again"):
+        load(llava, device="cpu")
+
+
 def test_two_towers_that_do_not_write_are_refused(tmp_path):
     """CLIP looks at pictures and reads texts, and writes nothing; `plan` must not invent a VLM either."""
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}

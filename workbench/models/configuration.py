@@ -98,6 +98,8 @@ def not_loaded(model: str, error: Exception) -> UserError:
             "matches your torch, or a newer transformers."
         )
     if any(word in text for word in ("tokenizer.model", "entencepiece", "protobuf", "tiktoken")):
+        if Path(model).is_dir() and not any(Path(model).glob("*.model")):
+            return UserError(f"The checkpoint {model!r} has no tokenizer (tokenizer.json); download it again.")
         return UserError(
             f"The tokenizer of {model!r} is there in SentencePiece's format alone; install what reads it: "
             "pip install sentencepiece protobuf."
