@@ -52,8 +52,9 @@ def _card(row: Row) -> int | None:
 
 
 def steps(results: list[Row]) -> str:
-    """Steps of training without a cap, and in 4 bits: memory beside its prediction, and speed."""
-    rows = [r for r in results if r["section"] in ("training", "four_bit") and r.get("fits") and not r.get("cap_gib")]
+    """Steps of training, each kind once, and in 4 bits: memory beside its prediction, and speed."""
+    fitting = [row for row in results if row["section"] in ("training", "four_bit") and row.get("fits")]
+    rows = {(row["what"], row["settings"]): row for row in fitting}  # the last is without a cap, if there is one
     return _markdown(
         ("step", "settings", "predicted, GiB", "measured, GiB", "seconds", "sequences a second"),
         [
@@ -65,7 +66,7 @@ def steps(results: list[Row]) -> str:
                 f"{row['seconds_a_step']:.2f}",
                 f"{row['samples_a_second']:.1f}",
             )
-            for row in rows
+            for row in rows.values()
         ],
     )
 
@@ -74,13 +75,14 @@ def peers(results: list[Row]) -> str:
     """Our step as a share of trl's DPO and of SFT by peft and Trainer."""
     rows = [r for r in results if r["section"] == "peer" and "ratio_peak_gib" in r]
     return _markdown(
-        ("ours / theirs", "checkpointing", "memory", "time"),
+        ("ours / theirs", "checkpointing", "memory", "time", "time if each example is seen once"),
         [
             (
                 f"{objective.upper()} by {peer}",
                 "yes" if row["checkpointing"] else "no",
                 f"{row['ratio_peak_gib']:.2f}",
                 f"{row['ratio_seconds_a_step']:.2f}",
+                f"{row.get('ratio_seconds_a_step_if_each_example_is_seen_once', row['ratio_seconds_a_step']):.2f}",
             )
             for row in rows
             for objective, peer in [row["what"].split(": ours / ")]
@@ -89,11 +91,24 @@ def peers(results: list[Row]) -> str:
 
 
 def answers(results: list[Row]) -> str:
-    """Answers a second, and attribution beside Captum's loop."""
+    """Answers a second, whether they are the same when asked again, and attribution beside Captum's loop."""
     rows = [
         (row["what"], f"{row['answers_a_second']:.1f} answers a second")
         for row in results
         if row["section"] == "answers" and "answers_a_second" in row
+    ]
+    shares = {
+        "first_words_equal": "first words that are equal when the same batch is asked again",
+        "whole_answers_equal_repeated_without_kept_features": "whole answers that are",
+        "whole_answers_equal": "whole answers that are, where the pictures' features were kept",
+        "share_of_the_bandwidth_limit": "writing words: share of the memory's bandwidth",
+    }
+    rows += [
+        (title, f"{100 * row[name]:.0f} %")
+        for row in results
+        if row["section"] == "answers" and row["what"] != "in a batch"
+        for name, title in shares.items()
+        if name in row
     ]
     rows += [
         ("one query explained (ablation of words and 36 squares)", f"{row['seconds']:.1f} seconds")
@@ -114,7 +129,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def filled(page: str, results: list[Row]) -> str:
-    """The page with the column as the results have it."""
+    """The page with the column and the tables as the results have them."""
 
     def line(match: re.Match[str]) -> str:
         cell = measured(results, int(match["gib"]))
@@ -122,8 +137,6 @@ def filled(page: str, results: list[Row]) -> str:
 
     row = rf"^(?P<predicted>\| `{MODEL}` \| (?P<gib>\d+) GiB \|[^|]+\|[^|]+\|)[^|]*\|$"
     page = re.sub(row, line, page, flags=re.MULTILINE)
-    if not results:
-        return page
     tables = "\n\n".join(make(results) for make in (steps, peers, answers))
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"

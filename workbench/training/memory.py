@@ -66,7 +66,7 @@ def picture_tokens(config: transformers.PreTrainedConfig) -> int:
         UserError: It is no configuration of a VLM, or does not say it.
     """
     if type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise UserError(f"A model of type {config.model_type} takes no pictures and writes; choose one that does both.")
+        raise UserError(f"A model of type {config.model_type} takes no pictures, or does not write; choose another.")
     for name in ("image_seq_length", "mm_tokens_per_image"):
         if getattr(config, name, None):
             return getattr(config, name)
