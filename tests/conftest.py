@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,6 +11,8 @@ import pytest
 
 from workbench.data.splits import miniguard_split
 
+# Where tests are a shell's background job, it ignores Ctrl-C, and so would all processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 REAL_VLGUARD = os.path.join(os.path.dirname(__file__), "..", "..", "shared", "data", "vlguard")
 
 
