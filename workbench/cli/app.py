@@ -38,7 +38,7 @@ trusted: list[str] = []  # what `workbench --trust` allows
 SEVERAL = "Several: separated by commas, or the option repeated."
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGuard's data.", min=0)]
-Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
+Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard', 'miniguard-1' … are shipped.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")]
 HarmfulAnswers = Annotated[

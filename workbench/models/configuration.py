@@ -21,7 +21,7 @@ def configuration(
     """A model's configuration.
 
     Args:
-        model: A hub id, a folder, or "miniguard".
+        model: A hub id, a folder, or one of `shipped_bases`.
         trust: As for `load`.
         shipped: Whether the configuration of a known model may be the one that ships with the workbench
             (data/configs).
@@ -63,8 +63,13 @@ def _check_format(model: str, stored: dict[str, Any]) -> None:
 
 
 def checkpoint(model: str) -> str:
-    """Where a model's files are: its folder or hub id, or the folder of the shipped base."""
-    return str(data_dir() / "miniguard-base") if model == "miniguard" else model
+    """Where a model's files are: its folder or hub id, or the folder of a shipped base."""
+    return str(data_dir() / "bases" / model) if model in shipped_bases() else model
+
+
+def shipped_bases() -> list[str]:
+    """The names of the base models that ship with the workbench: "miniguard", "miniguard-1" …"""
+    return sorted(folder.name for folder in (data_dir() / "bases").glob("miniguard*"))
 
 
 @functools.cache
@@ -117,5 +122,6 @@ def not_loaded(model: str, error: Exception) -> UserError:
             "HF_HUB_OFFLINE, or give a folder."
         )
     return UserError(
-        f"{reason} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
+        f"{reason} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or one of "
+        f"{', '.join(shipped_bases())}."
     )

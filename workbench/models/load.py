@@ -36,7 +36,7 @@ def load(
     layers can be found.
 
     Args:
-        model: A folder, a hub id, or "miniguard" for the shipped base.
+        model: A folder, a hub id, or one of `configuration.shipped_bases` such as "miniguard".
         adapter: The folder of a PEFT adapter, loaded on top.
         device: E.g. "cpu" or "cuda:1"; the best one by default.
         four_bit: Hold linear weights in 4 bits (NF4), which needs CUDA and bitsandbytes.
