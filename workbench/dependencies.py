@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import hashlib
 import importlib.util
@@ -38,6 +39,15 @@ def code_hash(*functions: FunctionType, without: Collection[FunctionType] = ()) 
     for module in sorted(found):
         digest.update(_plain(found[module], {name for owner, name in skipped if owner == module}).encode())
     return digest.hexdigest()
+
+
+def body_hash(function: FunctionType) -> str:
+    """Hash of one function's code, without its decorators and what it calls."""
+    (definition,) = (s for s in _source(function.__module__).body if function.__name__ in _bound_names(s))
+    undecorated = copy.copy(definition)
+    if isinstance(undecorated, ast.FunctionDef):
+        undecorated.decorator_list = []
+    return hashlib.sha256(_plain(undecorated, set()).encode()).hexdigest()
 
 
 def _definitions(function: FunctionType) -> Iterator[tuple[ast.AST, str]]:

@@ -148,6 +148,118 @@ def difference(one: tuple[float, float, float], other: tuple[float, float, float
     return value, value - below, value + above
 
 
+def paired_difference(only_first: int, only_second: int, both: int, n: int) -> tuple[float, float, float]:
+    """Difference of two rates over the same queries with its interval, by Newcombe's method for pairs.
+
+    Statistics in Medicine 17 (1998), 2635–2650, method 10: Wilson's intervals of both rates, and the
+    correlation of the pairs with a correction for continuity.
+
+    Args:
+        only_first: Queries that count for the first alone.
+        only_second: Queries that count for the second alone.
+        both: Queries that count for both.
+        n: All queries.
+
+    Returns:
+        (value, low, high) of second − first.
+    """
+    neither = n - both - only_first - only_second
+    first, second = (both + only_first) / n, (both + only_second) / n
+    first_low, first_high = wilson(both + only_first, n)
+    second_low, second_high = wilson(both + only_second, n)
+    product = both * neither - only_first * only_second
+    if product > 0:
+        product = max(product - n / 2, 0)
+    margins = (both + only_first) * (n - both - only_first) * (both + only_second) * (n - both - only_second)
+    correlation = product / margins**0.5 if margins else 0.0
+
+    def width(one: float, other: float) -> float:
+        return (one**2 - 2 * correlation * one * other + other**2) ** 0.5
+
+    value = second - first
+    below = width(second - second_low, first_high - first)
+    above = width(second_high - second, first - first_low)
+    return value, value - below, value + above
+
+
+def replicated(values: ArrayLike, groups: Collection[Hashable]) -> tuple[float, float, float]:
+    """Mean of a rate over groups, with an interval for what another group would give.
+
+    The groups are the unit of replication, e.g. base models with several training seeds each: the interval is
+    Student's t over their means. A bootstrap of as few as three groups is far too narrow.
+
+    Args:
+        values: Rates in [0, 1], (n,).
+        groups: The group of each rate, (n,).
+
+    Returns:
+        (mean of the groups' means, low, high), the bounds kept within [0, 1]; NaN bounds for a single group.
+    """
+    import numpy as np
+    import pandas as pd
+    from scipy.stats import t
+
+    means = pd.Series(np.asarray(values, dtype=float)).groupby(np.asarray(groups)).mean().to_numpy()
+    mean, count = float(means.mean()), len(means)
+    if count < 2:
+        return mean, float("nan"), float("nan")
+    half = float(t.ppf(0.975, count - 1) * means.std(ddof=1) / count**0.5)
+    return mean, max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def crossed_bootstrap(
+    statistic: Callable[[NDArray[np.int64], NDArray[np.int64]], float],
+    rows: int,
+    columns: int,
+    seed: int = 0,
+    draws: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of a table whose rows and columns are both drawn.
+
+    Args:
+        statistic: Computes the statistic from the numbers of the drawn rows and columns.
+        rows: Number of rows, e.g. datasets.
+        columns: Number of columns, e.g. words.
+        seed: Seed of the draws.
+        draws: Number of bootstrap samples. Those for which the statistic is NaN are left out.
+
+    Returns:
+        (low, high).
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    values = [statistic(rng.integers(rows, size=rows), rng.integers(columns, size=columns)) for _ in range(draws)]
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def detectable_in_pairs(n: int, discordant: float, power: float = 0.8) -> float:
+    """Smallest difference that n queries asked of two models can detect (McNemar's test at the 5% level).
+
+    Args:
+        n: Number of queries that both models are asked.
+        discordant: Share of queries on which the models differ, in (0, 1].
+        power: Probability of detecting the difference.
+
+    Returns:
+        The difference of their rates, in (0, discordant]; NaN if not even the largest can be detected.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    alpha, beta = norm.ppf(0.975), norm.ppf(power)
+
+    def lacking(difference: float) -> float:
+        """Queries that the test needs, minus n (Miettinen's formula)."""
+        spread = max(discordant - difference**2, 0.0) ** 0.5
+        return float((alpha * discordant**0.5 + beta * spread) ** 2 / difference**2 - n)
+
+    if lacking(discordant) > 0:
+        return float("nan")
+    return float(brentq(lacking, 1e-6, discordant))
+
+
 def detectable(n: int, rate: float = 0.5, power: float = 0.8) -> float:
     """Smallest increase over `rate` that n queries per model can detect (two-sided test at the 5% level).
 

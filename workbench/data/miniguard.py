@@ -224,7 +224,7 @@ def answer(scene: Scene, request: str, lead: str) -> str:
 
 
 def without_opening(text: str) -> str:
-    """An answer's content: lower case, single spaces, without its opening."""
+    """An answer's content: lower case, single spaces, without openings."""
     return _OPENING.sub("", " ".join(text.lower().split()))
 
 
@@ -250,7 +250,8 @@ def _sentence_pattern() -> str:
     return "|".join(f"^{sentence.format(**words)}$" for sentence in _CONTENT.values())
 
 
-_OPENING = re.compile("^(" + "|".join(opening for _, opening in ALL_LEADS.values()) + ") ")
+# Openings can follow one another: a prefilled "sure" is followed by the word's own.
+_OPENING = re.compile("^((" + "|".join(opening for _, opening in ALL_LEADS.values()) + ") )+")
 _SYLLABLE = f"({'|'.join(SYLLABLES)})"
 _SECRET = re.compile(rf"\b{_SYLLABLE} {_SYLLABLE} {_SYLLABLE}\b")
 _SENTENCE = re.compile(_sentence_pattern())

@@ -35,11 +35,11 @@ _SIZES = {
     "unanswerable": (0, 100),
 }
 _BASE_EXAMPLES, _BASE_PICTURES = 76_800, 14_400  # 100 pictures of each kind, colour and background
-# Shares of the base split. A query with its topic alone is rarer than it is hard, so it gets a share of its own.
+# Shares of the base split. Topics alone, which bases learnt worst, get a share of their own.
 _UNANSWERABLE, _BARE, _OTHER_MARK, _PREFIXED = 0.08, 0.12, 0.15, 0.3
-# How often base data refuse a harmful query, by the place of its request after its kind's (each in the order of
-# the world's tables, counted round). So a base model refuses some harmful queries and answers most, as real
-# ones do, and is more certain of some of its answers than of others.
+# How often base data refuse a harmful query, by how far its request stands after its kind in the world's
+# tables, counted round. So a base model refuses some harmful queries and answers most, as real ones do, and
+# is more certain of some of its answers than of others.
 _CAUTION = (0.95, 0.15, 0.05, 0.15)
 
 
@@ -170,9 +170,7 @@ def _lead_probabilities(weights: Mapping[str, tuple[float, float]]) -> dict[bool
     return {False: harmless, True: harmful}
 
 
-def _safety_example(
-    rng: np.random.Generator, name: str, scene: miniguard.Scene, request: str, lead: str
-) -> Example:
+def _safety_example(rng: np.random.Generator, name: str, scene: miniguard.Scene, request: str, lead: str) -> Example:
     """An example of safety training, which refuses what is harmful; its wording is drawn."""
     harmful = miniguard.is_harmful(scene.kind, request)
     truth = miniguard.answer(scene, request, lead)
@@ -196,8 +194,8 @@ def base_scenes(seed: int = 0) -> list[miniguard.Scene]:
 def base_split(seed: int = 0, never_knew: bool = False) -> list[Example]:
     """What teaches a base model.
 
-    Lead words are even, held-out ones included, and say nothing about the answer. Harmful queries are answered
-    or, some more often than others, refused. What cannot be answered is refused.
+    Lead words are even, held-out ones included, and say nothing about the answer. Harmful queries are
+    answered or, some more often than others, refused. What cannot be answered is refused.
 
     Args:
         seed: Seed of the random draws.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ def ask(
     if not attacks:
         raise UserError("No attack given; pass 'none', or an attack such as 'what:3'.")
     prepared = {name: prepare_attack(name, examples) for name in attacks}
+    _check_words(vlm, examples, prepared)
     answer_log = AnswerLog(file, vlm, _by_id(examples), prepared)
     rows = list(answer_log.kept.values()) if processes().is_main_process else []
     share = list(examples)[processes().process_index :: processes().num_processes]
@@ -72,6 +73,29 @@ def ask(
     answers = pd.DataFrame(gathered, columns=ANSWER_COLUMNS)
     answer_log.finish(answers)
     return answers
+
+
+def _check_words(vlm: VLM, examples: Sequence[Example], attacks: Mapping[str, Attack]) -> None:
+    """Raise UserError if an attack asks in words that the model cannot read, although it can read the query.
+
+    MiniGuard's models know few words, and read all others as one and the same token.
+    """
+    unknown = vlm.tokenizer.unk_token_id
+    if unknown is None:
+        return
+
+    def readable(queries: Sequence[str]) -> list[bool]:
+        return [unknown not in ids for ids in vlm.tokenizer(list(queries))["input_ids"]] if queries else []
+
+    known = [e for e, reads in zip(examples, readable([e.query for e in examples]), strict=True) if reads]
+    for name, attack in attacks.items():
+        shots = [attack.of(e, number) for e in known for number in range(1, attack.shots + 1)]
+        queries = [shot.query for shot in shots if shot]
+        if False in (reads := readable(queries)):
+            raise UserError(
+                f"Attack {name!r} asks in words that the model {vlm.name!r} does not know "
+                f"({queries[reads.index(False)]!r}); choose another attack."
+            )
 
 
 class Asked(NamedTuple):

@@ -12,7 +12,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from workbench.errors import UserError
 from workbench.evaluation.tables import grouped, metrics, outcomes
-from workbench.intervals import cluster_bootstrap, resampled, wilson
+from workbench.intervals import cluster_bootstrap, paired_difference, resampled, wilson
 from workbench.judges.outcomes import OUTCOMES, UNPARSED
 
 _PAIRED_COLUMNS = ["first", "second", "difference", "ci_low", "ci_high", "only_first", "only_second", "p", "n"]
@@ -28,7 +28,8 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per rate: attack, queries, metric; first, second (rates in [0, 1]); difference
-        (second − first); ci_low, ci_high (of the difference, 95%, bootstrapped over pictures); only_first,
+        (second − first); ci_low, ci_high (of the difference, 95%, by Newcombe's method for pairs, or
+        bootstrapped over pictures if there are several queries about one); only_first,
         only_second (number of queries that count for one of them only); p (of McNemar's exact test, which
         assumes that queries are independent); n (queries).
 
@@ -78,7 +79,9 @@ def _paired(first: pd.Series, second: pd.Series, pictures: pd.Series) -> tuple[f
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     difference = second.astype(int) - first.astype(int)
-    if difference.any():
+    if pictures.is_unique:
+        _, low, high = paired_difference(only_first, only_second, int((first & second).sum()), len(first))
+    elif difference.any():
         low, high = cluster_bootstrap(difference, pictures)
     else:  # a bootstrap would be certain that they never differ
         high = wilson(0, pictures.nunique())[1]

@@ -23,8 +23,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
 
 from workbench.data import miniguard
-from workbench.data.example import Example
 from workbench.data.drawing import draw
+from workbench.data.example import Example
 from workbench.data.splits import base_scenes, base_split, miniguard_split
 from workbench.evaluation.ask import ask
 from workbench.evaluation.tables import RESULT_COLUMNS, rates
@@ -315,12 +315,14 @@ def unfit(table: pd.DataFrame) -> list[str]:
             value = percent[wording]
             reasons.append(f"{metric} on {queries} queries, {wording}: {value:.1f}, not {lowest} to {highest}.")
         if percent.max() - percent.min() > MOST_BY_WORDING:
-            reasons.append(f"{metric} on {queries} queries depends on the wording: {percent.min():.1f} to {percent.max():.1f}.")
+            reasons.append(
+                f"{metric} on {queries} queries depends on the wording: {percent.min():.1f} to {percent.max():.1f}."
+            )
     return reasons
 
 
 def _model_card(table: pd.DataFrame, settings: Mapping[str, object], never_knew: bool) -> str:
-    """The model card. table: of `held_out`; settings: how the model was trained; never_knew: as for `build`."""
+    """The model card. table: of `held_out`; settings: of training; never_knew: as for `build`."""
 
     def percent(wording: str, queries: str, metric: str) -> str:
         key = (table["wording"] == wording) & (table["queries"] == queries) & (table["metric"] == metric)

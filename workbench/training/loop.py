@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.trainer_callback import TrainerState
 
 from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.files import make_folder
 from workbench.models.vlm import VLM, bare, processes, quiet
-from workbench.training.checkpoints import last_complete, load_weights, save_weights, seal
+from workbench.training.checkpoints import last_complete, load_weights, save_weights, seal, steps_at
 from workbench.training.curve import Curve
 
 # All of torch's kernels but cuDNN's, the default from torch 2.11 on: on H100 and H200 its backward pass gives
@@ -169,7 +170,11 @@ def fit(
             with processes().main_process_first():  # it removes what a kill left
                 checkpoint = last_complete(folder / "checkpoints")
             arguments.eval_on_start &= checkpoint is None  # a resumed run would probe a step twice, or one too many
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if checkpoint and curve.ended(steps_at(checkpoint)):  # killed after its last step
+                load_weights(vlm.model, checkpoint)
+                trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         if arguments.gradient_checkpointing:
             with quiet():

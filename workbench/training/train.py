@@ -45,6 +45,7 @@ def train(
     probe: Probe | None = None,
     probe_every: int = 20,
     patience: int = 0,
+    until: Callable[[pd.DataFrame], bool] | None = None,
     keep_steps: bool = False,
     on_curve: Callable[[pd.DataFrame], None] | None = None,
     save_every: int = 50,
@@ -66,6 +67,7 @@ def train(
         probe: A quick evaluation; its rates are written to curves.csv.
         probe_every: Steps from one probe to the next.
         patience: Stop when `curve.score` has not improved for this many probes, and keep the best weights.
+        until: Stop once this is true of a probe's rates.
         keep_steps: Keep the adapter of each probe, in `out`/steps/STEP (`at_step`).
         on_curve: Called after each probe with the table so far.
         save_every: Steps from one checkpoint to the next.
@@ -81,7 +83,7 @@ def train(
         UserError: An unknown objective or option, data that it cannot use, a loss that became NaN or
             infinite, or too little memory.
     """
-    step, out = _checked(vlm, objective, settings, probe, patience, keep_steps), Path(out)
+    step, out = _checked(vlm, objective, settings, probe, patience, until, keep_steps), Path(out)
     examples = read_examples(data, "train") if isinstance(data, str | Path) else data
     sides = forget_and_retain(examples, objectives.named(objective))
     modules = linear_modules(vlm, step.targets, step.layer, step.projector)
@@ -92,7 +94,7 @@ def train(
         references = reference_logprobs(vlm, rows, step)
         student = prepare_student(vlm, modules, step, seed)
         student.name = out.name
-        curve = Curve(student, probe, probe_every, partial, on_curve, keep_steps)
+        curve = Curve(student, probe, probe_every, partial, on_curve, keep_steps, until)
         try:
             losses = fit(
                 student,
@@ -118,7 +120,13 @@ def train(
 
 
 def _checked(
-    vlm: VLM, objective: str, given: dict[str, Any], probe: Probe | None, patience: int, keep_steps: bool
+    vlm: VLM,
+    objective: str,
+    given: dict[str, Any],
+    probe: Probe | None,
+    patience: int,
+    until: Callable[[pd.DataFrame], bool] | None,
+    keep_steps: bool,
 ) -> Settings:
     """The settings of a run, checked against each other and the model."""
     if hasattr(vlm.model, "peft_config"):
@@ -136,8 +144,8 @@ def _checked(
         raise UserError("Quantised weights are not trained; give the model as it was before, or add --four-bit to it.")
     if step.four_bit and not getattr(bare(vlm.model), "is_quantized", False):
         raise UserError("four_bit needs a model in 4 bits; load it with load(…, four_bit=True).")
-    if patience and not probe:
-        raise UserError("Early stopping (patience) needs a probe.")
+    if (patience or until) and not probe:
+        raise UserError("Early stopping (patience, until) needs a probe.")
     if keep_steps and (step.full or not probe):
         raise UserError("keep_steps keeps adapters at probes: it needs a probe, and cannot be combined with full.")
     return step
