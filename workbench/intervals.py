@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -245,19 +245,21 @@ def detectable_in_pairs(n: int, discordant: float, power: float = 0.8) -> float:
     Returns:
         The difference of their rates, in (0, discordant]; NaN if not even the largest can be detected.
     """
-    from scipy.optimize import brentq
-    from scipy.stats import norm
+    from statistics import NormalDist
 
-    alpha, beta = norm.ppf(0.975), norm.ppf(power)
+    from scipy.optimize import bisect
+
+    alpha, beta = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(power)
 
     def lacking(difference: float) -> float:
         """Queries that the test needs, minus n (Miettinen's formula)."""
         spread = max(discordant - difference**2, 0.0) ** 0.5
-        return float((alpha * discordant**0.5 + beta * spread) ** 2 / difference**2 - n)
+        return (alpha * discordant**0.5 + beta * spread) ** 2 / difference**2 - n
 
     if lacking(discordant) > 0:
         return float("nan")
-    return float(brentq(lacking, 1e-6, discordant))
+    difference: Any = bisect(lacking, 1e-6, discordant)
+    return float(difference)
 
 
 def detectable(n: int, rate: float = 0.5, power: float = 0.8) -> float:

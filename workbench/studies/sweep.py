@@ -163,7 +163,7 @@ def choose(table: pd.DataFrame, by: str = "score") -> dict[str, str]:
     """
     scores = table.groupby(["method", "settings"], sort=False)[by].mean()
     arms = [method for method in ("sft", CONTROL) if method in scores.index.unique("method")]
-    both = sum((scores[method] for method in arms), start=0)
+    both = scores[arms].groupby("settings", sort=False).sum()
     chosen = {method: str(both.idxmax()) for method in arms}
     others: Iterable[str] = (name for name in scores.index.unique("method") if name not in arms)
     return chosen | {method: str(scores[method].idxmax()) for method in others}
