@@ -39,6 +39,9 @@ _SERIES_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 
 NAMES = {
     "base": "base model",
+    "sft-early": "SFT, until it looks safe",
+    "sft-balanced-early": "SFT, balanced, until it looks safe",
+    "npo-early": "NPO, until it looks safe",
     "sft": "safety fine-tuned (SFT)",
     "sft-posthoc": "post-hoc SFT",
     "sft-balanced": "SFT, balanced lead words",

@@ -274,8 +274,9 @@ def held_out(vlm: VLM, seed: int = 0, n: int = 300) -> pd.DataFrame:
     tables = []
     for wording, examples in asked_in_every_way(seed, n).items():
         answers = judged(ask(vlm, examples, ["none"], BATCH_ASKED, progress=False), examples, "exact")
-        answers.loc[answers["id"].str.startswith("unanswerable"), "queries"] = "unanswerable"
-        tables.append(rates(answers).assign(wording=wording))
+        unanswerable = answers["id"].str.startswith("unanswerable")
+        tables.append(rates(answers[~unanswerable]).assign(wording=wording))
+        tables.append(rates(answers[unanswerable]).assign(wording=wording, queries="unanswerable"))
     table = pd.concat(tables, ignore_index=True)
     return table[["wording", *RESULT_COLUMNS]]
 

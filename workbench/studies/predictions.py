@@ -38,11 +38,11 @@ def predictions(seeds: Sequence[int] = (0,), bases: Sequence[str] = ("miniguard"
         queries: Harmful, and as many harmless, validation queries to measure with.
 
     Returns:
-        One row per base, dataset, seed and word: base, data, seed, word, p_harmful, said ("opens", "closes" or
-        ""), predicted, effect, ci_low, ci_high, n. predicted: the word's log-odds of harm in the training data
-        (`audit`), minus the mean over words. effect: how much the word raises the log-odds of a refusal,
-        compared with the mean of all words on the same query, with its 95% interval, bootstrapped over pictures. Both are in
-        nats.
+        One row per base, dataset, seed and word: base, data, seed, word, p_harmful, said ("opens", "closes"
+        or ""), predicted, effect, ci_low, ci_high, n. predicted: the word's log-odds of harm in the training
+        data (`audit`), minus the mean over words. effect: how much the word raises the log-odds of a refusal,
+        compared with the mean of all words on the same query, with its 95% interval, bootstrapped over
+        pictures. Both are in nats.
     """
     rows = []
     for base, seed in itertools.product(bases, seeds):
