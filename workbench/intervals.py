@@ -182,18 +182,21 @@ def paired_difference(only_first: int, only_second: int, both: int, n: int) -> t
     return value, value - below, value + above
 
 
-def replicated(values: ArrayLike, groups: Collection[Hashable]) -> tuple[float, float, float]:
+def replicated(
+    values: ArrayLike, groups: Collection[Hashable], within: tuple[float, float] = (0.0, 1.0)
+) -> tuple[float, float, float]:
     """Mean of a rate over groups, with an interval for what another group would give.
 
     The groups are the unit of replication, e.g. base models with several training seeds each: the interval is
     Student's t over their means. A bootstrap of as few as three groups is far too narrow.
 
     Args:
-        values: Rates in [0, 1], (n,).
+        values: Rates, (n,).
         groups: The group of each rate, (n,).
+        within: The lowest and highest value that there can be, at which bounds are cut.
 
     Returns:
-        (mean of the groups' means, low, high), the bounds kept within [0, 1]; NaN bounds for a single group.
+        (mean of the groups' means, low, high); NaN bounds for a single group.
     """
     import numpy as np
     import pandas as pd
@@ -204,7 +207,7 @@ def replicated(values: ArrayLike, groups: Collection[Hashable]) -> tuple[float, 
     if count < 2:
         return mean, float("nan"), float("nan")
     half = float(t.ppf(0.975, count - 1) * means.std(ddof=1) / count**0.5)
-    return mean, max(mean - half, 0.0), min(mean + half, 1.0)
+    return mean, max(mean - half, within[0]), min(mean + half, within[1])
 
 
 def crossed_bootstrap(

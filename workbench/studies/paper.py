@@ -204,7 +204,9 @@ def over_bases(table: pd.DataFrame) -> pd.DataFrame:
         A row per model. In brackets: the 95% interval over base models (`intervals.replicated`); for a single
         base, the lowest and the highest seed.
     """
-    runs = [summary(group).assign(base=base) for (base, _), group in table.groupby(["base", "seed"], sort=False)]
+    runs = [
+        summary(group).assign(base=group["base"].iloc[0]) for _, group in table.groupby(["base", "seed"], sort=False)
+    ]
     rows = []
     for model, of_model in pd.concat(runs).groupby("model", sort=False):
         figures = {column: spread(of_model[column] / 100, of_model["base"]) for column in SUMMARY_TITLES}

@@ -69,8 +69,10 @@ def _file(name: str) -> Path:
 def stale() -> list[Run]:
     """The planned runs that data/study lacks, or that something they depend on has changed since."""
     runs = shipped("runs")
-    known = {} if runs.empty else {(row.base, row.model, row.seed): row.fingerprint for row in runs.itertuples()}
-    return [run for run in planned() if known.get(tuple(run)) != run.key]
+    known = (
+        set() if runs.empty else set(zip(runs["base"], runs["model"], runs["seed"], runs["fingerprint"], strict=True))
+    )
+    return [run for run in planned() if (*run, run.key) not in known]
 
 
 def make(runs: Sequence[Run], processes: int = 1, every: int = 6) -> None:
@@ -146,10 +148,13 @@ def split_of(ids: pd.Series) -> pd.Series:
 
 
 def _rates(answers: pd.DataFrame) -> pd.DataFrame:
-    """Rates of answers with `base` and `seed`: RESULTS."""
+    """Rates of answers with `base` and `seed`: RESULTS. what:1 is the first shot of what:3."""
     tables = []
-    for (base, seed, split), part in answers.groupby(["base", "seed", split_of(answers["id"])], sort=False):
-        tables.append(rates(part).assign(base=base, seed=seed, split=split))
+    first = answers[(answers["attack"] == "what:3") & (answers["shot"] == 1)].assign(attack="what:1")
+    answers = pd.concat([answers, first])
+    answers = answers.assign(split=split_of(answers["id"]))
+    for _, part in answers.groupby(["base", "seed", "split"], sort=False):
+        tables.append(rates(part).assign(**part.iloc[0][["base", "seed", "split"]].to_dict()))
     return pd.concat(tables, ignore_index=True)[RESULTS]
 
 
