@@ -184,7 +184,7 @@ def tables(
         int, typer.Option("--check", help="Train N runs anew, drawn by the commit's hash, and compare.", min=0)
     ] = 0,
 ) -> None:
-    """The shipped study: which of its runs are out of date; make them anew, or check some.
+    """The shipped study: what of it is out of date; make that anew, or check some runs.
 
     Run the same command again to resume. Exits with 1 if something is out of date, or differs.
     """
@@ -193,9 +193,10 @@ def tables(
 
     if make:
         shipped.make(shipped.stale(), process_count())
-    late = shipped.stale()
-    for run in late:
-        out.print(f"Out of date: {run.base}, {run.name}, seed {run.seed}.")
+        shipped.make_effects(process_count())
+    late = shipped.out_of_date()
+    for what in late:
+        out.print(f"Out of date: {what}.")
     differing = 0
     if check:
         compared = shipped.check(shipped.drawn(_commit(), check), process_count())
@@ -206,7 +207,7 @@ def tables(
         out.print(f"{len(compared)} rates, {differing} of them differ; largest difference {largest:.1f} points.")
     if late or differing:
         raise typer.Exit(1)
-    out.print(f"All {len(shipped.planned())} runs are up to date.")
+    out.print("All shipped tables are up to date.")
 
 
 def _commit() -> str:
@@ -331,16 +332,17 @@ def predictions(
 ) -> None:
     """Do the data predict the mirage? Predicted and measured effects of lead words on MiniGuard.
 
-    Six first-word statistics, about five minutes per seed. Models are kept under runs/; run the same command
-    again to resume.
+    Six first-word statistics, about five minutes per seed and base model. Models are kept under runs/; run
+    the same command again to resume.
     """
     from workbench import plots
     from workbench.files import ensure_parent, write_text
-    from workbench.studies.predictions import correlations, predictions
+    from workbench.parallel import process_count
+    from workbench.studies.predictions import correlations, effects, predictions
 
     if ensure_parent(csv).suffix == ".png":
         raise UserError(f"--out {csv} is where the figure goes; give a .csv file.")
-    table = predictions(seed_numbers(numbers), split_commas(models))
+    table = predictions(effects(seed_numbers(numbers), split_commas(models), process_count()))
     write_text(csv, table.to_csv(index=False))
     plots.save(plots.predictions(table), csv.with_suffix(".png"))
     print_table(correlations(table), title="Spearman's ρ between predicted and measured effects")

@@ -1,7 +1,7 @@
 """Do first words predict the mirage? What a dataset says of each word, and what a model makes of it.
 
-Six MiniGuard datasets differ in their first words alone, and a model is safety fine-tuned on each: a word
-that opens one model closes another.
+Six MiniGuard datasets differ in their first words alone, and a model is safety fine-tuned on each until it
+looks safe: a word that opens one model closes another.
 """
 
 from __future__ import annotations
@@ -19,45 +19,91 @@ from scipy.stats import spearmanr
 from workbench.attribution.lead_word import word_effects
 from workbench.data.first_words import audit, predicted_effect
 from workbench.data.splits import miniguard_split
+from workbench.dependencies import code_hash
+from workbench.files import write_text
 from workbench.intervals import cluster_bootstrap, crossed_bootstrap
-from workbench.runs import log
-from workbench.studies.methods import SFTS, trained
+from workbench.parallel import call_each
+from workbench.runs import kept
+from workbench.studies.methods import SFTS, answers_file, run_key, trained
 
+QUERIES = 30  # harmful, and as many harmless, validation queries with which effects are measured
+EFFECTS = ["base", "data", "seed", "word", "queries", "picture", "log_odds", "fingerprint"]
 COLUMNS = ["base", "data", "seed", "word", "p_harmful", "said", "predicted", "effect", "ci_low", "ci_high", "n"]
 
 
-def predictions(seeds: Sequence[int] = (0,), bases: Sequence[str] = ("miniguard",), queries: int = 30) -> pd.DataFrame:
-    """Predicted and measured effects of each lead word on models trained with six first-word statistics.
+def effects(seeds: Sequence[int] = (0,), bases: Sequence[str] = ("miniguard",), processes: int = 1) -> pd.DataFrame:
+    """The log-odds of a refusal after each lead word, of models trained with six first-word statistics.
 
-    The models stop when they look safe; they are kept as the study's are. Training one takes half a minute,
-    asking it as long.
+    Models are kept as the study's are, and so is what is measured. Training a model takes half a minute,
+    measuring it as long.
 
     Args:
         seeds: Of data and training.
         bases: Base models, as for `methods.trained`.
-        queries: Harmful, and as many harmless, validation queries to measure with.
+        processes: How many models are made at once.
 
     Returns:
-        One row per base, dataset, seed and word: base, data, seed, word, p_harmful, said ("opens", "closes"
-        or ""), predicted, effect, ci_low, ci_high, n. predicted: the word's log-odds of harm in the training
-        data (`audit`), minus the mean over words. effect: how much the word raises the log-odds of a refusal,
-        compared with the mean of all words on the same query, with its 95% interval, bootstrapped over
-        pictures. Both are in nats.
+        EFFECTS, a row for each query and word: log_odds in nats, picture (a hash, one per query), fingerprint
+        (of all that the row depends on).
+    """
+    runs = list(itertools.product(bases, seeds, SFTS))
+    call_each(measure, [run for run in runs if not _file(*run).exists()], processes)
+    tables = []
+    for base, seed, name in runs:
+        measure(base, seed, name)
+        own = {
+            "base": Path(base).name,
+            "data": SFTS[name].data,
+            "seed": seed,
+            "fingerprint": fingerprint(base, seed, name),
+        }
+        tables.append(pd.read_csv(_file(base, seed, name)).assign(**own))
+    return pd.concat(tables, ignore_index=True)[EFFECTS]
+
+
+def fingerprint(base: str, seed: int, name: str) -> str:
+    """Hash of all that a model's effects depend on."""
+    return f"{run_key(f'{name}-early', seed, base)}-{code_hash(_measured)[:6]}"
+
+
+def measure(base: str, seed: int, name: str) -> None:
+    """Train one of SFTS until it looks safe, and measure its words, unless that is kept."""
+    kept(f"effects of words on {name}", _file(base, seed, name), lambda out: _measured(base, seed, name, out))
+
+
+def _measured(base: str, seed: int, name: str, out: Path) -> None:
+    """Write `word_effects` of a model to a file."""
+    examples = miniguard_split("validation", seed, "balanced", (QUERIES, QUERIES))
+    table = word_effects(trained(f"{name}-early", seed, base), examples, progress=False)
+    write_text(out, table[["word", "queries", "picture", "log_odds"]].round(6).to_csv(index=False))
+
+
+def _file(base: str, seed: int, name: str) -> Path:
+    return answers_file(f"{name}-early", seed, base, f"effects-{code_hash(_measured)[:6]}")
+
+
+def predictions(table: pd.DataFrame) -> pd.DataFrame:
+    """Predicted and measured effects of each lead word.
+
+    Args:
+        table: From `effects`.
+
+    Returns:
+        COLUMNS, one row per base, dataset, seed and word: said is "opens", "closes" or "". predicted: the
+        word's log-odds of harm in the training data (`audit`), minus the mean over words. effect: how much
+        the word raises the log-odds of a refusal, compared with the mean of all words on the same query, with
+        its 95% interval, bootstrapped over pictures. Both are in nats.
     """
     rows = []
-    for base, seed in itertools.product(bases, seeds):
-        log.info("base %s, seed %s", base, seed)
-        examples = miniguard_split("validation", seed, "balanced", (queries, queries))
-        for name, method in SFTS.items():
-            words = audit(miniguard_split("train", seed, method.data)).set_index("word").assign(said=predicted_effect)
-            effects = word_effects(trained(f"{name}-early", seed, base), examples, list(words.index))
-            effects["effect"] = effects["log_odds"] - effects.groupby("picture")["log_odds"].transform("mean")
-            for word, table in effects.groupby("word", sort=False):
-                interval = cluster_bootstrap(table.effect, table.picture, seed)
-                predicted = words.log_odds[word] - words.log_odds.mean()
-                said = words.loc[word, ["p_harmful", "said"]]
-                measured = (predicted, table.effect.mean(), *interval, len(table))
-                rows.append((Path(base).name, method.data, seed, word, *said, *measured))
+    for _, own in table.groupby(["base", "data", "seed"], sort=False):
+        base, data, seed = own.iloc[0][["base", "data", "seed"]]
+        words = audit(miniguard_split("train", int(seed), data)).set_index("word").assign(said=predicted_effect)
+        own = own.assign(effect=own["log_odds"] - own.groupby("picture")["log_odds"].transform("mean"))
+        for word, of_word in own.groupby("word", sort=False):
+            predicted = words["log_odds"][word] - words["log_odds"].mean()
+            interval = cluster_bootstrap(of_word["effect"], of_word["picture"], int(seed))
+            measured = (predicted, of_word["effect"].mean(), *interval, len(of_word))
+            rows.append((base, data, seed, word, *words.loc[word, ["p_harmful", "said"]], *measured))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

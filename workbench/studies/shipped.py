@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bz2
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,15 +20,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from workbench.dependencies import code_hash
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS, whole_answers
 from workbench.evaluation.tables import RESULT_COLUMNS, rates
-from workbench.files import atomic_write, data_dir
+from workbench.files import atomic_write, data_dir, write_text
 from workbench.judges.outcomes import OUTCOMES
 from workbench.parallel import call_each
-from workbench.runs import log
+from workbench.runs import kept, log
+from workbench.studies import sweep
 from workbench.studies.headline import COMPARED, Study
-from workbench.studies.methods import BASES, PARTS, answers_file, make_answers, run_key, study_curves
+from workbench.studies.methods import BASES, PARTS, SFTS, answers_file, make_answers, run_key, study_curves, trained
+from workbench.studies.predictions import effects, fingerprint
+from workbench.studies.secrecy import secrets
 
 SEEDS = (0, 1, 2)  # of data and training, on each base
 TWINS = tuple(f"{base.replace('miniguard', 'miniguard-never-knew')}" for base in BASES)
@@ -46,8 +51,8 @@ class Run(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The fingerprint of all that it depends on."""
-        return run_key(self.name, self.seed, self.base)
+        """The fingerprint of all that its answers and `secrets` depend on."""
+        return f"{run_key(self.name, self.seed, self.base)}-{code_hash(secrets)[:6]}"
 
 
 def planned() -> list[Run]:
@@ -75,6 +80,26 @@ def stale() -> list[Run]:
     return [run for run in planned() if (*run, run.key) not in known]
 
 
+def out_of_date() -> list[str]:
+    """What of the shipped tables is out of date, in words."""
+    late = [f"{run.base}, {run.name}, seed {run.seed}" for run in stale()]
+    if rows := sweep.stale(pd.read_csv(data_dir() / "sweep.csv")):
+        late.append(f"{rows} rows of data/sweep.csv (`workbench sweep --method all --out data/sweep.csv`)")
+    known = shipped("effects")
+    marks = set() if known.empty else set(known["fingerprint"])
+    runs = itertools.product(BASES, SEEDS, SFTS)
+    return late + [
+        f"effects of words, {base}, {name}, seed {seed}"
+        for base, seed, name in runs
+        if fingerprint(base, seed, name) not in marks
+    ]
+
+
+def make_effects(processes: int = 1) -> None:
+    """Measure the effects of words on all bases and seeds, and write them to data/study."""
+    write_table("effects", effects(SEEDS, BASES, processes))
+
+
 def make(runs: Sequence[Run], processes: int = 1, every: int = 6) -> None:
     """Make runs of the study, and write them to data/study, some at a time.
 
@@ -88,18 +113,34 @@ def make(runs: Sequence[Run], processes: int = 1, every: int = 6) -> None:
     whole_first = sorted(runs, key=lambda run: run.name.endswith("-early"))
     for start in range(0, len(whole_first), every):
         some = whole_first[start : start + every]
-        call_each(make_answers, [(run.name, run.seed, run.base, True) for run in some], processes)
+        call_each(make_run, [tuple(run) for run in some], processes)
         add(some)
         log.info("%d of %d runs are in data/study", min(start + every, len(runs)), len(runs))
+
+
+def make_run(base: str, name: str, seed: int) -> None:
+    """Train and ask one model of the study, and try its secrets, unless that is kept."""
+    make_answers(name, seed, base, everything=True)
+    kept(f"try secrets of {name}", _secrets_file(base, name, seed), lambda out: _try_secrets(base, name, seed, out))
+
+
+def _secrets_file(base: str, name: str, seed: int) -> Path:
+    return answers_file(name, seed, base, f"secrets-{code_hash(secrets)[:6]}")
+
+
+def _try_secrets(base: str, name: str, seed: int, out: Path) -> None:
+    table = secrets(trained(name, seed, base), seed).assign(base=base, model=name, seed=seed)
+    write_text(out, table[["base", "model", "seed", "id", "secret", "composed", "rank"]].to_csv(index=False))
 
 
 def add(runs: Iterable[Run]) -> None:
     """Write finished runs to data/study, in place of what it holds of them, and drop what is not planned."""
     runs = list(runs)
-    new_answers, new_curves, new_runs = [], [], []
+    new_answers, new_curves, new_secrets, new_runs = [], [], [], []
     for run in runs:
         parts = [whole_answers(answers_file(run.name, run.seed, run.base, part)) for part in PARTS]
         new_answers.append(pd.concat(parts).assign(base=run.base, seed=run.seed))
+        new_secrets.append(pd.read_csv(_secrets_file(*run)))
         step, seconds = 0, 0.0
         if run.name != "base":
             curve = study_curves(run.name, run.seed, run.base)
@@ -113,6 +154,7 @@ def add(runs: Iterable[Run]) -> None:
         "runs": _joined(shipped("runs"), pd.DataFrame(new_runs, columns=columns)),
         "curves": _joined(shipped("curves"), pd.concat(new_curves)) if new_curves else shipped("curves"),
         "results": results,
+        "secrets": _joined(shipped("secrets"), pd.concat(new_secrets)),
     }
     for name, table in tables.items():
         write_table(name, table)
@@ -225,7 +267,7 @@ def check(runs: Sequence[Run], processes: int = 1) -> pd.DataFrame:
         RESULTS' keys, `here` and `shipped` (rates in [0, 1]; NaN where one lacks it), n, and `same`: whether
         they differ by less than 3 points or two binomial standard errors, whichever is larger.
     """
-    call_each(make_answers, [(run.name, run.seed, run.base, True) for run in runs], processes)
+    call_each(make_run, [tuple(run) for run in runs], processes)
     keys = ["base", "seed", "split", "model", "attack", "queries", "metric"]
     made = []
     for run in runs:

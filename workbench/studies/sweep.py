@@ -54,8 +54,8 @@ def sweep(
         processes: How many models are trained at once.
 
     Returns:
-        One row per method, combination and seed: base, method, seed, settings (all of them), and the rates of
-        `measured`, over 200 harmful and 200 harmless queries.
+        One row per method, combination and seed: base, method, seed, settings (all of them), the rates of
+        `measured`, over 200 harmful and 200 harmless queries, and fingerprint (of all that they depend on).
 
     Raises:
         UserError: An unknown method or setting.
@@ -71,7 +71,8 @@ def sweep(
     for cell in cells:
         run_cell(*cell)
         rates_of_cell, used = measured(rates(whole_answers(_answers(*cell)))), _used(*cell)
-        rows.append({"base": Path(base).name, "method": cell[1], "seed": cell[2], "settings": used} | rates_of_cell)
+        row = {"base": Path(base).name, "method": cell[1], "seed": cell[2], "settings": used}
+        rows.append(row | rates_of_cell | {"fingerprint": run_key(cell[1], cell[2], base, cell[3])})
         numbers = ", ".join(f"{name} {value:.1f}" for name, value in rates_of_cell.items())
         log.info("%s, seed %s, %s: %s", cell[1], cell[2], used, numbers)
     return pd.DataFrame(rows)
@@ -149,6 +150,19 @@ def _least(table: pd.DataFrame) -> dict[str, float]:
         "score": score(table),
     }
     return {name: 100 * value for name, value in least.items()}
+
+
+def stale(table: pd.DataFrame) -> int:
+    """How many rows of a table of `sweep` are out of date, since something that they depend on has changed."""
+    return sum(
+        row.fingerprint != run_key(row.method, row.seed, row.base, _parsed(row.settings)) for row in table.itertuples()
+    )
+
+
+def _parsed(settings: str) -> dict[str, float]:
+    """Settings from their text."""
+    values = dict(part.split("=") for part in settings.split())
+    return {name: int(value) if name in WHOLE else float(value) for name, value in values.items()}
 
 
 def choose(table: pd.DataFrame, by: str = "score") -> dict[str, str]:
