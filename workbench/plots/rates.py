@@ -29,6 +29,7 @@ from workbench.plots.style import (
     label_rows,
     legend_outside,
     named,
+    over_bases,
     rate_axis,
     rates,
     series_look,
@@ -144,14 +145,16 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
 
 @theme()
 def seeds(table: pd.DataFrame) -> Figure:
-    """Every seed's rate as a mark and the median as a bar, before and after the one-word attack.
+    """Every run's rate as a mark and the mean as a bar, before and after the one-word attack.
+
+    The mean is of the base models' means; of the seeds, if there is one base.
 
     Args:
-        table: `headline.over_seeds`'.
+        table: `headline.over_seeds`'; without a column `base`, all runs are of one base.
     """
     models = list(dict.fromkeys(table.model))
     marks = {  # label → (marker, face, edge); rings are seen apart where they overlap
-        "as asked, a mark per seed": ("o", "white", BEFORE),
+        "as asked, a mark per run": ("o", "white", BEFORE),
         ATTACKED: ("D", AFTER, AFTER),
     }
     bar: dict[str, Any] = {"marker": "|", "markersize": 13, "markeredgewidth": 2.2, "linestyle": "none", "zorder": 5}
@@ -168,9 +171,11 @@ def seeds(table: pd.DataFrame) -> Figure:
             sns.stripplot(own, palette=[face, face], jitter=False, alpha=0.85, **dots, **place)
             axis.scatter([], [], color=face, label=label, **dots)
         place["dodge"] = 0.4  # as far apart as stripplot's
-        sns.pointplot(shown, estimator="median", errorbar=None, palette=[BLACK, BLACK], **bar, **place)
+        means = over_bases(shown, ["model", "mark"])
+        sns.pointplot(means, errorbar=None, palette=[BLACK, BLACK], **bar, **place)
         rate_axis(axis, panel.title, panel.good, [named(model) for model in models])
-    axes[0, 0].plot([], [], color=BLACK, linewidth=2.2, label="median")
+    label = "mean over base models" if "base" in table and table.base.nunique() > 1 else "mean over seeds"
+    axes[0, 0].plot([], [], color=BLACK, linewidth=2.2, label=label)
     legend_outside(figure, "lower", columns=3)
     return figure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -174,6 +173,21 @@ def rates(
     return (100 * cells.reindex(every_cell).astype(float)).reset_index()
 
 
+def over_bases(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Average `value` over runs, each base model counting the same however many seeds it has.
+
+    Args:
+        table: Value, the keys, and any other columns; without a column `base`, all is of one base.
+        keys: What is kept apart.
+
+    Returns:
+        The keys and value, the mean of the bases' means: a row per combination of keys.
+    """
+    of_base = [*keys, "base"] if "base" in table else list(keys)
+    means = table.groupby(of_base, as_index=False, sort=False)["value"].mean()
+    return means.groupby(list(keys), as_index=False, sort=False)["value"].mean()
+
+
 def known_intervals(table: pd.DataFrame, unit: float = 1.0) -> dict[str, Any]:
     """Let seaborn draw values with a table's own intervals; by itself, it estimates intervals from samples.
 
@@ -206,7 +220,7 @@ def interval_points(axis: Axes, table: pd.DataFrame, unit: float = 1.0, **option
 
 
 def series_look(column: str, names: Sequence[str], apart: float = 0.0) -> dict[str, Any]:
-    """Draw a series for each value of a column; colours and markers repeat after seven.
+    """Draw a series for each value of a column; colours repeat after seven, with other markers.
 
     Args:
         column: The column.
@@ -216,11 +230,12 @@ def series_look(column: str, names: Sequence[str], apart: float = 0.0) -> dict[s
     Returns:
         Options of seaborn's pointplot.
     """
+    count = len(_SERIES_MARKERS)
     return {
         "hue": column,
         "hue_order": names,
         "palette": list(sns.color_palette(_SERIES_COLOURS, len(names))),
-        "markers": list(itertools.islice(itertools.cycle(_SERIES_MARKERS), len(names))),
+        "markers": [_SERIES_MARKERS[(place + place // count) % count] for place in range(len(names))],
         "dodge": apart * (len(names) - 1),
     }
 

@@ -130,7 +130,8 @@ def _secrets_file(base: str, name: str, seed: int) -> Path:
 
 def _try_secrets(base: str, name: str, seed: int, out: Path) -> None:
     table = secrets(trained(name, seed, base), seed).assign(base=base, model=name, seed=seed)
-    write_text(out, table[["base", "model", "seed", "id", "secret", "composed", "rank"]].to_csv(index=False))
+    columns = ["base", "model", "seed", "id", "secret", "composed", "rank", "logprob"]
+    write_text(out, table[columns].round(4).to_csv(index=False))
 
 
 def add(runs: Iterable[Run]) -> None:

@@ -153,7 +153,7 @@ def _least(table: pd.DataFrame) -> dict[str, float]:
 
 
 def stale(table: pd.DataFrame) -> int:
-    """How many rows of a table of `sweep` are out of date, since something that they depend on has changed."""
+    """How many rows of a table of `sweep` are out of date: what they depend on has changed since."""
     return sum(
         row.fingerprint != run_key(row.method, row.seed, row.base, _parsed(row.settings)) for row in table.itertuples()
     )
