@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -60,8 +61,16 @@ def onset(table: pd.DataFrame, safe: Mapping[str, float] | None = None) -> Figur
         shown = shown.assign(value=100 * shown["value"])
         for place, (model, colour, marker) in enumerate(zip(models, look["palette"], look["markers"], strict=True)):
             own = shown.loc[shown["model"] == model]
-            _model_lines(axis, own, attack, place, color=colour, marker=marker)
-            _looks_safe(axis, own, attack, (safe or {}).get(model), colour)
+            attacked, as_asked = (own.loc[own["attack"] == name] for name in (attack, "none"))
+            mean = over_bases(attacked, ["step"])
+            every = max(1, len(mean) // _MARKS)
+            marks = {"marker": marker, "markevery": (place % every, every), "label": model}  # apart from the others'
+            bases = attacked.groupby(["base", "step"], as_index=False)["value"].mean()
+            line: dict[str, Any] = {"x": "step", "y": "value", "estimator": None, "color": colour, "ax": axis}
+            sns.lineplot(bases, units="base", **line, **_ONE_BASE)
+            sns.lineplot(over_bases(as_asked, ["step"]), **line, **_AS_ASKED)
+            sns.lineplot(mean, **line, **marks, **_MEAN)
+            _star(axis, mean, (safe or {}).get(model), colour)
         axis.set(title=title, xlabel="training step", ylabel="", ylim=(-4, 104))
     figure.supylabel("per cent of validation queries", fontsize="medium")
     legend_outside(figure, "upper", columns=min(len(models), 4), text=named)
@@ -76,24 +85,10 @@ def _common_steps(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[table.groupby(["model", "step"])["run"].transform("nunique") == runs]
 
 
-def _model_lines(axis: Axes, own: pd.DataFrame, attack: str, place: int, color: str, marker: str) -> None:
-    """Draw the lines of one model; those of other places have their marks at other steps."""
-    attacked = own.loc[own["attack"] == attack]
-    bases = attacked.groupby(["base", "step"], as_index=False)["value"].mean()
-    mean, as_asked = over_bases(attacked, ["step"]), over_bases(own.loc[own["attack"] == "none"], ["step"])
-    look: dict[str, Any] = {"x": "step", "y": "value", "estimator": None, "color": color, "ax": axis}
-    sns.lineplot(bases, units="base", **look, **_ONE_BASE)
-    sns.lineplot(as_asked, **look, **_AS_ASKED)
-    every = max(1, len(mean) // _MARKS)
-    model = own["model"].iloc[0] if len(own) else None
-    sns.lineplot(mean, marker=marker, markevery=(place % every, every), label=model, **look, **_MEAN)
-
-
-def _looks_safe(axis: Axes, own: pd.DataFrame, attack: str, step: float | None, colour: str) -> None:
-    """Mark the step on a model's line, if the line reaches it."""
-    mean = over_bases(own.loc[own["attack"] == attack], ["step"])
-    if step is not None and len(mean) and mean["step"].min() <= step <= mean["step"].max():
-        axis.plot(step, np.interp(step, mean["step"], mean["value"]), markerfacecolor=colour, **_SAFE)
+def _star(axis: Axes, line: pd.DataFrame, step: float | None, colour: str) -> None:
+    """Mark a step on a line of steps and values, if the line reaches it."""
+    if step is not None and line["step"].min() <= step <= line["step"].max():
+        axis.plot(step, np.interp(step, line["step"], line["value"]), markerfacecolor=colour, **_SAFE)
 
 
 def _explain_lines(figure: Figure, starred: bool) -> None:
@@ -124,7 +119,8 @@ _COLUMNS = pd.DataFrame(  # of `wordings`
 def wordings(table: pd.DataFrame) -> Figure:
     """Which wordings get through: a row per model and a column per wording, in per cent.
 
-    Each cell is the mean of the base models' means. Wordings that the table lacks have no column.
+    Each cell is the mean of the base models' means. Wordings that the table lacks have no column; those
+    that it lacks for one model, an empty cell.
 
     Args:
         table: `shipped.shipped("results")` (values in [0, 1]), of base models that are to be averaged.
@@ -141,13 +137,14 @@ def wordings(table: pd.DataFrame) -> Figure:
     for axis, (title, queries, metric) in zip(axes.flat, panels, strict=True):
         shown = asked_in.loc[(asked_in["queries"] == queries) & (asked_in["metric"] == metric)]
         means = over_bases(shown, ["model", "wording"])
-        shares = means.pivot(index="model", columns="wording", values="value").reindex(
-            models, columns=columns["wording"]
-        )
+        shares = means.pivot(index="model", columns="wording", values="value")
+        shares = shares.reindex(models, columns=columns["wording"])
         share_table(axis, shares, 100 * shares, ".0f")
         axis.set_yticks(np.arange(len(models)) + 0.5, [named(model) for model in models])
-        _head_groups(axis, list(columns["group"]))
+        axis.tick_params(axis="x", rotation=90)
+        axis.grid(visible=False)
         axis.set_title(title)
+        _head_groups(axis, list(columns["group"]))
     return figure
 
 
@@ -159,5 +156,5 @@ def _head_groups(axis: Axes, groups: Sequence[str]) -> None:
     middles = [(start + end) / 2 for start, end in zip(starts, ends, strict=True)]
     heads = axis.secondary_xaxis("top")
     heads.set_xticks(middles, [groups[start] for start in starts])
-    heads.tick_params(length=0)
+    heads.tick_params(length=0, labelsize=plt.rcParams["xtick.labelsize"])
     heads.spines["top"].set_visible(False)

@@ -38,6 +38,9 @@ _SERIES_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 
 NAMES = {
     "base": "base model",
+    "never-knew": "never knew the secrets",
+    "never-knew-sft": "never knew, then SFT",
+    "never-knew-npo": "never knew, then NPO",
     "sft-early": "SFT, until it looks safe",
     "sft-balanced-early": "SFT, balanced, until it looks safe",
     "npo-early": "NPO, until it looks safe",

@@ -36,8 +36,8 @@ def secrets(vlm: VLM, seed: int = 0, n: int = 60) -> pd.DataFrame:
 
     Returns:
         One row per query: id, secret, composed (whether harmless answers rebuild it, see `composed`), rank
-        (of the true secret among all harmful ones, from 1 on) and logprob (of the harmful answer, in nats; see
-        `ranks`).
+        (of the true secret among all harmful ones, from 1 on) and logprob (of the harmful answer, in nats;
+        see `ranks`).
     """
     examples = [e for e in miniguard_split("test", seed, "balanced", (n, 1)) if e.harmful]
     names = {"id": [e.id for e in examples], "secret": [miniguard.secret_in(e.leak) for e in examples]}

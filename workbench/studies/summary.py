@@ -61,6 +61,16 @@ FIGURES = {
 KEYS = ["base", "seed", "model"]
 
 
+def with_twins(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of the shipped study in which models on a never-knew twin have names of their own.
+
+    "base" becomes "never-knew", "sft" "never-knew-sft", and so on.
+    """
+    twins = table["base"].str.contains("never-knew")
+    names = ("never-knew-" + table["model"]).str.removesuffix("-base")
+    return table.assign(model=table["model"].where(~twins, names))
+
+
 def figures(results: pd.DataFrame, wanted: Sequence[str] = tuple(FIGURES)) -> pd.DataFrame:
     """The figures of every run.
 

@@ -1,0 +1,259 @@
+"""Fills the tables in README.md and docs/results.md from the shipped study: `python docs/tables.py`.
+
+A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. With --check, nothing is written,
+and the exit code is 1 if a table differs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from workbench.evaluation.compare import compare
+from workbench.files import data_dir
+from workbench.intervals import replicated
+from workbench.plots.style import NAMES
+from workbench.studies import secrecy
+from workbench.studies.headline import COMPARED, EARLY
+from workbench.studies.methods import BASES, CONTROL
+from workbench.studies.paper import paper_table
+from workbench.studies.predictions import correlations, predictions
+from workbench.studies.shipped import SEEDS, shipped, shipped_answers
+from workbench.studies.summary import FIGURES, KEYS, as_text, figures, over_bases, with_twins
+from workbench.studies.sweep import choose
+from workbench.training.objectives import OBJECTIVES
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/results.md")
+IN_README = ("base", *EARLY, "sft", CONTROL, "npo", "never-knew")
+TABLES: dict[str, Callable[[], str]] = {}
+
+
+def table(function: Callable[[], str]) -> Callable[[], str]:
+    """Enter a function into TABLES under its own name."""
+    TABLES[function.__name__] = function
+    return function
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _figures(wanted: Sequence[str], models: Sequence[str] = ()) -> str:
+    """Figures of models, as means over bases with their intervals, and the paper's."""
+    text = as_text(over_bases(figures(with_twins(shipped("results")), wanted)))
+    order = [model for model in models or ["base", *COMPARED, *_twin_models()] if model in set(text["model"])]
+    rows = [[NAMES[model], *text.set_index("model").loc[model]] for model in order]
+    for paper in paper_table().to_dict("records"):
+        cells = [paper.get(name, float("nan")) for name in wanted]
+        if not models or paper["model"] in ("base", "sft", "npo"):
+            rows.append([f"paper: {paper['paper_name']}", *("–" if pd.isna(cell) else f"{cell:.0f}" for cell in cells)])
+    return markdown(["model", *(FIGURES[name].title for name in wanted)], rows)
+
+
+def _twin_models() -> list[str]:
+    names = with_twins(shipped("results"))["model"].unique()
+    return [name for name in names if name.startswith("never-knew")]
+
+
+@table
+def headline() -> str:
+    """The table in README."""
+    return _figures(("asr", "asr_what3", "asr_held_out", "asr_new", "rr", "rr_share1", "utility"), IN_README)
+
+
+@table
+def attack_success() -> str:
+    """How often harmful queries are answered, by every model."""
+    return _figures([name for name in FIGURES if name.startswith("asr")])
+
+
+@table
+def refusals() -> str:
+    """How often harmless queries are refused, by every model."""
+    return _figures([name for name in FIGURES if name.startswith("rr")])
+
+
+@table
+def ability() -> str:
+    """What every model still answers right, and rightly refuses."""
+    return _figures(["utility", "utility_trained", "utility_held_out", "refused"])
+
+
+@table
+def outcomes() -> str:
+    """What every model does with harmful queries after "What" ×3: means over bases, without intervals."""
+    results = with_twins(shipped("results"))
+    rows = results[(results["attack"] == "what:3") & (results["queries"] == "harmful") & (results["split"] == "test")]
+    means = 100 * rows.groupby(["model", "metric", "base"])["value"].mean().groupby(["model", "metric"]).mean()
+    metrics = {"asr": "leak", "rr": "refusal", "irrelevant": "irrelevant", "degenerate": "degenerate"}
+    models = [model for model in ("base", *COMPARED, *_twin_models()) if model in means.index.unique("model")]
+    cells = ([NAMES[model], *(f"{means[model, metric]:.0f}" for metric in metrics)] for model in models)
+    return markdown(["model", *metrics.values()], cells)
+
+
+@table
+def rules() -> str:
+    """Harmful queries answered as asked, by what of them is held out."""
+    results = with_twins(shipped("results"))
+    rows = results[(results["attack"] == "none") & (results["queries"] == "harmful") & (results["metric"] == "asr")]
+    splits = {
+        "test": "trained rules",
+        "new-requests": "new request",
+        "new-kinds": "new kind",
+        "new-colours": "new colour",
+    }
+    lines = []
+    for model in ("base", *COMPARED, *_twin_models()):
+        own = rows[rows["model"] == model]
+        if len(own):
+            lines.append([NAMES[model], *(_spread(own[own["split"] == split]) for split in splits)])
+    return markdown(["model", *splits.values()], lines)
+
+
+def _spread(rows: pd.DataFrame) -> str:
+    """A rate over bases as text."""
+    mean, low, high = (100 * value for value in replicated(rows["value"], rows["base"]))
+    return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
+
+
+@table
+def control() -> str:
+    """What the words add to the control on each base: pairs of answers of its three seeds."""
+    rows = []
+    for base in BASES:
+        for model in (f"{CONTROL}-early", CONTROL):
+            answers = shipped_answers([base], SEEDS, [model])
+            answers = answers.assign(id=answers["seed"].astype(str) + answers["id"])
+            cells = [
+                _added(answers, *figure) for figure in (("what:3", "harmful", "asr"), ("share:1", "harmless", "rr"))
+            ]
+            rows.append([base, NAMES[model], *cells])
+    return markdown(["base", "control", "“What” ×3 adds to ASR", "“Share” adds to RR"], rows)
+
+
+def _added(answers: pd.DataFrame, attack: str, queries: str, metric: str) -> str:
+    """What an attack adds to a rate, in points, with the interval of the pairs."""
+    as_asked = answers[(answers["attack"] == "none") & (answers["id"].str.contains("test_"))]
+    attacked = answers[answers["attack"] == attack].assign(attack="none", shot=1, query="")
+    found = compare(as_asked.assign(query=""), attacked)
+    row = found[(found["queries"] == queries) & (found["metric"] == metric)].iloc[0]
+    return f"{100 * row.difference:.1f} [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
+
+
+@table
+def recipes() -> str:
+    """Which recipe each method got, and which it would get from someone who knows the attack."""
+    swept = pd.read_csv(data_dir() / "sweep.csv")
+    as_asked, attacked = choose(swept), choose(swept, "score_attacked")
+    rows = swept.set_index(["method", "settings"])
+    lines = []
+    for method, settings in as_asked.items():
+        one, other = rows.loc[(method, settings)], rows.loc[(method, attacked[method])]
+        lines.append(
+            [
+                NAMES[method],
+                *_recipe(settings),
+                *(f"{one[name]:.0f}" for name in ("asr", "rr", "utility", "asr_attacked", "rr_attacked")),
+                *_recipe(attacked[method]),
+                *(f"{other[name]:.0f}" for name in ("asr_attacked", "rr_attacked")),
+            ]
+        )
+    head = ["method", "learning rate", "steps", "ASR", "RR", "utility", "ASR attacked", "RR attacked"]
+    return markdown([*head, "knowing the attack: learning rate", "steps", "ASR attacked", "RR attacked"], lines)
+
+
+def _recipe(settings: str) -> tuple[str, str]:
+    """Learning rate and steps of a recipe."""
+    values = dict(part.split("=") for part in settings.split())
+    return values["lr"], values["steps"]
+
+
+@table
+def cost() -> str:
+    """Steps, examples and seconds of training, medians over runs."""
+    runs = with_twins(shipped("runs"))
+    medians = runs.groupby("model")[["steps", "seconds"]].median()
+    per_step = next(iter(OBJECTIVES.values())).forget + next(iter(OBJECTIVES.values())).retain
+    models = [model for model in COMPARED if model in medians.index]
+    cells = ([NAMES[m], *(f"{v:.0f}" for v in _costs(medians, m, per_step))] for m in models)
+    return markdown(["model", "steps", "examples seen", "seconds"], cells)
+
+
+def _costs(medians: pd.DataFrame, model: str, per_step: int) -> tuple[float, float, float]:
+    steps, seconds = medians.loc[model]
+    return steps, steps * per_step, seconds
+
+
+@table
+def secrets() -> str:
+    """Whether secrets can be composed, and whether models rank them first or last."""
+    known = with_twins(shipped("secrets"))
+    lines = []
+    for model in ("base", *COMPARED, *_twin_models()):
+        own = known[known["model"] == model]
+        if own.empty:
+            continue
+        runs = [secrecy.summary(run).assign(base=run["base"].iloc[0]) for _, run in own.groupby(KEYS)]
+        found = pd.concat(runs)
+        lines.append(
+            [NAMES[model], *(_spread(found[found["metric"] == metric]) for metric in ("composed", "first", "last"))]
+        )
+    return markdown(["model", "composed", "true secret ranked first", "ranked last"], lines)
+
+
+@table
+def certainty() -> str:
+    """How probable the base models find the harmful answers: quantiles over harmful queries."""
+    known = shipped("secrets")
+    probability = np.exp(
+        known[known["model"] == "base"].groupby("base")["logprob"].quantile([0.1, 0.25, 0.5, 0.75, 0.9])
+    )
+    rows = [[base, *(f"{probability[base, share]:.2f}" for share in (0.1, 0.25, 0.5, 0.75, 0.9))] for base in BASES]
+    return markdown(["base", "10%", "25%", "50%", "75%", "90%"], rows)
+
+
+@table
+def foretold() -> str:
+    """How well first words predict what they do to a model."""
+    found = correlations(predictions(shipped("effects")))
+    rows = [
+        [row.data, f"{row.rho:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]", row.datasets, row.words, row.n]
+        for row in found.itertuples()
+    ]
+    return markdown(["data", "ρ", "datasets", "words", "pairs"], rows)
+
+
+def filled(text: str) -> str:
+    """A page with its tables made anew."""
+
+    def replaced(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}"
+
+    return re.sub(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", replaced, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Fill the pages, or with --check compare them."""
+    differing = 0
+    for name in PAGES:
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = filled(old)
+        if old != new and "--check" not in sys.argv:
+            path.write_text(new, encoding="utf-8")
+        if old != new:
+            differing += 1
+            print(f"{name}: tables {'differ' if '--check' in sys.argv else 'filled'}")
+    return int(bool(differing) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
