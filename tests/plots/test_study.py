@@ -1,8 +1,10 @@
 """Figures of the study show the means of its tables, over bases and seeds."""
 
-import matplotlib as mpl
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from matplotlib.transforms import Bbox
 
 from tests.plots.small import onset_curves, shipped_results
 from workbench import plots
@@ -128,4 +130,4 @@ def test_names_and_headings_of_many_models_do_not_overlap():
         for ticks in (axis.get_yticklabels(), axis.child_axes[0].get_xticklabels(), axis.get_xticklabels()):
             boxes = [tick.get_window_extent() for tick in ticks if tick.get_text()]
             assert all(one.x0 >= 0 for one in boxes)
-            assert not any(mpl.transforms.Bbox.intersection(one, other) for one, other in zip(boxes, boxes[1:]))
+            assert not any(Bbox.intersection(one, other) for one, other in pairwise(boxes))

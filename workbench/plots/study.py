@@ -67,7 +67,8 @@ def onset(table: pd.DataFrame, safe: Mapping[str, float] | None = None) -> Figur
             marks = {"marker": marker, "markevery": (place % every, every), "label": model}  # apart from the others'
             bases = attacked.groupby(["base", "step"], as_index=False)["value"].mean()
             line: dict[str, Any] = {"x": "step", "y": "value", "estimator": None, "color": colour, "ax": axis}
-            sns.lineplot(bases, units="base", **line, **_ONE_BASE)
+            if len(bases):  # seaborn cannot draw no units
+                sns.lineplot(bases, units="base", **line, **_ONE_BASE)
             sns.lineplot(over_bases(as_asked, ["step"]), **line, **_AS_ASKED)
             sns.lineplot(mean, **line, **marks, **_MEAN)
             _star(axis, mean, (safe or {}).get(model), colour)
