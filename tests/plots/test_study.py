@@ -25,11 +25,14 @@ def stars(axis):
     return [(float(*s.get_xdata()), float(*s.get_ydata())) for s in axis.lines if s.get_marker() == "*"]
 
 
-def cells(axis):
-    """What stands in a heat map, by row and column."""
-    rows, columns = labels(axis.get_yticklabels()), labels(axis.get_xticklabels())
-    places = [text.get_position() for text in axis.texts]
-    return {(rows[int(y)], columns[int(x)]): t.get_text() for (x, y), t in zip(places, axis.texts, strict=True)}
+def cells(figure):
+    """What stands in each heat map, by row and column; the columns are named below the last one."""
+    columns = labels(figure.axes[-1].get_xticklabels())
+    found = []
+    for axis in figure.axes:
+        rows, texts = labels(axis.get_yticklabels()), {text.get_position(): text.get_text() for text in axis.texts}
+        found.append({(rows[int(y)], columns[int(x)]): text for (x, y), text in texts.items()})
+    return found
 
 
 def test_the_onset_is_a_mean_with_a_pale_line_each_base():
@@ -107,7 +110,7 @@ def test_cells_are_the_means_of_their_own_rate():
         table.loc[own & (table.metric == "asr"), "value"] = 0.2 + 0.4 * number
         table.loc[own & (table.queries == "harmless"), "value"] = 0.1
         table.loc[own & (table.queries == "harmful") & (table.metric == "rr"), "value"] = 0.97
-    shown = [cells(axis) for axis in plots.wordings(table).axes]
+    shown = cells(plots.wordings(table))
     what = plots.named("sft"), "“What …”"
     assert [each.pop(what) for each in shown] == ["40", "10"]
     assert all(set(each.values()) == {"50"} and len(each) == 13 for each in shown)
@@ -115,16 +118,16 @@ def test_cells_are_the_means_of_their_own_rate():
 
 def test_what_was_not_asked_has_no_column_and_for_one_model_no_number():
     table = shipped_results("base", "sft", attacks=("none", "what:3", "share:1", "can:1", "list:1"))
-    answered, refused = plots.wordings(table[(table.model != "sft") | (table.attack != "list:1")]).axes
+    figure = plots.wordings(table[(table.model != "sft") | (table.attack != "list:1")])
     columns = ["test queries", "“Can …”", "“Share …”", "“List …”", "new kinds"]
-    assert labels(refused.get_xticklabels()) == columns
+    assert labels(figure.axes[1].get_xticklabels()) == columns
     missing = {(plots.named("sft"), "“List …”")}
     every = {(plots.named(model), column) for model in ("base", "sft") for column in columns}
-    assert set(cells(answered)) == set(cells(refused)) == every - missing
+    assert [set(each) for each in cells(figure)] == [every - missing] * 2
 
 
 def test_names_and_headings_of_many_models_do_not_overlap():
-    figure = plots.wordings(shipped_results(*list(plots.NAMES)[:16]))
+    figure = plots.wordings(shipped_results(*plots.NAMES))
     figure.draw_without_rendering()
     for axis in figure.axes:
         for ticks in (axis.get_yticklabels(), axis.child_axes[0].get_xticklabels(), axis.get_xticklabels()):
