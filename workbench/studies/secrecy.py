@@ -26,7 +26,7 @@ from workbench.training.objectives import sequence_logprobs
 CHUNK = 16  # examples at once
 
 
-def secrets(vlm: VLM, seed: int = 0, n: int = 60) -> pd.DataFrame:
+def secrets(vlm: VLM, seed: int = 0, n: int = 45) -> pd.DataFrame:
     """Try to get secrets out of a model without asking for them, and see whether it knows them.
 
     Args:

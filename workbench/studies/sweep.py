@@ -72,7 +72,7 @@ def sweep(
         run_cell(*cell)
         rates_of_cell, used = measured(rates(whole_answers(_answers(*cell)))), _used(*cell)
         row = {"base": Path(base).name, "method": cell[1], "seed": cell[2], "settings": used}
-        rows.append(row | rates_of_cell | {"fingerprint": run_key(cell[1], cell[2], base, cell[3])})
+        rows.append(row | rates_of_cell | {"fingerprint": _key(*cell)})
         numbers = ", ".join(f"{name} {value:.1f}" for name, value in rates_of_cell.items())
         log.info("%s, seed %s, %s: %s", cell[1], cell[2], used, numbers)
     return pd.DataFrame(rows)
@@ -114,8 +114,13 @@ def ask_validation(seed: int, base: str, adapter: Path, out: Path) -> None:
 
 def _answers(base: str, method: str, seed: int, settings: Mapping[str, float]) -> Path:
     """Where the answers of one combination are kept."""
-    key = run_key(method, seed, base, settings)
-    return make_folder(runs_dir() / f"sweep-{Path(base).name}-{method}-seed{seed}-{key}") / "answers.csv"
+    name = f"sweep-{Path(base).name}-{method}-seed{seed}-{_key(base, method, seed, settings)}"
+    return make_folder(runs_dir() / name) / "answers.csv"
+
+
+def _key(base: str, method: str, seed: int, settings: Mapping[str, float]) -> str:
+    """Hash of all that a combination and its answers depend on."""
+    return run_key(method, seed, base, settings, ask_validation)
 
 
 def _used(base: str, method: str, seed: int, settings: Mapping[str, float]) -> str:
@@ -155,7 +160,7 @@ def _least(table: pd.DataFrame) -> dict[str, float]:
 def stale(table: pd.DataFrame) -> int:
     """How many rows of a table of `sweep` are out of date: what they depend on has changed since."""
     return sum(
-        row.fingerprint != run_key(row.method, row.seed, row.base, _parsed(row.settings)) for row in table.itertuples()
+        row.fingerprint != _key(row.base, row.method, row.seed, _parsed(row.settings)) for row in table.itertuples()
     )
 
 
