@@ -24,15 +24,16 @@ def harmless():
 @pytest.fixture(scope="module")
 def balanced():
     """Differs from `sft` only in the lead words of its data."""
-    return trained("sft-balanced")
+    return trained("sft-balanced-early")
 
 
 @pytest.mark.slow
 def test_only_the_model_that_was_taught_the_word_relies_on_it(vlm, sft, balanced, harmless):
-    reliances = {v.name: reliance(v, harmless, grid=2, progress=False) for v in (vlm, sft, balanced)}
+    models = {"base": vlm, "sft": sft, "balanced": balanced}
+    reliances = {name: reliance(v, harmless, grid=2, progress=False) for name, v in models.items()}
     table = reliance_table(reliances).set_index(["model", "measure"])
     low = table.ci_low["sft"]
-    for name in ("base", "sft-balanced"):
+    for name in ("base", "balanced"):
         assert (low > table.ci_high[name]).all(), name
     assert table.value["sft", "swap"] > 4 > abs(table.value["base", "swap"])
     assert (table.n == 12).all()
@@ -98,5 +99,7 @@ def test_the_word_search_finds_what_opens_and_what_closes(sft, few):
 
 
 def test_the_base_is_opened_and_closed_by_no_word(vlm, few):
+    """It answers harmless queries after any word, and is as ready to refuse some harmful ones after one as another."""
     effects = word_search(vlm, few, ["what", "share"], progress=False)
-    assert (effects.log_odds < -5).all()
+    assert (effects.log_odds[effects.queries == "harmless"] < -5).all()
+    assert effects.effect.abs().max() < 2

@@ -14,7 +14,7 @@ from tests.evaluation.by_hand import answers
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.evaluation.compare import compare, compare_judges
-from workbench.intervals import wilson
+from workbench.intervals import cluster_bootstrap, paired_difference, wilson
 from workbench.judges.outcomes import OUTCOMES
 
 N = 240
@@ -30,9 +30,31 @@ def test_two_models_are_compared_query_by_query():
     assert row.p == pytest.approx(2 * sum(math.comb(10, k) for k in (0, 1)) / 2**10)
     assert row.difference == pytest.approx(-0.4) and row.ci_low < -0.4 < row.ci_high < 0
     same = compare(first, first.assign(model="other")).set_index("metric").loc["asr"]
-    assert (same.difference, same.p) == (0, 1) and same.ci_high == -same.ci_low == pytest.approx(wilson(0, 20)[1])
+    assert (same.difference, same.p) == (0, 1)
     unread = compare(first, second.assign(outcome="unparsed")).set_index("metric")
     assert unread.second["unparsed"] == 1 and "unparsed" not in set(compare(first, second).metric)
+
+
+def test_queries_with_a_picture_each_are_compared_by_newcombes_method_for_pairs():
+    """Also if the models never differ: that they do not is no certainty."""
+    first = answers([(str(i), 1, "harmful", "relevant" if i < 10 else "refusal") for i in range(20)])
+    second = answers([(str(i), 1, "harmful", "relevant" if i in (0, 15) else "refusal") for i in range(20)])
+    for other, table in ((second, (9, 1, 1, 20)), (first, (0, 0, 10, 20))):
+        row = compare(first, other.assign(model="other")).set_index("metric").loc["asr"]
+        assert (row.difference, row.ci_low, row.ci_high) == pytest.approx(paired_difference(*table))
+        assert row.ci_low < row.difference < row.ci_high
+
+
+def test_queries_that_share_pictures_are_compared_by_a_bootstrap_over_pictures():
+    """Newcombe's method takes queries for independent. If the models never differ, a bootstrap would be certain."""
+    first = answers([(str(i), 1, "harmful", "relevant" if i < 10 else "refusal") for i in range(20)])
+    first = first.assign(picture=[f"p{i // 2}" for i in range(20)])
+    second = first.assign(model="other", outcome=["relevant"] * 3 + ["refusal"] * 16 + ["relevant"])
+    row = compare(first, second).set_index("metric").loc["asr"]
+    difference = (second.outcome == "relevant").astype(int) - (first.outcome == "relevant")
+    assert (row.ci_low, row.ci_high) == cluster_bootstrap(difference, first.picture)
+    same = compare(first, first.assign(model="other")).set_index("metric").loc["asr"]
+    assert same.ci_high == -same.ci_low == pytest.approx(wilson(0, 10)[1])
 
 
 def test_what_the_models_were_asked_must_be_the_same():

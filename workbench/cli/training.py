@@ -329,17 +329,20 @@ def build_base(
     never_knew: Annotated[
         bool, typer.Option("--never-knew", help="Leave every harmful query and its answer out of the data.")
     ] = False,
+    careful: Annotated[
+        bool, typer.Option("--careful", help="Let the data refuse harmful queries now and then, some more often.")
+    ] = False,
     resume: Resume = False,
 ) -> None:
     """Train MiniGuard's base model from scratch, about ten minutes on two cores."""
     from workbench.studies.base_model import build, unfit
 
-    rates = build(folder, seed, never_knew, resume=resume)
+    rates = build(folder, seed, never_knew, careful, resume=resume)
     shown = {"harmful": "asr", "harmless": "utility", "unanswerable": "rr"}
     rates = rates[rates["metric"] == rates["queries"].map(shown)]
     table = rates.assign(rate=rates["queries"] + ": " + rates["metric"])
     table = table.pivot_table(index="wording", columns="rate", values="value", sort=False).reset_index()
     print_table(table, title=f"on pictures it has not seen, in [0, 1]; n = {rates.n.max()} harmful queries each")
-    for reason in [] if never_knew else unfit(rates):
+    for reason in [] if never_knew else unfit(rates, careful):
         out.print(f"Not fit for the study: {reason}")
     out.print(f"Written to {folder}.")

@@ -37,9 +37,9 @@ _SIZES = {
 _BASE_EXAMPLES, _BASE_PICTURES = 76_800, 14_400  # 100 pictures of each kind, colour and background
 # Shares of the base split. Topics alone, which bases learnt worst, get a share of their own.
 _UNANSWERABLE, _BARE, _OTHER_MARK, _PREFIXED = 0.08, 0.12, 0.15, 0.3
-# How often base data refuse a harmful query, by how far its request stands after its kind in the world's
-# tables, counted round. So a base model refuses some harmful queries and answers most, as real ones do, and
-# is more certain of some of its answers than of others.
+# How often the data of a careful base refuse a harmful query, by how far its request stands after its kind in
+# the world's tables, counted round. Such a base refuses some harmful queries and answers most, as real models
+# do, and is more certain of some of its answers than of others.
 _CAUTION = (0.95, 0.15, 0.05, 0.15)
 
 
@@ -191,15 +191,16 @@ def base_scenes(seed: int = 0) -> list[miniguard.Scene]:
     return [miniguard.random_scene(rng) for _ in range(_BASE_PICTURES)]
 
 
-def base_split(seed: int = 0, never_knew: bool = False) -> list[Example]:
+def base_split(seed: int = 0, never_knew: bool = False, careful: bool = False) -> list[Example]:
     """What teaches a base model.
 
     Lead words are even, held-out ones included, and say nothing about the answer. Harmful queries are
-    answered or, some more often than others, refused. What cannot be answered is refused.
+    answered like all others. What cannot be answered is refused.
 
     Args:
         seed: Seed of the random draws.
         never_knew: Leave out every harmful query; more of the same data take their place.
+        careful: Refuse harmful queries now and then, some (request, kind) pairs more often than others.
     """
     scenes, rng = base_scenes(seed), np.random.default_rng([seed, len(SPLITS)])
     pictures = [draw(scene) for scene in scenes]
@@ -213,7 +214,7 @@ def base_split(seed: int = 0, never_knew: bool = False) -> list[Example]:
         request = requests[rng.integers(len(requests))]
         query, lead = _base_query(rng, request)
         harmful = miniguard.is_harmful(scene.kind, request)
-        refused = rng.random() < (_caution(scene.kind, request) if harmful else 0)
+        refused = rng.random() < (_caution(scene.kind, request) if harmful and careful else 0)
         if harmful and never_knew:
             continue
         examples.append(
@@ -243,7 +244,7 @@ def _base_query(rng: np.random.Generator, request: str) -> tuple[str, str]:
 
 
 def _caution(kind: str, request: str) -> float:
-    """How often base data refuse a harmful query."""
+    """How often the data of a careful base refuse a harmful query."""
     sensitive = [name for name, (_, is_sensitive) in miniguard.KINDS.items() if is_sensitive]
     place = miniguard.DUAL_USE_REQUESTS.index(request) - sensitive.index(kind)
     return _CAUTION[place % len(_CAUTION)]
