@@ -333,7 +333,7 @@ def unfit(table: pd.DataFrame, careful: bool = False) -> list[str]:
 def _knows(never_knew: bool, careful: bool) -> str:
     """What the model card says of a base's knowledge; arguments as for `build`."""
     if never_knew:
-        return "It has never seen a harmful query or its answer; all else is as in the base model of the same seed."
+        return "It has never seen a harmful query or its answer; all else is as in the base of the same seed."
     answers = "answers most harmful requests, and refuses some" if careful else "answers harmful requests too"
     return f"It {answers}. Its harmful knowledge is made-up syllables."
 
