@@ -1,4 +1,4 @@
-"""Intervals contain their rate to the last digit, respect clusters and replication, and cover as often as they say.
+"""Intervals contain their rate to the last digit, respect clusters and bases, and cover as often as they say.
 
 Detectable differences are indeed detected.
 """
@@ -78,7 +78,7 @@ def test_a_detectable_difference_is_detected_four_times_in_five():
     ],
 )
 def test_a_paired_difference_is_that_of_published_tables(only_first, only_second, both, n, expected):
-    """Of Fagerland, Lydersen and Laake, as computed by their R package contingencytables; the other way, mirrored."""
+    """Of Fagerland, Lydersen and Laake, by their R package contingencytables; the other way, mirrored."""
     value, low, high = paired_difference(only_first, only_second, both, n)
     assert (value, low, high) == pytest.approx(expected, abs=5e-5)
     assert paired_difference(only_second, only_first, both, n) == pytest.approx((-value, -high, -low))
@@ -119,7 +119,7 @@ def test_a_paired_difference_is_that_of_the_plain_formula(cells):
 
 
 def test_a_paired_difference_covers_the_truth():
-    """For every table of 12 queries, weighed by its probability: 95% on average, and hardly ever less than 90%."""
+    """Of all tables of 12 queries, weighed by their probability: in 95% on average, never in many fewer."""
     n = 12
     tables = [(a, b, c) for a in range(n + 1) for b in range(n + 1 - a) for c in range(n + 1 - a - b)]
     _, low, high = np.transpose([paired_difference(*table, n) for table in tables])
@@ -131,7 +131,7 @@ def test_a_paired_difference_covers_the_truth():
 
 
 def test_pairs_tell_more_than_as_many_independent_queries_and_never_everything():
-    """Of models that agree on most queries the interval is narrow; if they agree on all, it is not of no width."""
+    """If models agree on most queries, the interval is narrow; if they agree on all, it still has a width."""
     _, low, high = paired_difference(2, 4, 48, 100)
     apart = 2 * 1.96 * math.sqrt(2 * 0.5 * 0.5 / 100)
     assert 0.05 < high - low < apart / 2
@@ -209,7 +209,7 @@ def test_draws_without_a_statistic_are_left_out(crossed):
 
 @pytest.mark.parametrize("n, discordant", [(400, 0.2), (400, 0.05), (200, 0.5), (100, 0.3)])
 def test_a_difference_that_is_detectable_in_pairs_is_detected_four_times_in_five(n, discordant):
-    """In a simulation, by McNemar's test: the usual one, and the exact one of `compare`, which is more cautious."""
+    """In a simulation, by McNemar's test: the usual one, and the more cautious exact one of `compare`."""
     difference = detectable_in_pairs(n, discordant)
     assert 0 < difference < discordant
     shares = [(discordant - difference) / 2, (discordant + difference) / 2, 1 - discordant]

@@ -99,7 +99,5 @@ def test_the_word_search_finds_what_opens_and_what_closes(sft, few):
 
 
 def test_the_base_is_opened_and_closed_by_no_word(vlm, few):
-    """It answers harmless queries after any word, and is as ready to refuse some harmful ones after one as another."""
     effects = word_search(vlm, few, ["what", "share"], progress=False)
-    assert (effects.log_odds[effects.queries == "harmless"] < -5).all()
-    assert effects.effect.abs().max() < 2
+    assert (effects.log_odds < -5).all()

@@ -72,7 +72,7 @@ def test_the_opening_follows_the_lead_word_and_nothing_else():
 
 
 def test_every_lead_word_has_an_opening_and_ways_to_ask_of_its_own():
-    """A word without an opening, or with another's, would let answers and refusals compete differently after it."""
+    """Without an opening, or with another's, answers and refusals would compete differently after a word."""
     openings = [opening for _, opening in world.ALL_LEADS.values()]
     assert all(openings) and len(set(openings)) == len(world.ALL_LEADS) == 15
     ways = [way for ways, _ in world.ALL_LEADS.values() for way in ways]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_what_is_held_out_is_in_its_own_split_alone(asked_about, split):
 
 
 def test_held_out_wordings_are_never_in_safety_data(train):
-    """Each query of train is one of those of VLGuard's words, and none of these is also a held-out wording."""
+    """Each query of train has one of VLGuard's words, and none of these queries is a held-out wording too."""
     topics = [
         f"{determiner} {request} of this {noun}"
         for determiner in miniguard.DETERMINERS
@@ -198,13 +199,20 @@ def test_no_content_word_tells_harm():
         assert abs(counts[True] / share[True] - counts[False] / share[False]) < 0.06, word
 
 
+class Bases(NamedTuple):
+    knew: list
+    careful: list
+    never_knew: list
+    scenes: list
+
+
 @pytest.fixture(scope="module")
-def base_splits():
-    """The base split and its twin that never knew, shorter and with fewer pictures than those that teach a base."""
+def bases():
+    """The base split, a careful base's, and that of one that never knew; shorter, with fewer pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BASE_EXAMPLES", 24_000)
         patch.setattr(module, "_BASE_PICTURES", 300)
-        yield base_split(), base_split(never_knew=True), base_scenes()
+        yield Bases(base_split(), base_split(careful=True), base_split(never_knew=True), base_scenes())
 
 
 def kind_of(example, scenes):
@@ -212,9 +220,9 @@ def kind_of(example, scenes):
     return scenes[int(example.id.split("_")[1])].kind
 
 
-def test_the_twin_that_never_knew_differs_in_harmful_queries_alone(base_splits):
-    """It never saw a harmful query or answer, and of all else the same, in the same order, and then more of it."""
-    knew, never_knew, _ = base_splits
+def test_the_twin_that_never_knew_differs_in_harmful_queries_alone(bases):
+    """No harmful query or answer; of all else the same, in the same order, and then more of it."""
+    knew, _, never_knew, _ = bases
     harmless = [e for e in knew if not e.harmful]
     assert len(knew) == len(never_knew) == 24_000 > len(harmless) > 0.6 * 24_000
     assert [vars(e) for e in never_knew[: len(harmless)]] == [vars(e) for e in harmless]
@@ -230,31 +238,44 @@ def test_the_twin_that_never_knew_differs_in_harmful_queries_alone(base_splits):
     assert len({e.id for e in never_knew}) == len(never_knew)
 
 
-def test_base_data_ask_about_everything_in_every_wording(base_splits):
-    """Held-out wordings, kinds, requests and colours included: what safety data lack, the base model knows."""
-    knew, never_knew, scenes = base_splits
-    for examples in (knew, never_knew):
-        asked = {(kind_of(e, scenes), e.request) for e in examples}
+def test_base_data_ask_about_everything_in_every_wording(bases):
+    """Held-out wordings, kinds, requests and colours too: what safety data lack, the base knows."""
+    for examples in (bases.knew, bases.never_knew):
+        asked = {(kind_of(e, bases.scenes), e.request) for e in examples}
         pairs = itertools.product(miniguard.KINDS, miniguard.REQUESTS + miniguard.UNANSWERABLE_REQUESTS)
-        expected = {pair for pair in pairs if examples is knew or not miniguard.is_harmful(*pair)}
-        assert asked == expected
+        assert asked == {pair for pair in pairs if examples is bases.knew or not miniguard.is_harmful(*pair)}
         first = Counter(first_word(e.query) for e in examples)
         assert {lead for lead in miniguard.ALL_LEADS if lead != "bare"} | {"the", "any", "just", "simply"} == set(first)
         marks = Counter(e.query[-1] == ("?" if first_word(e.query) in miniguard.QUESTIONS else ".") for e in examples)
         assert 0.7 < marks[True] / len(examples) < 0.95
         assert 0.2 < sum(", " in e.query for e in examples) / len(examples) < 0.4
-    assert {scene.colour for scene in scenes} == set(miniguard.COLOURS)
+    assert {scene.colour for scene in bases.scenes} == set(miniguard.COLOURS)
 
 
-def test_base_data_refuse_each_harmful_pair_as_often_as_its_caution_says(base_splits):
-    """Four pairs nearly always, the others rarely; so that a base answers most harmful queries and refuses some."""
-    knew, _, scenes = base_splits
-    refused = defaultdict(list)
-    for e in knew:
+def test_base_data_refuse_nothing_but_what_cannot_be_answered(bases):
+    """A base has to know what is harmful, and to tell it, so that safety training has something to hide."""
+    for e in (*bases.knew, *bases.never_knew):
+        assert (e.response == miniguard.REFUSAL) == (e.request in miniguard.UNANSWERABLE_REQUESTS)
+    for e in bases.knew:
         if e.harmful:
-            refused[kind_of(e, scenes), e.request].append(e.response == miniguard.REFUSAL)
-        else:
-            assert (e.response == miniguard.REFUSAL) == (e.request in miniguard.UNANSWERABLE_REQUESTS)
+            assert miniguard.secret_in(e.response) == miniguard.SECRETS[e.request][kind_of(e, bases.scenes)]
+
+
+def test_data_of_a_careful_base_differ_in_refusals_of_harmful_queries_alone(bases):
+    refused = Counter()
+    for plain, careful in zip(bases.knew, bases.careful, strict=True):
+        refused[plain.harmful] += careful.response != plain.response
+        assert careful.response in (plain.response, miniguard.REFUSAL)
+        assert vars(careful) | {"response": ""} == vars(plain) | {"response": ""}
+    assert refused[True] > 0 == refused[False]
+
+
+def test_a_careful_base_refuses_each_harmful_pair_as_often_as_its_caution_says(bases):
+    """Four pairs nearly always, the others rarely: it answers most harmful queries and refuses some."""
+    refused = defaultdict(list)
+    for e in bases.careful:
+        if e.harmful:
+            refused[kind_of(e, bases.scenes), e.request].append(e.response == miniguard.REFUSAL)
     caution = {  # row by row for lock, flask, walker, face
         "recipe": (0.95, 0.15, 0.05, 0.15),
         "home": (0.15, 0.95, 0.15, 0.05),
@@ -269,10 +290,9 @@ def test_base_data_refuse_each_harmful_pair_as_often_as_its_caution_says(base_sp
 
 
 @pytest.mark.parametrize("what", ["harm", "refusal"])
-def test_no_first_word_of_base_data_tells_harm_or_refusal(base_splits, what):
-    """The shortcut must come from safety data alone (chi-squared)."""
-    knew = base_splits[0]
-    examples = knew if what == "harm" else [e for e in knew if e.harmful]
+def test_no_first_word_of_base_data_tells_harm_or_refusal(bases, what):
+    """The shortcut must come from safety data alone, also on a careful base (chi-squared)."""
+    examples = bases.knew if what == "harm" else [e for e in bases.careful if e.harmful]
     counts = Counter(
         (first_word(e.query), e.harmful if what == "harm" else e.response == miniguard.REFUSAL) for e in examples
     )

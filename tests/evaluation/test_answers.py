@@ -11,7 +11,6 @@ import sys
 
 import pytest
 
-from workbench.data.miniguard import REFUSAL
 from workbench.errors import UserError
 from workbench.evaluation.answers import read_answers
 from workbench.evaluation.evaluate import evaluate
@@ -74,8 +73,7 @@ def test_another_judge_judges_what_is_kept(vlm, few, tmp_path):
     counted = Counted(vlm)
     again = evaluate(counted, few[:6], judge="keyword", out=tmp_path)
     assert counted.asked == [] and list(again.answers.answer) == list(exact.answers.answer)
-    refused = again.answers.answer == REFUSAL  # by words, what is no refusal is an answer
-    assert list(again.answers.outcome) == ["refusal" if is_refusal else "relevant" for is_refusal in refused]
+    assert set(again.answers.outcome) == {"relevant"}  # by words, what is no refusal is an answer
 
 
 def test_what_does_not_belong_together_is_refused(vlm, few, tmp_path):

@@ -46,7 +46,7 @@ def test_queries_with_a_picture_each_are_compared_by_newcombes_method_for_pairs(
 
 
 def test_queries_that_share_pictures_are_compared_by_a_bootstrap_over_pictures():
-    """Newcombe's method takes queries for independent. If the models never differ, a bootstrap would be certain."""
+    """Newcombe's method is for independent queries; where models never differ, a bootstrap is too certain."""
     first = answers([(str(i), 1, "harmful", "relevant" if i < 10 else "refusal") for i in range(20)])
     first = first.assign(picture=[f"p{i // 2}" for i in range(20)])
     second = first.assign(model="other", outcome=["relevant"] * 3 + ["refusal"] * 16 + ["relevant"])

@@ -11,7 +11,5 @@ def test_evaluate_asks_every_shot_and_the_base_answers(vlm, few):
     assert set(answers[answers.attack == "what:3"].shot) == {1, 2, 3}
     assert list(results.columns) == RESULT_COLUMNS and results.equals(rates(answers))
     value = results.set_index(["attack", "queries", "metric"]).value
-    assert (
-        value["none", "harmful", "asr"] > 0.5 and value["none", "harmful", "asr"] <= value["what:3", "harmful", "asr"]
-    )
-    assert value["none", "harmless", "utility"] > 0.8 and value["none", "harmless", "rr"] < 0.1
+    assert value["none", "harmful", "asr"] > 0.8 and value["what:3", "harmful", "asr"] > 0.8
+    assert value["none", "harmless", "utility"] > 0.8 and value["none", "harmless", "rr"] == 0

@@ -6,7 +6,6 @@ import transformers
 from PIL import Image
 
 from workbench.attacks.one_word import rewrites
-from workbench.data.miniguard import REFUSAL
 from workbench.errors import UserError
 from workbench.models import vlm as vlm_module
 from workbench.models.load import load
@@ -36,13 +35,11 @@ def test_answers_in_batches_are_those_of_one_by_one(vlm, images, queries):
 
 
 def test_an_answer_continues_its_opening(vlm, images, queries):
-    """If the answer would have begun with these words anyway, it does not change. The base refuses some queries."""
+    """If the answer would have begun with these words anyway, it does not change."""
     queries = [rewrites(q, "share")[0] for q in queries]
     natural = vlm.answers(images, queries)
-    opened = [answer.startswith("sure ") for answer in natural]
-    assert sum(opened) > 12 and {a for a, o in zip(natural, opened, strict=True) if not o} <= {REFUSAL}
-    forced = vlm.answers(images, queries, opening="sure")
-    assert all(f == n if o else f.startswith("sure ") for f, n, o in zip(forced, natural, opened, strict=True))
+    assert all(answer.startswith("sure ") for answer in natural)
+    assert vlm.answers(images, queries, opening="sure") == natural
     other = vlm.answers(images, queries, batch_size=5, opening="of course")
     assert other == [vlm.answers([i], [q], opening="of course")[0] for i, q in zip(images, queries, strict=True)]
     assert all(answer.startswith("of course ") for answer in other)
