@@ -102,7 +102,7 @@ def test_answers_say_how_they_were_written_and_other_settings_are_refused(vlm, f
 
 
 def test_every_sample_is_an_answer_of_its_own_and_a_resumed_run_draws_the_same(vlm, few, tmp_path):
-    own = dataclasses.replace(vlm, generation=Generation(temperature=1.5, samples=3, seed=5))
+    own = dataclasses.replace(vlm, generation=Generation(temperature=2.5, samples=3, seed=5))
     options = {"batch_size": 4, "progress": False}
     whole = ask(own, few[:8], ["none", "what:2"], file=tmp_path / "whole.csv", **options)
     assert len(whole) == 8 * 3 * 3 and set(whole["sample"]) == {1, 2, 3}

@@ -110,10 +110,11 @@ def make(runs: Sequence[Run], processes: int = 1, every: int = 6) -> None:
         processes: How many are made at once.
         every: How many are made before they are written.
     """
-    whole_first = sorted(runs, key=lambda run: run.name.endswith("-early"))
-    for start in range(0, len(whole_first), every):
-        some = whole_first[start : start + every]
-        call_each(make_run, [tuple(run) for run in some], processes)
+    for start in range(0, len(runs), every):
+        some = runs[start : start + every]
+        early = [run for run in some if run.name.endswith("-early")]
+        for group in ([run for run in some if run not in early], early):  # early ones are steps of whole ones
+            call_each(make_run, [tuple(run) for run in group], processes)
         add(some)
         log.info("%d of %d runs are in data/study", min(start + every, len(runs)), len(runs))
 
