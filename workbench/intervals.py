@@ -165,8 +165,8 @@ def paired_difference(only_first: int, only_second: int, both: int, n: int) -> t
     """
     neither = n - both - only_first - only_second
     first, second = (both + only_first) / n, (both + only_second) / n
-    first_low, first_high = wilson(both + only_first, n)
-    second_low, second_high = wilson(both + only_second, n)
+    first_low, first_high = map(float, wilson(both + only_first, n))
+    second_low, second_high = map(float, wilson(both + only_second, n))
     product = both * neither - only_first * only_second
     if product > 0:
         product = max(product - n / 2, 0)

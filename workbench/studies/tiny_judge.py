@@ -124,7 +124,7 @@ def _answer(example: Example, rng: np.random.Generator) -> str:
 
 def _tokenizer() -> Any:
     """The base model's tokenizer with the words of a verdict; it knows no other words of the task."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(data_dir() / "miniguard-base")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(data_dir() / "bases" / "miniguard")
     tokenizer.add_tokens([AddedToken(word, single_word=True) for word in ("response", *OUTCOMES)])
     tokenizer.add_tokens(["<verdict>"], special_tokens=True)
     tokenizer.chat_template = TEMPLATE

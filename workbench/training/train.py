@@ -89,7 +89,7 @@ def train(
     modules = linear_modules(vlm, step.targets, step.layer, step.projector)
     partial = unfinished(out, resume)
     rows = _rows(vlm, sides, step, seed)
-    _note_run(partial, vlm, step, modules, sides, rows, seed, patience)
+    _note_run(partial, vlm, step, modules, sides, rows, seed, patience, until)
     with in_turn(bare(vlm.model)), left_as_it_was(bare(vlm.model)):
         references = reference_logprobs(vlm, rows, step)
         student = prepare_student(vlm, modules, step, seed)
@@ -111,8 +111,7 @@ def train(
                 gradient_accumulation_steps=step.accumulate,
                 gradient_checkpointing=step.checkpointing,
             )
-            if processes().is_main_process:
-                _write(student, step, losses, partial)
+            _write(student, step, losses, partial)
         finally:
             _restore(vlm, student, step)
     finish(partial, out)
@@ -146,6 +145,8 @@ def _checked(
         raise UserError("four_bit needs a model in 4 bits; load it with load(…, four_bit=True).")
     if (patience or until) and not probe:
         raise UserError("Early stopping (patience, until) needs a probe.")
+    if patience and until:
+        raise UserError("patience keeps the best weights and until the last ones; choose one of them.")
     if keep_steps and (step.full or not probe):
         raise UserError("keep_steps keeps adapters at probes: it needs a probe, and cannot be combined with full.")
     return step
@@ -167,6 +168,7 @@ def _note_run(
     rows: Sequence[Example],
     seed: int,
     patience: int,
+    until: Callable[[pd.DataFrame], bool] | None,
 ) -> None:
     """Write what config.json says of a run; when it is resumed, insist on the same."""
     config = {
@@ -184,6 +186,7 @@ def _note_run(
         "accumulate": step.accumulate,
         "checkpointing": step.checkpointing,
         "patience": patience,
+        "until": getattr(until, "__name__", None),
         "device": f"{processes().num_processes} × {vlm.device.type}",
         "dtype": str(vlm.model.dtype).removeprefix("torch."),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")},
@@ -197,6 +200,9 @@ def _loss(step: Settings, model: Any, sides: dict[str, Batch]) -> torch.Tensor:
 
 
 def _write(student: VLM, step: Settings, losses: pd.DataFrame, folder: Path) -> None:
+    """Write what was learnt; one of several processes does it."""
+    if not processes().is_main_process:
+        return
     write_text(folder / "loss.csv", losses.to_csv(index=False))
     student.model.save_pretrained(folder / "model" if step.full else folder)
     if step.full:
