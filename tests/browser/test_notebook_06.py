@@ -173,7 +173,7 @@ def test_the_slider_walks_the_curves_and_a_checkpoint_is_probed(opened):
     opened.keyboard.press("ArrowRight")
     expect(explorer.get_by_alt_text(re.compile("step 30 is marked"))).to_be_visible()
     assert slider.get_attribute("aria-valuetext") == "30"
-    for model, step in (("npo", 30), ("sft", 30)):
+    for model, step in (("npo", 20), ("sft", 20)):
         explorer.get_by_role("button", name=f"Probe {model}", exact=True).click()
         expect(explorer.get_by_role("region", name=f"{model}, step {step}")).to_contain_text("log-odds")
     expect(explorer.get_by_role("region", name="npo, step 30")).to_be_visible()

@@ -20,9 +20,9 @@ from tests.commands import workbench
 from tests.conftest import REAL_VLGUARD
 from workbench.cli import app as cli
 from workbench.data.splits import miniguard_split
-from workbench.files import data_dir
-from workbench.studies.methods import CONTROL, METHODS
-from workbench.studies.paper import comparison, seed_medians
+from workbench.studies.headline import COMPARED, EARLY
+from workbench.studies.paper import comparison, over_bases
+from workbench.studies.shipped import shipped
 
 COMMANDS = [
     [name]
@@ -69,10 +69,10 @@ def test_tables_are_never_cut(monkeypatch, width):
 
     Every letter and digit is there; in the demo's at 80 columns no word is broken.
     """
-    shipped = pd.read_csv(data_dir() / "five_seeds.csv", keep_default_na=False)
-    first = shipped[shipped.seed == 0]
-    demo = comparison(first[first.model.isin(["base", "sft", CONTROL, "npo"])])
-    for table in (demo, comparison(first), seed_medians(shipped), first.head(30)):
+    results = shipped("results").query("split == 'test'")
+    first = results[(results.base == "miniguard") & (results.seed == 0)]
+    demo = comparison(first[first.model.isin(["base", *EARLY])])
+    for table in (demo, comparison(first), over_bases(results), first.head(30)):
         said = io.StringIO()
         monkeypatch.setattr(cli, "out", Console(file=said, width=width, highlight=False))
         cli.print_table(table)
@@ -109,21 +109,22 @@ def test_options_that_take_several_take_commas_and_repetition(monkeypatch, tmp_p
             "none",
             "what:3",
         ]
-    several = ("--seeds", "0,1", "--seeds", "3", "--methods", "npo", "--methods", "rmu,npo")
-    assert options_taken(monkeypatch, "studies.headline", "over_seeds", "seeds", *several, *out)[:2] == (
+    several = ("--seeds", "0,1", "--seeds", "3", "--methods", "npo", "--methods", "rmu,npo", "--model", "a,b")
+    assert options_taken(monkeypatch, "studies.headline", "over_seeds", "seeds", *several, *out)[:3] == (
         [0, 1, 3],
         ["npo", "rmu"],
+        ["a", "b"],
     )
     assert options_taken(monkeypatch, "studies.headline", "headline", "demo", "--methods", "npo,all", *out)[1] == list(
-        METHODS
+        COMPARED
     )
     grid = ("--grid", "c=5,10", "--grid", "layer=2", "--grid", "c=20")
     assert options_taken(
-        monkeypatch, "studies.sweep", "sweep", "sweep", "--method", "rmu", *grid, "--out", str(tmp_path / "s.csv")
-    )[1] == {
-        "c": [5, 10, 20],
-        "layer": [2],
-    }
+        monkeypatch, "studies.sweep", "sweep", "sweep", "--method", "rmu,npo", *grid, "--out", str(tmp_path / "s.csv")
+    )[:2] == (
+        ["rmu", "npo"],
+        {"c": [5, 10, 20], "layer": [2]},
+    )
     counts = ("relearn", "--counts", "0,5", "--counts", "10", *out)
     assert options_taken(monkeypatch, "studies.relearning", "relearn", *counts)[3] == [0, 5, 10]
 
