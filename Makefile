@@ -1,6 +1,7 @@
 # make demo: the study on MiniGuard. make test: checks, tests and notebooks. make test-fast: unit tests, for daily work.
 # make test-slow: tests that take minutes. make kills: every resumable command, killed. make test-lowest: with the lowest
-# versions. make tables: the shipped study; tables-check: parts of it again; release-check: is it up to date? make test-browser: the widgets in Chromium. make lab: the notebooks.
+# versions. make tables: the shipped study; tables-check: parts of it again; release-check: is it up to date?
+# make test-browser: the widgets in Chromium. make lab: the notebooks.
 PYTHON ?= python3
 LOWEST_PYTHON ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
