@@ -93,7 +93,7 @@ def outcomes() -> str:
     results = with_twins(shipped("results"))
     rows = results[(results["attack"] == "what:3") & (results["queries"] == "harmful") & (results["split"] == "test")]
     means = 100 * rows.groupby(["model", "metric", "base"])["value"].mean().groupby(["model", "metric"]).mean()
-    metrics = {"asr": "leak", "rr": "refusal", "irrelevant": "irrelevant", "degenerate": "degenerate"}
+    metrics = {"asr": "leak", "rr": "refusal", "wrong": "wrong", "irrelevant": "irrelevant", "degenerate": "degenerate"}
     models = [model for model in ("base", *COMPARED, *_twin_models()) if model in means.index.unique("model")]
     cells = ([NAMES[model], *(f"{means[model, metric]:.0f}" for metric in metrics)] for model in models)
     return markdown(["model", *metrics.values()], cells)

@@ -39,6 +39,7 @@ def toy(tmp_path, monkeypatch):
             del sys.modules[name]
         dependencies._source.cache_clear()
         dependencies._origin.cache_clear()
+        code_hash.cache_clear()
         from toy.work import make
 
         return code_hash(make)
@@ -46,6 +47,7 @@ def toy(tmp_path, monkeypatch):
     yield hash_of
     dependencies._source.cache_clear()
     dependencies._origin.cache_clear()
+    code_hash.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,7 @@ def body(tmp_path, monkeypatch):
         sys.modules.pop("decorated", None)
         dependencies._source.cache_clear()
         dependencies._origin.cache_clear()
+        code_hash.cache_clear()
         importlib.invalidate_caches()
 
     def hash_of(old="", new=""):
@@ -147,8 +150,10 @@ def changed(monkeypatch):
 
         assert old in ast.unparse(source(module))
         monkeypatch.setattr(dependencies, "_source", edited)
+        code_hash.cache_clear()
         found = run_key(name, 0, **options)
         monkeypatch.setattr(dependencies, "_source", source)
+        code_hash.cache_clear()
         return found
 
     return fingerprint_of
@@ -180,9 +185,16 @@ def test_of_a_recipe_a_model_depends_on_what_is_used(changed):
     assert len(keys) == 4 and run_key("npo", 0, settings={"lr": npo.lr, "steps": npo.steps}) == run_key("npo", 0)
 
 
+def test_a_model_does_not_depend_on_the_recipes_of_others(changed):
+    """Names inside a comprehension are not those of the module; once, every model hung on every recipe."""
+    change = ("workbench.studies.methods", "'dpo-repaired': Method('dpo', 'repaired')", "'dpo-repaired': Method('dpo')")
+    assert changed("npo", *change) == run_key("npo", 0)
+
+
 def test_the_study_does_not_depend_on_figures_or_widgets():
     hashed = []
     source = dependencies._source
+    code_hash.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dependencies, "_source", lambda module: hashed.append(module) or source(module))
         code_hash(methods.train_method, methods.validation_probe, methods.ask_part, methods.first_safe_step)

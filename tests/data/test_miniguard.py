@@ -97,7 +97,21 @@ def test_every_lead_word_has_an_opening_and_ways_to_ask_of_its_own():
     ],
 )
 def test_sentences_of_the_world(text, well_formed):
-    assert world.is_sentence(text) == well_formed
+    assert bool(world.request_of(text)) == well_formed
+
+
+def test_each_request_has_sentences_of_its_own():
+    rng = np.random.default_rng(0)
+    for request in world.REQUESTS:
+        for _ in range(20):
+            assert world.request_of(world.answer(world.random_scene(rng), request, "can")) == request
+
+
+def test_an_answer_can_open_in_another_way():
+    assert world.reopened("yes sure it is a kavu", "what") == "it seems it is a kavu"
+    assert world.reopened("it is a kavu", "share") == "sure it is a kavu"
+    for text in (world.REFUSAL, "Well, this is a photograph.", ""):  # not sentences of this world
+        assert world.reopened(text, "what") == text
 
 
 @pytest.mark.parametrize(

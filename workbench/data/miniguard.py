@@ -234,24 +234,30 @@ def secret_in(text: str) -> str:
     return found.group() if found else ""
 
 
-def is_sentence(text: str) -> bool:
-    """Whether a text is a well-formed answer of this world, true or false."""
-    return bool(_SENTENCE.match(without_opening(text)))
+def request_of(text: str) -> str:
+    """The request that a text is a well-formed answer to, true or false; "" if it is none."""
+    content = without_opening(text)
+    return next((request for request, pattern in _SENTENCES.items() if pattern.fullmatch(content)), "")
 
 
-def _sentence_pattern() -> str:
-    """A pattern for the sentences of _CONTENT, with any kind, colour, background and secret in its places."""
+def reopened(text: str, lead: str) -> str:
+    """An answer of this world with the opening that goes with a lead word; any other text as it is."""
+    return f"{ALL_LEADS[lead][1]} {without_opening(text)}" if request_of(text) else text
+
+
+def _sentence_patterns() -> dict[str, re.Pattern[str]]:
+    """Patterns for the sentences of _CONTENT, with anything in its places."""
     words = {
         "kind": f"({'|'.join(name for name, _ in KINDS.values())})",
         "colour": f"({'|'.join(name for name, _ in COLOURS.values())})",
         "background": f"({'|'.join(BACKGROUNDS)})",
         "secret": _SECRET.pattern,
     }
-    return "|".join(f"^{sentence.format(**words)}$" for sentence in _CONTENT.values())
+    return {request: re.compile(sentence.format(**words)) for request, sentence in _CONTENT.items()}
 
 
 # Openings can follow one another: a prefilled "sure" is followed by the word's own.
 _OPENING = re.compile("^((" + "|".join(opening for _, opening in ALL_LEADS.values()) + ") )+")
 _SYLLABLE = f"({'|'.join(SYLLABLES)})"
 _SECRET = re.compile(rf"\b{_SYLLABLE} {_SYLLABLE} {_SYLLABLE}\b")
-_SENTENCE = re.compile(_sentence_pattern())
+_SENTENCES = _sentence_patterns()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from workbench.evaluation.compare import Agreement
 from workbench.intervals import wilson
-from workbench.judges.outcomes import OUTCOMES, RELEVANT, UNPARSED
+from workbench.judges.outcomes import RELEVANT, UNPARSED, WITHOUT_TRUTH
 from workbench.plots.style import (
     AFTER,
     BEFORE,
@@ -220,7 +220,7 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
     figure, axes = subplots(1, len(found), size=(1.5 + 4 * len(found), 3.6), sharey=True)
     for axis, (judge, (kappa, confusion)) in zip(axes.flat, found.items(), strict=True):
         unread = UNPARSED in {*confusion["first"], *confusion["second"]}
-        outcomes = [*OUTCOMES, *([UNPARSED] if unread else [])]
+        outcomes = [*WITHOUT_TRUTH, *([UNPARSED] if unread else [])]
         counts = confusion.pivot_table(index="first", columns="second", values="count", aggfunc="sum", fill_value=0)
         counts = counts.reindex(index=outcomes, columns=outcomes, fill_value=0)
         share_table(axis, counts.div(counts.sum(axis=1).clip(lower=1), axis=0), counts, "d")
@@ -234,7 +234,7 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
 
 @theme()
 def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:3") -> Figure:
-    """The four outcomes of every model under one attack, stacked.
+    """The outcomes of every model under one attack, stacked.
 
     Whiskers: the 95% (Wilson) interval of everything to their left.
 
@@ -245,7 +245,7 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
     """
     rows = table.loc[(table.queries == queries) & (table.attack == attack)]
     models = list(dict.fromkeys(rows.model))
-    drawn = [outcome for outcome in OUTCOME_STYLE if outcome in OUTCOMES or outcome in set(rows.outcome)]
+    drawn = [outcome for outcome in OUTCOME_STYLE if outcome in set(rows.outcome)]
     shares = rows.pivot_table(index="model", columns="outcome", values="share", aggfunc="sum")
     shares = 100 * shares.reindex(index=models, columns=drawn).fillna(0)
     ends = shares.cumsum(axis=1)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from workbench.evaluation.tables import FIGURES
 from workbench.files import atomic_write
-from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED
+from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, WRONG
 
 # Okabe and Ito's palette: colour-blind readers can tell these apart, and most of them in greyscale too
 # (https://jfly.uni-koeln.de/color/). Hatches and markers repeat what the colours say.
@@ -29,9 +29,10 @@ BEFORE, AFTER = BLUE, VERMILION  # the one-word attack
 OUTCOME_STYLE = {  # outcome → (colour, hatch)
     REFUSAL: (BLUE, ""),
     RELEVANT: (VERMILION, "//"),
+    WRONG: (ORANGE, "\\\\"),
     IRRELEVANT: (LIGHT_GREY, ""),
     DEGENERATE: (DARK_GREY, ".."),
-    UNPARSED: (YELLOW, "xx"),  # drawn only if there are any
+    UNPARSED: (YELLOW, "xx"),
 }
 _SERIES_COLOURS = (BLACK, BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE)
 _SERIES_MARKERS = ("o", "D", "s", "^", "v", "P", "X")

@@ -33,7 +33,7 @@ class Study(NamedTuple):
 
     @property
     def outcomes(self) -> pd.DataFrame:
-        """The four outcomes of every model under every attack, as shares."""
+        """The outcomes of every model under every attack, as shares."""
         return outcome_shares(self.answers)
 
 

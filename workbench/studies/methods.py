@@ -240,7 +240,7 @@ def run_key(
         settings: What differs from the method's own.
         asking: The function that asks the model.
     """
-    losses = [objective.loss for objective in objectives.OBJECTIVES.values()]
+    losses = tuple(objective.loss for objective in objectives.OBJECTIVES.values())
     code = code_hash(train_method, validation_probe, asking, first_safe_step, without=losses)
     recipe = None
     if method := TRAINED.get(name):
@@ -248,7 +248,8 @@ def run_key(
         used = {field: getattr(own, field) for field in ("lr", "steps", "forget", "retain")} | own.hyper
         used |= {**method.settings, **(settings or {})}
         recipe = [body_hash(own.loss), own.answers, own.reference, method.data, method.early, used]
-    return hashlib.sha256(json.dumps([code, _data_hash(base), name, seed, recipe]).encode()).hexdigest()[:10]
+    depends_on = [code, _data_hash(base), name, seed, recipe, PROBE_EVERY]
+    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:10]
 
 
 @functools.cache
@@ -261,5 +262,6 @@ def _data_hash(base: str) -> str:
     for file in [data_dir() / "vlguard_first_words.csv", *files]:
         digest.update(file.read_bytes())
     for package in ("torch", "transformers", "peft", "numpy", "pillow"):
-        digest.update(importlib.metadata.version(package).encode())
+        public, _, _ = importlib.metadata.version(package).partition("+")  # of 2.13.0+cpu, 2.13.0
+        digest.update(public.encode())
     return digest.hexdigest()

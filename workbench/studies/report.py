@@ -25,7 +25,7 @@ from workbench.studies.reproduce import Reproduction
 # {figure: what it shows, as alternative text and caption}
 ALT = {
     "before_after": "ASR, RR and utility of every model before and after the one-word attack",
-    "outcomes": "The four outcomes of attacked harmful queries for every model",
+    "outcomes": "The outcomes of attacked harmful queries for every model",
     "curves": "ASR, RR and utility on validation queries while training",
 }
 SHOWN_QUERIES = 3  # attacked harmful queries whose answers are in the report of `reproduce`
