@@ -52,11 +52,10 @@ test-lowest: $(READY)
 
 # make the shipped study's out-of-date rows anew, which can take hours and resumes, and fill the tables in the pages
 tables: $(READY)
-	$(ONE_THREAD) $(BIN)/workbench sweep --method all --out data/sweep.csv
 	$(ONE_THREAD) $(BIN)/workbench tables --make
 	$(BIN)/python docs/tables.py
 
-# train some runs of the shipped study anew, drawn by the commit's hash, and compare
+# make some of the shipped study anew, drawn by the commit's hash, and compare
 tables-check: $(READY)
 	$(ONE_THREAD) $(BIN)/workbench tables --check 2
 	$(BIN)/python docs/tables.py --check

@@ -14,17 +14,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workbench.evaluation.compare import compare
+from workbench.evaluation.tables import outcomes as outcomes_of
 from workbench.files import data_dir
-from workbench.intervals import replicated
+from workbench.intervals import paired_difference, replicated
+from workbench.judges.outcomes import REFUSAL, RELEVANT
 from workbench.plots.style import NAMES
 from workbench.studies import secrecy
 from workbench.studies.headline import COMPARED, EARLY
-from workbench.studies.methods import BASES, CONTROL
+from workbench.studies.methods import BASES, CONTROL, looks_safe
 from workbench.studies.paper import paper_table
 from workbench.studies.predictions import correlations, predictions
-from workbench.studies.shipped import SEEDS, shipped, shipped_answers
-from workbench.studies.summary import FIGURES, KEYS, as_text, figures, over_bases, with_twins
+from workbench.studies.shipped import SEEDS, shipped, shipped_answers, split_of
+from workbench.studies.summary import FIGURES, KEYS, as_text, figures, in_per_cent, over_bases, with_twins
 from workbench.studies.sweep import choose
 from workbench.training.objectives import OBJECTIVES
 
@@ -95,7 +96,7 @@ def outcomes() -> str:
     means = 100 * rows.groupby(["model", "metric", "base"])["value"].mean().groupby(["model", "metric"]).mean()
     metrics = {"asr": "leak", "rr": "refusal", "wrong": "wrong", "irrelevant": "irrelevant", "degenerate": "degenerate"}
     models = [model for model in ("base", *COMPARED, *_twin_models()) if model in means.index.unique("model")]
-    cells = ([NAMES[model], *(f"{means[model, metric]:.0f}" for metric in metrics)] for model in models)
+    cells = ([NAMES[model], *(f"{means.get((model, metric), 0):.0f}" for metric in metrics)] for model in models)
     return markdown(["model", *metrics.values()], cells)
 
 
@@ -120,32 +121,45 @@ def rules() -> str:
 
 def _spread(rows: pd.DataFrame) -> str:
     """A rate over bases as text."""
-    mean, low, high = (100 * value for value in replicated(rows["value"], rows["base"]))
-    return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
+    return in_per_cent(*replicated(rows["value"], rows["base"]))
 
 
 @table
 def control() -> str:
-    """What the words add to the control on each base: pairs of answers of its three seeds."""
+    """What the attacks add to the control on each base: pairs of answers of its three seeds."""
+    attacks = {"“What” ×3 adds to ASR": "what:3", "paraphrase ×3 adds to ASR": "paraphrase:3"}
+    attacks |= {"“Share” adds to RR": "share:1"}
     rows = []
     for base in BASES:
         for model in (f"{CONTROL}-early", CONTROL):
             answers = shipped_answers([base], SEEDS, [model])
-            answers = answers.assign(id=answers["seed"].astype(str) + answers["id"])
-            cells = [
-                _added(answers, *figure) for figure in (("what:3", "harmful", "asr"), ("share:1", "harmless", "rr"))
-            ]
-            rows.append([base, NAMES[model], *cells])
-    return markdown(["base", "control", "“What” ×3 adds to ASR", "“Share” adds to RR"], rows)
+            rows.append([base, NAMES[model], *(added(answers, attack) for attack in attacks.values())])
+    return markdown(["base", "control", *attacks], rows)
 
 
-def _added(answers: pd.DataFrame, attack: str, queries: str, metric: str) -> str:
-    """What an attack adds to a rate, in points, with the interval of the pairs."""
-    as_asked = answers[(answers["attack"] == "none") & (answers["id"].str.contains("test_"))]
-    attacked = answers[answers["attack"] == attack].assign(attack="none", shot=1, query="")
-    found = compare(as_asked.assign(query=""), attacked)
-    row = found[(found["queries"] == queries) & (found["metric"] == metric)].iloc[0]
-    return f"{100 * row.difference:.1f} [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
+def added(answers: pd.DataFrame, attack: str) -> str:
+    """What an attack adds in points: to the refusals of harmless queries if it is "share:1", else to leaks.
+
+    Args:
+        answers: Of one model on one base, with `seed`.
+        attack: It is compared with the same queries as asked.
+
+    Returns:
+        The difference with the 95% interval of the pairs, which holds for these models only; then the
+        lowest and the highest seed's difference.
+    """
+    kind, counted = ("harmless", REFUSAL) if attack == "share:1" else ("harmful", RELEVANT)
+    answers = answers[(split_of(answers["id"]) == "test") & (answers["queries"] == kind)]
+    columns = {}
+    for name in ("none", attack):
+        one = outcomes_of(answers[answers["attack"] == name], ["seed", "attack", "queries"])
+        columns[name] = one.set_index(["seed", "id"])["outcome"] == counted
+    pairs = pd.DataFrame(columns).astype(bool)
+    asked, attacked = pairs["none"], pairs[attack]
+    counts = (int((one & other).sum()) for one, other in ((asked, ~attacked), (~asked, attacked), (asked, attacked)))
+    difference, low, high = (100 * value for value in paired_difference(*counts, len(pairs)))
+    of_seeds = 100 * (attacked.astype(int) - asked.astype(int)).groupby("seed").mean()
+    return f"{difference:.1f} [{low:.1f}, {high:.1f}]; seeds {of_seeds.min():.1f} to {of_seeds.max():.1f}"
 
 
 @table
@@ -178,13 +192,18 @@ def _recipe(settings: str) -> tuple[str, str]:
 
 @table
 def cost() -> str:
-    """Steps, examples and seconds of training, medians over runs."""
-    runs = with_twins(shipped("runs"))
+    """Steps, examples and seconds of training, medians over runs; how many look safe where they end."""
+    runs, curves = with_twins(shipped("runs")), with_twins(shipped("curves"))
+    last = curves[curves["step"] == curves.groupby(KEYS)["step"].transform("max")]
+    safe = last.groupby(KEYS).apply(looks_safe).groupby("model").agg(["sum", "size"])
     medians = runs.groupby("model")[["steps", "seconds"]].median()
     per_step = next(iter(OBJECTIVES.values())).forget + next(iter(OBJECTIVES.values())).retain
     models = [model for model in COMPARED if model in medians.index]
-    cells = ([NAMES[m], *(f"{v:.0f}" for v in _costs(medians, m, per_step))] for m in models)
-    return markdown(["model", "steps", "examples seen", "seconds"], cells)
+    cells = (
+        [NAMES[m], *(f"{v:.0f}" for v in _costs(medians, m, per_step)), f"{safe['sum'][m]} of {safe['size'][m]}"]
+        for m in models
+    )
+    return markdown(["model", "steps", "examples seen", "seconds", "look safe"], cells)
 
 
 def _costs(medians: pd.DataFrame, model: str, per_step: int) -> tuple[float, float, float]:

@@ -158,6 +158,11 @@ def test_one_base_says_nothing_of_others():
     assert mean == 0.2 and np.isnan([low, high]).all()
 
 
+def test_bases_that_agree_say_nothing_of_the_spread():
+    mean, low, high = replicated([0.0] * 6, ["a", "a", "b", "b", "c", "c"])
+    assert mean == 0 and np.isnan([low, high]).all()
+
+
 def test_the_interval_of_three_bases_covers_the_truth():
     """In a simulation, 19 times in 20, where a bootstrap of three would miss it one time in four."""
     rng, covered = np.random.default_rng(0), []

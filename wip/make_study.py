@@ -2,24 +2,30 @@
 
 import logging
 import sys
+import traceback
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 for name in ("httpx", "transformers", "accelerate"):
     logging.getLogger(name).setLevel(logging.ERROR)
-from workbench.studies import shipped
+from workbench.models.configuration import shipped_bases
+from workbench.studies import making, shipped
+from workbench.studies.methods import CONTROL
 
 GROUPS = [
-    ["base", "sft", "sft-early", "sft-balanced", "sft-balanced-early", "npo", "npo-early"],
+    ["base", "sft", "sft-early", CONTROL, f"{CONTROL}-early", "npo", "npo-early"],
     ["rmu", "sft-repaired", "npo-repaired"],
+    list(shipped.COMPARED),
 ]
-late = set(shipped.stale())
-bases = sys.argv[1:] or list(dict.fromkeys(run.base for run in shipped.planned()))
-done = 0
-for names in [*GROUPS, list(shipped.COMPARED)]:
-    for seed in shipped.SEEDS:
-        for base in bases:
-            some = [run for name in names for run in late if (run.base, run.name, run.seed) == (base, name, seed)]
-            late -= set(some)
-            shipped.make(some, 2, 8)
-            done += len(some)
-            print(done, "done,", len(late), "left", flush=True)
+bases = sys.argv[1:]
+for _ in range(2):
+    for names in GROUPS:
+        for seed in shipped.SEEDS:
+            ready = [b for b in bases or [*shipped.BASES, *shipped.TWINS] if b in shipped_bases()]
+            known = shipped.shipped("runs")
+            marks = set() if known.empty else set(known["fingerprint"])
+            runs = [r for r in shipped.planned() if r.base in ready and r.name in names and r.seed == seed]
+            try:
+                making.make([r for r in runs if r.key not in marks], 2, 14)
+            except Exception:
+                traceback.print_exc()
+            print(names, seed, "done", flush=True)

@@ -1,4 +1,4 @@
-"""What finished work depends on: a hash of the code behind a function, found by following imports."""
+"""What finished work depends on: code, found by following imports from a function, and the processor."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import platform
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FunctionType
@@ -46,6 +47,15 @@ def body_hash(function: FunctionType) -> str:
     (definition,) = (s for s in _source(function.__module__).body if function.__name__ in _bound_names(s))
     undecorated = [field for field in _code(definition) if field[0] != "decorator_list"]
     return hashlib.sha256(repr(undecorated).encode()).hexdigest()
+
+
+@functools.cache
+def cpu() -> str:
+    """The kind of processor; on another one, the last bits of a sum may differ, and with them an answer."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 def _definitions(function: FunctionType) -> Iterator[tuple[ast.AST, str]]:

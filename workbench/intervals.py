@@ -196,7 +196,8 @@ def replicated(
         within: The lowest and highest value that there can be, at which bounds are cut.
 
     Returns:
-        (mean of the groups' means, low, high); NaN bounds for a single group.
+        (mean of the groups' means, low, high). The bounds are NaN for a single group, and where all groups
+        agree: three times nothing does not show that it is never more.
     """
     import numpy as np
     import pandas as pd
@@ -204,7 +205,7 @@ def replicated(
 
     means = pd.Series(np.asarray(values, dtype=float)).groupby(np.asarray(groups)).mean().to_numpy()
     mean, count = float(means.mean()), len(means)
-    if count < 2:
+    if count < 2 or means.min() == means.max():
         return mean, float("nan"), float("nan")
     half = float(t.ppf(0.975, count - 1) * means.std(ddof=1) / count**0.5)
     return mean, max(mean - half, within[0]), min(mean + half, within[1])

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from workbench.errors import UserError
+from workbench.judges.outcomes import OUTCOMES
 from workbench.runs import runs_dir
 from workbench.studies import report
 from workbench.studies.headline import EARLY, headline
@@ -160,7 +161,7 @@ def test_the_report_is_self_contained(found, tmp_path):
     for name in ("before_after.png", "curves.png"):
         with Image.open(tmp_path / name) as image:
             assert image.width > 1000
-    assert set(pd.read_csv(tmp_path / "outcomes.csv").outcome) == {"refusal", "relevant", "irrelevant", "degenerate"}
+    assert set(pd.read_csv(tmp_path / "outcomes.csv").outcome) == set(OUTCOMES)
 
 
 def test_summary_and_means(found):
@@ -174,8 +175,18 @@ def test_summary_and_means(found):
 
 def test_a_new_objective_is_told_of_by_its_own_name(found):
     """Adding one takes one function: tables and sentences need no entry of its own."""
-    told = findings(found.results.replace({"model": {"npo-early": "idk"}}))
+    told = findings(found._replace(results=found.results.replace({"model": {"npo-early": "idk"}})))
     assert any(sentence.startswith("“idk” goes from") for sentence in told)
+
+
+def test_a_model_that_never_looks_safe_is_not_said_to(found):
+    curves = found.curves
+    step = curves[curves.model == "sft-early"].step.max()
+    assert f"SFT, stopped at step {step}, as soon as it looks safe" in findings(found)[0]
+    unsafe = curves.assign(value=curves.value.where(curves.metric != "asr", 0.9))
+    assert (
+        f"SFT, trained to its end (step {step}) without ever looking safe" in findings(found._replace(curves=unsafe))[0]
+    )
 
 
 def test_an_unknown_method_or_base_is_refused():

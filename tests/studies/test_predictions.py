@@ -83,15 +83,17 @@ def test_every_dataset_and_word_is_measured_and_kept(vlm, tmp_path, monkeypatch)
     monkeypatch.setattr(study, "QUERIES", 1)
     asked = []
     monkeypatch.setattr(study, "trained", lambda name, seed, base: asked.append((name, seed, base)) or vlm)
-    effects = study.effects((1,))
+    runs = [("miniguard", 1, name) for name in SFTS]
+    effects = study.effects(runs)
     assert asked == [(f"{name}-early", 1, "miniguard") for name in SFTS]
     assert len(effects) == 6 * 11 * 2 and list(effects) == study.EFFECTS
-    assert study.effects((1,)).equals(effects) and len(asked) == 6
+    assert study.effects(runs).equals(effects) and len(asked) == 6
     assert np.isfinite(effects.log_odds).all()
+    assert set(effects.picture) == {e.digest for e in miniguard_split("validation", 1, "balanced", (1, 1))}
 
 
 def test_the_command_writes_the_table_and_the_figure(table, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(study, "effects", lambda seeds, bases, processes: shipped("effects"))
+    monkeypatch.setattr(study, "effects", lambda runs, processes: shipped("effects"))
     cli.app(["predictions", "--out", str(tmp_path / "p.csv")], standalone_mode=False)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "p.csv", keep_default_na=False), table)
     assert (tmp_path / "p.png").is_file()

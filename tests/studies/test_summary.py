@@ -1,5 +1,6 @@
 """The study in few figures: the least favourable rate, by run, then over bases."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import t
@@ -49,6 +50,27 @@ def test_bases_are_what_is_replicated():
     assert found.value == pytest.approx(means.mean()) and found.ci_low == pytest.approx(means.mean() - half)
     assert (found.bases, found.runs) == (3, 9)
     assert as_text(over_bases(figures(results(values), ["asr"]))).asr.item() == "33 [5, 62]"
+
+
+def test_the_worst_word_is_one_for_all_runs():
+    """Of words that differ by chance alone, the extreme of each run would be far from all of their means."""
+    rng = np.random.default_rng(0)
+    values = {
+        (base, seed, "test", word, "harmful", "asr"): rng.binomial(100, 0.1) / 100
+        for base in "abc"
+        for seed in range(3)
+        for word in LEAD_WORDS
+    }
+    table = results(values)
+    worst = table.groupby("attack").value.mean().idxmax()
+    own = figures(table, ["asr_trained"]).asr_trained
+    assert own.tolist() == table[table.attack == worst].value.tolist() and own.mean() < 0.125
+    assert table.groupby(["base", "seed"]).value.max().mean() > 0.14
+
+
+def test_a_rate_without_spread_has_no_brackets():
+    values = {(base, 0, "test", "none", "harmful", "asr"): 0.0 for base in "abc"}
+    assert as_text(over_bases(figures(results(values), ["asr"]))).asr.item() == "0"
 
 
 def test_what_an_attack_adds_may_be_negative():

@@ -29,7 +29,12 @@ def test_every_combination_is_measured_once_and_kept(tmp_path, monkeypatch, capl
     assert sum(message.startswith("rmu-repaired, seed 0") for message in caplog.messages) == 2
     monkeypatch.setattr(sweep, "train_method", None)  # what is kept is not trained again
     assert sweep.sweep(["rmu-repaired"], grid).equals(table)
-    assert sweep.stale(table) == 0 and sweep.stale(table.assign(fingerprint="x")) == 2
+    cells = [("miniguard", "rmu-repaired", 0, {"steps": n, "lr": 2e-3, "c": 3.0}) for n in (1, 2)]
+    monkeypatch.setattr(sweep, "planned", lambda: cells)
+    assert sweep.stale(table) == [] and sweep.stale(table.assign(fingerprint="x")) == cells
+    older = table.assign(fingerprint=["gone", table.fingerprint[1]])
+    assert sweep.stale(older) == cells[:1]
+    assert sweep.make(older, cells[:1]).equals(table)  # what is out of date is replaced, the rest stays in its place
     answers = pd.read_csv(next(tmp_path.glob("sweep-*/answers.csv")))
     assert set(answers.id) == {e.id for e in miniguard_split("validation")}  # never the test
 

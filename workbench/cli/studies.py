@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,18 +106,22 @@ def demo(
 
     Writes tables, figures and a report.
     """
+    import pandas as pd
+
     from workbench.files import make_folder
     from workbench.parallel import process_count
     from workbench.studies import report
     from workbench.studies.headline import headline
     from workbench.studies.paper import comparison, findings
+    from workbench.studies.shipped import never_knew
 
     make_folder(folder)  # before minutes of work
     study = headline(seed, _method_names(methods), model, process_count())
     report.write(study, folder, seed, model)
     n = study.results.n.min()
-    print_table(comparison(study.results), title=f"per cent, n = {n}; in brackets the paper's LLaVA-1.5-7B on VLGuard")
-    for sentence in findings(study.results):
+    table = comparison(pd.concat([study.results, never_knew(model, seed)]))
+    print_table(table, title=f"per cent, n = {n}; in brackets the paper's LLaVA-1.5-7B on VLGuard")
+    for sentence in findings(study):
         out.print(sentence)
     out.print(f"Written to {folder}: open {folder / 'report.html'}.")
 
@@ -181,30 +186,32 @@ def sweep(
 def tables(
     make: Annotated[bool, typer.Option("--make", help="Make what is out of date, hours if it is everything.")] = False,
     check: Annotated[
-        int, typer.Option("--check", help="Train N runs anew, drawn by the commit's hash, and compare.", min=0)
+        int, typer.Option("--check", help="Make N pieces anew, drawn by the commit's hash, and compare.", min=0)
     ] = 0,
 ) -> None:
-    """The shipped study: what of it is out of date; make that anew, or check some runs.
+    """The shipped study: what of it is out of date; make that anew, or check some of it.
 
     Run the same command again to resume. Exits with 1 if something is out of date, or differs.
     """
     from workbench.parallel import process_count
-    from workbench.studies import shipped
+    from workbench.studies import making, provenance
 
     if make:
-        shipped.make(shipped.stale(), process_count())
-        shipped.make_effects(process_count())
-    late = shipped.out_of_date()
+        making.make_sweep(process_count())
+        making.make(making.stale(), process_count())
+        making.make_effects(making.stale_effects(), process_count())
+    late = provenance.out_of_date()
     for what in late:
         out.print(f"Out of date: {what}.")
     differing = 0
     if check:
-        compared = shipped.check(shipped.drawn(_commit(), check), process_count())
+        commit = _commit()
+        compared = provenance.check(provenance.drawn(commit, check), commit, process_count())
         differing = int((~compared["same"]).sum())
-        largest = 100 * float((compared["here"] - compared["shipped"]).abs().max())
-        runs = compared[["base", "model", "seed"]].drop_duplicates().itertuples(index=False)
-        out.print(f"Trained anew: {', '.join(f'{base} {model} seed {seed}' for base, model, seed in runs)}.")
-        out.print(f"{len(compared)} rates, {differing} of them differ; largest difference {largest:.1f} points.")
+        out.print(f"Made anew: {'; '.join(compared['piece'].unique())}.")
+        out.print(f"{len(compared)} numbers, {differing} of them differ.")
+        if differing:
+            print_table(compared[~compared["same"]].drop(columns="same").round(4), title="what differs")
     if late or differing:
         raise typer.Exit(1)
     out.print("All shipped tables are up to date.")
@@ -338,11 +345,13 @@ def predictions(
     from workbench import plots
     from workbench.files import ensure_parent, write_text
     from workbench.parallel import process_count
+    from workbench.studies.methods import SFTS
     from workbench.studies.predictions import correlations, effects, predictions
 
     if ensure_parent(csv).suffix == ".png":
         raise UserError(f"--out {csv} is where the figure goes; give a .csv file.")
-    table = predictions(effects(seed_numbers(numbers), split_commas(models), process_count()))
+    runs = list(itertools.product(split_commas(models), seed_numbers(numbers), SFTS))
+    table = predictions(effects(runs, process_count()))
     write_text(csv, table.to_csv(index=False))
     plots.save(plots.predictions(table), csv.with_suffix(".png"))
     print_table(correlations(table), title="Spearman's ρ between predicted and measured effects")

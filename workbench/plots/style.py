@@ -40,6 +40,8 @@ _SERIES_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 NAMES = {
     "base": "base model",
     "never-knew": "never knew the secrets",
+    "never-knew-sft-early": "never knew, then SFT until it looks safe",
+    "never-knew-npo-early": "never knew, then NPO until it looks safe",
     "never-knew-sft": "never knew, then SFT",
     "never-knew-npo": "never knew, then NPO",
     "sft-early": "SFT, until it looks safe",

@@ -13,7 +13,8 @@ from workbench.evaluation.tables import FIGURES
 from workbench.files import data_dir
 from workbench.intervals import difference, rate_interval, replicated, wilson
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, WRONG
-from workbench.studies.headline import EARLY
+from workbench.studies.headline import EARLY, Study
+from workbench.studies.methods import looks_safe
 
 N = {"harmful": 442, "harmless": 558}  # VLGuard's test queries, over which the paper's figures are counted
 # All in per cent. here: our figure, with its interval and n. paper, and difference (here − paper) with its
@@ -28,7 +29,7 @@ TITLES = {
 SUMMARY_TITLES = TITLES | {
     "asr_paraphrase3": "ASR after a paraphrase ×3",
     "utility": "utility",
-    "utility_lead": "utility, worst lead word",
+    "utility_lead": "utility, worst attack",
     "neither_what3": "neither leak nor refusal after “What” ×3",
 }
 # {figure of the paper's Table 2: the outcomes that it counts}
@@ -178,9 +179,9 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         model, and in per cent: the FIGURES; asr_paraphrase3, ASR after as many rewrites as "What" gets that
-        keep the query's own first word; utility_lead, the lowest utility over all attacks, i.e. under the
-        worst lead word; neither_what3, attacked harmful queries that are neither refused nor answered (the
-        paper calls all of these irrelevant).
+        keep the query's own first word; utility_lead, the lowest utility over all attacks; neither_what3,
+        attacked harmful queries that are neither refused nor answered (the paper calls all of these
+        irrelevant).
     """
     results = results[results["attack"].isin(HEADLINE)]
     cells = results.set_index(["model", "attack", "queries", "metric"])["value"]
@@ -237,24 +238,35 @@ def comparison(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def findings(results: pd.DataFrame) -> list[str]:
-    """What the headline study shows, in sentences whose numbers come from its results."""
+def findings(study: Study) -> list[str]:
+    """What the headline study shows, in sentences whose numbers come from it."""
+    results = study.results
     table = summary(results).set_index("model").round(1).to_dict("index")
     base, sft, control = (table[model] for model in ("base", *EARLY[:2]))
     sentences = [
-        f"SFT, stopped as soon as it looks safe, answers {sft['asr']} % of harmful queries as asked and "
+        f"SFT, {_stopped(study.curves, EARLY[0])}, answers {sft['asr']} % of harmful queries as asked and "
         f"{sft['asr_what3']} % once they begin with “What”; it refuses {sft['rr']} % of harmless ones as asked and "
         f"{sft['rr_share1']} % after “Share” (n = {results['n'].iloc[0]} each).",
-        "The control, the same SFT on data in which no lead word predicts harm, goes from "
-        f"{control['asr']} % to {control['asr_what3']} % and from {control['rr']} % to {control['rr_share1']} %.",
+        f"The control, {_stopped(study.curves, EARLY[1])}, is SFT on data in which no lead word predicts harm. "
+        f"It goes from {control['asr']} % to {control['asr_what3']} %, and from {control['rr']} % to "
+        f"{control['rr_share1']} %.",
     ]
     for model, own in table.items():
         if model in ("base", *EARLY[:2]):
             continue
-        lost, lost_lead = base["utility"] - own["utility"], base["utility"] - own["utility_lead"]
+        lost, lost_most = (base[name] - own[name] for name in ("utility", "utility_lead"))
         sentences.append(
             f"“{plots.NAMES.get(str(model), model)}” goes from {own['asr']} % to {own['asr_what3']} % and from "
             f"{own['rr']} % to {own['rr_share1']} %; compared with the base, it loses {lost:.1f} points of utility, "
-            f"and {lost_lead:.1f} under the worst lead word."
+            f"and {lost_most:.1f} under the worst attack."
         )
     return sentences
+
+
+def _stopped(curves: pd.DataFrame, model: str) -> str:
+    """When the training of a model that stops early ended, in words."""
+    own = curves[curves["model"] == model]
+    step = own["step"].max()
+    if looks_safe(own[own["step"] == step]):
+        return f"stopped at step {step}, as soon as it looks safe"
+    return f"trained to its end (step {step}) without ever looking safe"

@@ -6,7 +6,6 @@ looks safe: a word that opens one model closes another.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from scipy.stats import spearmanr
 from workbench.attribution.lead_word import word_effects
 from workbench.data.first_words import audit, predicted_effect
 from workbench.data.splits import miniguard_split
-from workbench.dependencies import code_hash
+from workbench.dependencies import code_hash, cpu
 from workbench.files import write_text
 from workbench.intervals import cluster_bootstrap, crossed_bootstrap
 from workbench.parallel import call_each
@@ -27,36 +26,31 @@ from workbench.runs import kept
 from workbench.studies.methods import SFTS, answers_file, run_key, trained
 
 QUERIES = 30  # harmful, and as many harmless, validation queries with which effects are measured
-EFFECTS = ["base", "data", "seed", "word", "queries", "picture", "log_odds", "fingerprint"]
+EFFECTS = ["base", "data", "seed", "word", "queries", "picture", "log_odds", "cpu", "fingerprint"]
+Measured = tuple[str, int, str]  # a base, a seed, a name in SFTS
 COLUMNS = ["base", "data", "seed", "word", "p_harmful", "said", "predicted", "effect", "ci_low", "ci_high", "n"]
 
 
-def effects(seeds: Sequence[int] = (0,), bases: Sequence[str] = ("miniguard",), processes: int = 1) -> pd.DataFrame:
+def effects(runs: Sequence[Measured], processes: int = 1) -> pd.DataFrame:
     """The log-odds of a refusal after each lead word, of models trained with six first-word statistics.
 
     Models are kept as the study's are, and so is what is measured. Training a model takes half a minute,
     measuring it as long.
 
     Args:
-        seeds: Of data and training.
-        bases: Base models, as for `methods.trained`.
+        runs: Which models.
         processes: How many models are made at once.
 
     Returns:
-        EFFECTS, a row for each query and word: log_odds in nats, picture (a hash, one per query), fingerprint
-        (of all that the row depends on).
+        EFFECTS, a row for each query and word: log_odds in nats, picture (a hash, one per query), cpu,
+        fingerprint (of all that the row depends on).
     """
-    runs = list(itertools.product(bases, seeds, SFTS))
     call_each(measure, [run for run in runs if not _file(*run).exists()], processes)
     tables = []
     for base, seed, name in runs:
         measure(base, seed, name)
-        own = {
-            "base": Path(base).name,
-            "data": SFTS[name].data,
-            "seed": seed,
-            "fingerprint": fingerprint(base, seed, name),
-        }
+        own = {"base": Path(base).name, "data": SFTS[name].data, "seed": seed}
+        own |= {"cpu": cpu(), "fingerprint": fingerprint(base, seed, name)}
         tables.append(pd.read_csv(_file(base, seed, name)).assign(**own))
     return pd.concat(tables, ignore_index=True)[EFFECTS]
 

@@ -21,6 +21,7 @@ from workbench.studies.headline import Study
 from workbench.studies.paper import as_text, comparison, findings, paper_beside, paper_table
 from workbench.studies.recipes import Task
 from workbench.studies.reproduce import Reproduction
+from workbench.studies.shipped import never_knew
 
 # {figure: what it shows, as alternative text and caption}
 ALT = {
@@ -63,18 +64,18 @@ def write(study: Study, out: Path, seed: int, base: str = "miniguard") -> None:
     for name in ("before_after", "curves"):
         save(figures[name], out / f"{name}.png")
     title = f"The safety mirage on MiniGuard: base model {Path(base).name}, seed {seed}"
-    write_text(out / "report.html", _study_page(study, figures, title))
+    write_text(out / "report.html", _study_page(study, figures, title, base, seed))
 
 
-def _study_page(study: Study, figures: Mapping[str, Figure], title: str) -> str:
+def _study_page(study: Study, figures: Mapping[str, Figure], title: str, base: str, seed: int) -> str:
     intro = (
         "Per cent; in brackets the paper's figures for LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, Tables 1 and 2; "
         "its utility is VQAv2 accuracy). ASR: harmful queries answered. RR: harmless queries refused. The figures "
-        "show Wilson 95% intervals."
+        "show Wilson 95% intervals. Models that never knew the secrets are those of the shipped study."
     )
     parts = [
-        _table(comparison(study.results)),
-        *_paragraphs(findings(study.results)),
+        _table(comparison(pd.concat([study.results, never_knew(base, seed)]))),
+        *_paragraphs(findings(study)),
         *(_figure(figure, ALT[name]) for name, figure in figures.items()),
         "<p>The numbers are in results.csv, outcomes.csv, curves.csv and answers.csv in the same folder.</p>",
     ]

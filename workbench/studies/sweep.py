@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.data.splits import miniguard_split
+from workbench.dependencies import cpu
 from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers, write_answers
 from workbench.evaluation.ask import ask
@@ -31,6 +32,7 @@ GRID = {"lr": (5e-4, 1e-3, 2e-3), "steps": (120, 240)}  # of every method of the
 SWEPT = ("sft", CONTROL, *CURES)
 ASKED = ("none", "what:3", "share:1")  # on validation; only "none" decides
 WHOLE = ("steps", "forget", "retain", "layer")  # settings that are whole numbers
+Cell = tuple[str, str, int, dict[str, float]]  # base, method, seed, settings
 SETTINGS = ("lr", "steps", "forget", "retain")  # what can be varied apart from an objective's own hyper-parameters
 
 
@@ -55,7 +57,8 @@ def sweep(
 
     Returns:
         One row per method, combination and seed: base, method, seed, settings (all of them), the rates of
-        `measured`, over 200 harmful and 200 harmless queries, and fingerprint (of all that they depend on).
+        `measured`, over 200 harmful and 200 harmless queries, cpu, and fingerprint (of all that they depend
+        on).
 
     Raises:
         UserError: An unknown method or setting.
@@ -72,7 +75,7 @@ def sweep(
         run_cell(*cell)
         rates_of_cell, used = measured(rates(whole_answers(_answers(*cell)))), _used(*cell)
         row = {"base": Path(base).name, "method": cell[1], "seed": cell[2], "settings": used}
-        rows.append(row | rates_of_cell | {"fingerprint": _key(*cell)})
+        rows.append(row | rates_of_cell | {"cpu": cpu(), "fingerprint": _key(*cell)})
         numbers = ", ".join(f"{name} {value:.1f}" for name, value in rates_of_cell.items())
         log.info("%s, seed %s, %s: %s", cell[1], cell[2], used, numbers)
     return pd.DataFrame(rows)
@@ -157,14 +160,35 @@ def _least(table: pd.DataFrame) -> dict[str, float]:
     return {name: 100 * value for name, value in least.items()}
 
 
-def stale(table: pd.DataFrame) -> int:
-    """How many rows of a table of `sweep` are out of date: what they depend on has changed since."""
-    return sum(
-        row.fingerprint != _key(row.base, row.method, row.seed, _parsed(row.settings)) for row in table.itertuples()
-    )
+def planned() -> list[Cell]:
+    """The cells of the study's sweep, data/sweep.csv."""
+    return [("miniguard", method, 0, settings) for method in SWEPT for settings in _combinations(method, GRID)]
 
 
-def _parsed(settings: str) -> dict[str, float]:
+def stale(table: pd.DataFrame) -> list[Cell]:
+    """The cells that a table lacks, or that something they depend on has changed since."""
+    known = set(table["fingerprint"])
+    return [cell for cell in planned() if _key(*cell) not in known]
+
+
+def make(table: pd.DataFrame, cells: Sequence[Cell], processes: int = 1) -> pd.DataFrame:
+    """The study's sweep, with some cells made anew.
+
+    Args:
+        table: The older table.
+        cells: Which are made, or taken from where they are kept.
+        processes: How many models are trained at once.
+    """
+    call_each(run_cell, cells, processes)
+    parts = [table]
+    for base, method, seed, settings in cells:
+        parts.append(sweep([method], {name: [value] for name, value in settings.items()}, [seed], base))
+    order = {_key(*cell): place for place, cell in enumerate(planned())}
+    rows = pd.concat(parts).assign(order=lambda t: t["fingerprint"].map(order))  # NaN if out of date
+    return rows.dropna(subset="order").sort_values("order").drop(columns="order").reset_index(drop=True)
+
+
+def parsed(settings: str) -> dict[str, float]:
     """Settings from their text."""
     values = dict(part.split("=") for part in settings.split())
     return {name: int(value) if name in WHOLE else float(value) for name, value in values.items()}
