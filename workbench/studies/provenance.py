@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -53,12 +53,12 @@ def out_of_date() -> list[str]:
 def pieces() -> list[Piece]:
     """All pieces of the shipped tables."""
     names = {method.data: name for name, method in SFTS.items()}
-    effects = shipped("effects")[["base", "data", "seed"]].drop_duplicates().itertuples()
-    rows = pd.read_csv(data_dir() / "sweep.csv").itertuples()
+    effects = shipped("effects")[["base", "data", "seed"]].drop_duplicates()
+    swept = pd.read_csv(data_dir() / "sweep.csv")[["base", "method", "seed", "settings"]].to_numpy().tolist()
     return [
         *(Piece("run", *run) for run in planned()),
-        *(Piece("effects", row.base, names[row.data], row.seed) for row in effects),
-        *(Piece("sweep", row.base, row.method, row.seed, row.settings) for row in rows),
+        *(Piece("effects", row["base"], names[row["data"]], row["seed"]) for row in _records(effects)),
+        *(Piece("sweep", *row) for row in swept),
     ]
 
 
@@ -115,7 +115,7 @@ def _made(piece: Piece) -> tuple[pd.DataFrame, str]:
         table = sweep.sweep([name], {setting: [value] for setting, value in settings.items()}, [seed], base)
         return _combination(table.iloc[0]), cpu()
     answers = pd.concat([whole_answers(answers_file(name, seed, base, part)) for part in PARTS])
-    curves = study_curves(name, seed, base) if name != "base" else pd.DataFrame()
+    curves = study_curves(name, seed, base) if name != "base" else shipped("curves").iloc[:0]
     results = rates_of(answers.assign(base=base, seed=seed))
     return _run(results, pd.read_csv(secrets_file(base, name, seed)), curves), cpu()
 
@@ -139,6 +139,11 @@ def _known(piece: Piece) -> tuple[pd.DataFrame, str]:
     return _run(results, secrets, curves), runs["cpu"].iloc[0] if len(runs) else ""
 
 
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table."""
+    return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
+
+
 def _numbers(rows: Iterable[tuple[str, float, float]]) -> pd.DataFrame:
     """Value and tolerance, by the number's name."""
     return pd.DataFrame(list(rows), columns=["number", "value", "tolerance"]).set_index("number")
@@ -150,21 +155,23 @@ def _rate(name: str, value: float, n: float) -> tuple[str, float, float]:
 
 def _run(results: pd.DataFrame, secrets: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """The numbers of a run of the study."""
-    rows = [_rate(f"{r.split} {r.attack} {r.queries} {r.metric}", r.value, r.n) for r in results.itertuples()]
-    rows += [_rate(f"secrets {r.metric}", r.value, r.n) for r in secrecy.summary(secrets).itertuples()]
-    rows += [
-        _rate(f"step {r.step} {r.attack} {r.queries} {r.metric}", r.value, r.n)
-        for r in curves.itertuples()
-        if r.metric not in ("wrong", "cut")
+    curves = curves[~curves["metric"].isin(["wrong", "cut"])]  # they have rows only where they occur
+    rates = {
+        "{split} {attack} {queries} {metric}": results,
+        "secrets {metric}": secrecy.summary(secrets),
+        "step {step} {attack} {queries} {metric}": curves,
+    }
+    rows = [
+        _rate(name.format(**row), row["value"], row["n"]) for name, table in rates.items() for row in _records(table)
     ]
     return _numbers(rows)
 
 
 def _effects(table: pd.DataFrame) -> pd.DataFrame:
     """The numbers of `predictions.effects` of one model."""
-    groups = table.groupby(["word", "queries"])["log_odds"].agg(["mean", "sem"])
+    groups = table.groupby(["word", "queries"])["log_odds"].agg(["mean", "sem"]).reset_index()
     return _numbers(
-        (f"{word} {kind}", row["mean"], max(0.5, 2 * row["sem"])) for (word, kind), row in groups.iterrows()
+        (f"{row['word']} {row['queries']}", row["mean"], max(0.5, 2 * row["sem"])) for row in _records(groups)
     )
 
 

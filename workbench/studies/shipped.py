@@ -101,7 +101,8 @@ def rates_of(answers: pd.DataFrame) -> pd.DataFrame:
     answers = pd.concat([answers, first])
     answers = answers.assign(split=split_of(answers["id"]))
     for _, part in answers.groupby(["base", "seed", "split", "model"], sort=False):
-        tables.append(rates(part).assign(**part.iloc[0][["base", "seed", "split"]].to_dict()))
+        base, seed, split = part.iloc[0][["base", "seed", "split"]]
+        tables.append(rates(part).assign(base=base, seed=seed, split=split))
     return pd.concat(tables, ignore_index=True)[RESULTS]
 
 

@@ -144,7 +144,8 @@ def over_bases(table: pd.DataFrame, within: tuple[float, float] = (0.0, 1.0)) ->
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """`over_bases` as text in per cent, a row per model and a column per figure: "10 [0, 20]"."""
-    cells = [in_per_cent(row.value, row.ci_low, row.ci_high) for row in table.itertuples()]
+    rates = zip(table["value"], table["ci_low"], table["ci_high"], strict=True)
+    cells = [in_per_cent(*rate) for rate in rates]
     wide = table.assign(cell=cells).pivot(index="model", columns="figure", values="cell")
     order = sorted(wide.columns, key=list(dict.fromkeys([*FIGURES, *wide.columns])).index)
     return wide.loc[list(dict.fromkeys(table["model"])), order].fillna("–").reset_index()
