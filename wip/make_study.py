@@ -1,6 +1,7 @@
 """Make what the study lacks, two runs at a time, in the order of importance; written to data/study of the cwd."""
 
 import logging
+import os
 import sys
 import traceback
 
@@ -25,7 +26,7 @@ for _ in range(2):
             marks = set() if known.empty else set(known["fingerprint"])
             runs = [r for r in shipped.planned() if r.base in ready and r.name in names and r.seed == seed]
             try:
-                making.make([r for r in runs if r.key not in marks], 2, 14)
+                making.make([r for r in runs if r.key not in marks], int(os.environ.get("PROCESSES", "2")), 14)
             except Exception:
                 traceback.print_exc()
             print(names, seed, "done", flush=True)

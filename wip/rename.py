@@ -1,8 +1,7 @@
 """Give the sweep's cells the keys of today's code: `rename.py FOLDER`.
 
 Since they were made, what they depend on has changed in ways that leave the models as they are (layout, checks,
-the fingerprint itself), and the exact judge calls some irrelevant answers wrong: they are judged anew. Cells on
-repaired data are not renamed: `repair` has changed.
+the fingerprint itself), and the exact judge calls some irrelevant answers wrong: they are judged anew.
 """
 
 import json
@@ -20,7 +19,7 @@ from workbench.studies import sweep
 examples = miniguard_split("validation", 0)
 for folder in sorted(Path(sys.argv[1]).glob("sweep-miniguard-*-seed0-*")):
     method = folder.name.split("-seed0-")[0].removeprefix("sweep-miniguard-")
-    if not (folder / "answers.csv").exists() or "repaired" in method:
+    if not (folder / "answers.csv").exists():
         continue
     config = json.loads((folder / method / "config.json").read_text())
     settings = {"lr": config["lr"], "steps": config["steps"]}

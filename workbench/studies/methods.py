@@ -60,7 +60,7 @@ SFTS = {"sft" if words == "vlguard" else f"sft-{words}": Method("sft", words) fo
 CURES = {name: Method(name) for name, objective in objectives.OBJECTIVES.items() if objective.unlearns} | {
     "sft-repaired": Method("sft", "repaired"),
     "dpo-repaired": Method("dpo", "repaired"),
-    "npo-repaired": Method("npo", "repaired"),
+    "npo-repaired": Method("npo", "repaired", settings=MappingProxyType({"lr": 1e-3, "steps": 120})),
     "rmu-repaired": Method("rmu", "repaired"),
 }
 _WHOLE = SFTS | CURES  # trained to the end of their recipe
