@@ -15,7 +15,7 @@ from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.evaluation.compare import compare, compare_judges
 from workbench.intervals import cluster_bootstrap, paired_difference, wilson
-from workbench.judges.outcomes import OUTCOMES
+from workbench.judges.outcomes import WITHOUT_TRUTH
 
 N = 240
 
@@ -82,8 +82,8 @@ def test_differences_on_queries_about_one_picture_tell_less():
 def verdicts():
     """240 answers about 60 pictures; the second judge differs from the first on a fifth of them."""
     rng = np.random.default_rng(0)
-    first = rng.choice(OUTCOMES, N, p=(0.4, 0.3, 0.2, 0.1))
-    second = np.where(rng.random(N) < 0.2, rng.choice(OUTCOMES, N), first)
+    first = rng.choice(WITHOUT_TRUTH, N, p=(0.4, 0.3, 0.2, 0.1))
+    second = np.where(rng.random(N) < 0.2, rng.choice(WITHOUT_TRUTH, N), first)
     rows = [
         (f"q{i}", "m", "none", 1, ("harmful", "harmless")[i % 2], "", "", first[i], f"p{i // 4}", 1, 0)
         for i in range(N)
@@ -98,7 +98,7 @@ def test_kappa_is_that_of_the_textbook(verdicts):
     for name, rows in (("all", np.full(N, True)), ("harmful", verdicts[0].queries == "harmful")):
         a, b = (table.outcome[rows].to_numpy() for table in verdicts)
         agreed = (a == b).mean()
-        by_chance = sum((a == o).mean() * (b == o).mean() for o in OUTCOMES)
+        by_chance = sum((a == o).mean() * (b == o).mean() for o in WITHOUT_TRUTH)
         assert kappa.kappa[name] == pytest.approx((agreed - by_chance) / (1 - by_chance))
         assert kappa.agreed[name] == agreed
     plain = cohens_kappa(pd.crosstab(verdicts[0].outcome, verdicts[1].outcome).to_numpy())
@@ -132,6 +132,12 @@ def test_unread_verdicts_count_as_disagreement(verdicts):
     agreement = compare_judges(first, unread)
     assert agreement.kappa.kappa[0] < 1 and "unparsed" in set(agreement.confusion.second)
     assert compare_judges(first, first).kappa.kappa[0] == 1
+
+
+def test_a_judge_without_the_truth_agrees_with_the_exact_one_on_wrong_answers(verdicts):
+    first = verdicts[0].assign(outcome=["wrong"] * 20 + list(verdicts[0].outcome[20:]))
+    second = first.assign(outcome=first.outcome.replace("wrong", "irrelevant"))
+    assert compare_judges(first, second).kappa.kappa[0] == 1
 
 
 def test_where_nothing_varies_there_is_no_kappa(verdicts):

@@ -15,7 +15,7 @@ from tests.plots.small import (
     training_curve,
 )
 from workbench import plots
-from workbench.judges.outcomes import OUTCOMES
+from workbench.judges.outcomes import WITHOUT_TRUTH
 from workbench.studies.paper import paper_table
 
 
@@ -44,7 +44,7 @@ def test_utility_is_drawn_apart_for_each_kind_of_question():
 
 def test_unread_verdicts_of_either_judge_are_drawn():
     (axis,) = plots.agreement(agreements()).axes
-    assert labels(axis.get_yticklabels()) == [*OUTCOMES, "unparsed"]
+    assert labels(axis.get_yticklabels()) == [*WITHOUT_TRUTH, "unparsed"]
     assert sum(int(text.get_text()) for text in axis.texts) == 10
 
 

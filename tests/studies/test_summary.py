@@ -64,8 +64,8 @@ def test_the_worst_word_is_one_for_all_runs():
     table = results(values)
     worst = table.groupby("attack").value.mean().idxmax()
     own = figures(table, ["asr_trained"]).asr_trained
-    assert own.tolist() == table[table.attack == worst].value.tolist() and own.mean() < 0.125
-    assert table.groupby(["base", "seed"]).value.max().mean() > 0.14
+    assert own.tolist() == table[table.attack == worst].value.tolist()
+    assert own.mean() + 0.02 < table.groupby(["base", "seed"]).value.max().mean()
 
 
 def test_a_rate_without_spread_has_no_brackets():
