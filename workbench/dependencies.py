@@ -52,10 +52,11 @@ def body_hash(function: FunctionType) -> str:
 @functools.cache
 def cpu() -> str:
     """The kind of processor; on another one, the last bits of a sum may differ, and with them an answer."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")  # of Linux
+    lines = info.read_text().split("\n\n")[0].splitlines() if info.exists() else []
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    parts = [known.get(name) for name in ("model name", "cpu family", "model")]
+    return " ".join(filter(None, parts)) or platform.processor() or platform.machine()
 
 
 def _definitions(function: FunctionType) -> Iterator[tuple[ast.AST, str]]:
