@@ -78,7 +78,7 @@ def sweep(
         rows.append(row | rates_of_cell | {"cpu": cpu(), "fingerprint": _key(*cell)})
         numbers = ", ".join(f"{name} {value:.1f}" for name, value in rates_of_cell.items())
         log.info("%s, seed %s, %s: %s", cell[1], cell[2], used, numbers)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).round(6)
 
 
 def _combinations(method: str, grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
