@@ -71,14 +71,8 @@ def make_effects(runs: Sequence[Measured], processes: int = 1) -> None:
     marks = [fingerprint(*run) for run in _measured()]
     table = pd.concat([shipped("effects"), effects(runs, processes)], ignore_index=True)
     order = table["fingerprint"].map({mark: place for place, mark in enumerate(marks)})  # NaN if out of date
-    write_tables(
-        {
-            "effects": table.assign(order=order)
-            .dropna(subset="order")
-            .sort_values("order", kind="stable")
-            .drop(columns="order")
-        }
-    )
+    table = table.assign(order=order).dropna(subset="order").sort_values("order", kind="stable")
+    write_tables({"effects": table.drop(columns="order")})
 
 
 def make(runs: Sequence[Run], processes: int = 1, every: int = 6) -> None:
