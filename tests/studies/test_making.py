@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 
 from tests.studies.test_shipped import made_up
+from workbench.files import data_dir
 from workbench.studies import making as study
+from workbench.studies import provenance
 from workbench.studies import shipped as tables
 from workbench.studies.shipped import Run
 
@@ -54,3 +56,22 @@ def test_effects_made_anew_replace_the_old_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "effects", lambda runs, processes: made)
     study.make_effects(study.stale_effects())
     assert tables.shipped("effects").log_odds.tolist() == [3.0, 1.0] and study.stale_effects() == []
+
+
+def test_stamped_tables_are_not_out_of_date(tmp_path, monkeypatch):
+    """Nothing but the marks changes, and the commit is noted."""
+    for module in (tables, study, provenance):
+        monkeypatch.setattr(module, "data_dir", lambda: tmp_path)
+    runs = pd.DataFrame({"base": ["miniguard"], "model": ["base"], "seed": [1], "steps": [0], "fingerprint": ["x"]})
+    effects = pd.DataFrame(
+        {"base": ["miniguard"], "data": ["graded"], "seed": [0], "log_odds": [1.5], "fingerprint": ["x"]}
+    )
+    tables.write_tables({"runs": runs, "effects": effects})
+    real = pd.read_csv(data_dir() / "sweep.csv")
+    real.assign(fingerprint="x").to_csv(tmp_path / "sweep.csv", index=False)
+    study.stamp("58dea2a")
+    assert Run("miniguard", "base", 1) not in study.stale()
+    assert ("miniguard", 0, "sft-graded") not in study.stale_effects()
+    assert study.sweep.stale(pd.read_csv(tmp_path / "sweep.csv")) == []
+    assert tables.shipped("accepted")["commit"].tolist() == ["58dea2a"]
+    assert tables.shipped("runs").drop(columns="fingerprint").equals(runs.drop(columns="fingerprint"))

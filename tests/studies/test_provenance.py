@@ -10,6 +10,7 @@ from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.runs import runs_dir
 from workbench.studies import provenance as study
 from workbench.studies import shipped as tables
+from workbench.studies.headline import COMPARED
 from workbench.studies.methods import PARTS
 from workbench.studies.provenance import Piece
 
@@ -100,3 +101,27 @@ def test_a_row_of_the_sweep_is_made_anew_and_compared(monkeypatch, tmp_path):
     assert study.check([piece], "58dea2a").same.all()
     table.assign(asr=table.asr - 1).to_csv(tmp_path / "sweep.csv", index=False)
     assert study.check([piece], "58dea2a").query("not same").number.tolist() == ["asr"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_only_code_that_makes_every_method_again_is_accepted(monkeypatch, same):
+    stamped, asked = [], []
+    monkeypatch.setattr(study, "stamp", stamped.append)
+    monkeypatch.setattr(study, "cpu", lambda: tables.shipped("runs").cpu.iloc[0])
+
+    def check(some, commit, processes):
+        asked.extend(some)
+        return pd.DataFrame({"same": [True, same]})
+
+    monkeypatch.setattr(study, "check", check)
+    study.accept("58dea2a")
+    assert stamped == (["58dea2a"] if same else [])
+    runs = [piece for piece in asked if piece.kind == "run"]
+    assert {piece.name for piece in runs} == {"base", *COMPARED} and len({piece.base for piece in runs}) == 1
+    assert {piece.kind for piece in asked} == {"run", "effects", "sweep"}
+
+
+def test_on_another_processor_nothing_is_accepted(monkeypatch):
+    monkeypatch.setattr(study, "cpu", lambda: "another")
+    with pytest.raises(UserError, match="made on another processor"):
+        study.accept("58dea2a")

@@ -188,10 +188,15 @@ def tables(
     check: Annotated[
         int, typer.Option("--check", help="Make N pieces anew, drawn by the commit's hash, and compare.", min=0)
     ] = 0,
+    accept: Annotated[
+        bool,
+        typer.Option("--accept", help="Make one piece of every method anew; if all are equal, none is out of date."),
+    ] = False,
 ) -> None:
     """The shipped study: what of it is out of date; make that anew, or check some of it.
 
-    Run the same command again to resume. Exits with 1 if something is out of date, or differs.
+    Run the same command again to resume. Exits with 1 if something is out of date, or differs. With --accept,
+    a change of code that should not change any number need not make everything anew.
     """
     from workbench.parallel import process_count
     from workbench.studies import making, provenance
@@ -200,13 +205,15 @@ def tables(
         making.make_sweep(process_count())
         making.make(making.stale(), process_count())
         making.make_effects(making.stale_effects(), process_count())
+    commit, compared, differing = _commit(), None, 0
+    if check:
+        compared = provenance.check(provenance.drawn(commit, check), commit, process_count())
+    elif accept:
+        compared = provenance.accept(commit, process_count())
     late = provenance.out_of_date()
     for what in late:
         out.print(f"Out of date: {what}.")
-    differing = 0
-    if check:
-        commit = _commit()
-        compared = provenance.check(provenance.drawn(commit, check), commit, process_count())
+    if compared is not None:
         differing = int((~compared["same"]).sum())
         out.print(f"Made anew: {'; '.join(compared['piece'].unique())}.")
         out.print(f"{len(compared)} numbers, {differing} of them differ.")

@@ -75,6 +75,22 @@ def make_effects(runs: Sequence[Measured], processes: int = 1) -> None:
     write_tables({"effects": table.drop(columns="order")})
 
 
+def stamp(commit: str) -> None:
+    """Give all that is shipped the fingerprints of today's code, and note the commit (provenance.accept)."""
+    runs, measured, accepted = shipped("runs"), shipped("effects"), shipped("accepted")
+    keys = [Run(*run).key for run in zip(runs["base"], runs["model"], runs["seed"], strict=True)]
+    names = {method.data: name for name, method in SFTS.items()}
+    models = zip(measured["base"], measured["seed"], measured["data"].map(names), strict=True)
+    tables = {
+        "runs": runs.assign(fingerprint=keys),
+        "effects": measured.assign(fingerprint=[fingerprint(*model) for model in models]),
+        "accepted": pd.concat([accepted, pd.DataFrame({"commit": [commit]})], ignore_index=True),
+    }
+    write_tables(tables)
+    file = data_dir() / "sweep.csv"
+    write_text(file, sweep.stamped(pd.read_csv(file)).to_csv(index=False))
+
+
 def make(runs: Sequence[Run], processes: int = 1, every: int = 6) -> None:
     """Make runs of the study, and write them to data/study, some at a time.
 

@@ -188,6 +188,12 @@ def make(table: pd.DataFrame, cells: Sequence[Cell], processes: int = 1) -> pd.D
     return rows.dropna(subset="order").sort_values("order").drop(columns="order").reset_index(drop=True)
 
 
+def stamped(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `sweep` with the fingerprints of today's code."""
+    cells = zip(table["base"], table["method"], table["seed"], table["settings"].map(parsed), strict=True)
+    return table.assign(fingerprint=[_key(*cell) for cell in cells])
+
+
 def parsed(settings: str) -> dict[str, float]:
     """Settings from their text."""
     values = dict(part.split("=") for part in settings.split())
