@@ -16,6 +16,7 @@ from workbench.attacks.kinds import Attack, prepare_attack
 from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS, AnswerLog, Row
+from workbench.models.pictures import ReadPictures
 from workbench.models.vlm import VLM, processes
 from workbench.runs import bar
 
@@ -112,9 +113,9 @@ def _ask_chunk(
 ) -> Iterator[list[Row]]:
     """The rows of each way of asking a chunk of examples that fits in one batch.
 
-    All ways come one after the other: the chunk's pictures are decoded once, and the model keeps their
-    features.
+    All ways come one after the other: the chunk's pictures are decoded once, and the model reads them once.
     """
+    read = ReadPictures(vlm)
     pictures = {e.id: e.picture() for e in chunk if any((e.id, *way[:3]) not in done for way in ways)}
     for way in ways:
         missing = [(e, way.attack.of(e, way.shot)) for e in chunk if (e.id, *way[:3]) not in done]
@@ -126,7 +127,9 @@ def _ask_chunk(
         queries = [shot.query for _, shot in asked]
         if vlm.generation.temperature:
             _seed(vlm.generation.seed, asked[0][0].id, *way[:3])
-        written = vlm.written(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening)
+        # Where memory is short, what has been read is not kept; a single way has no use for it.
+        write = read.written if len(ways) > 1 and not vlm.batch_limit else None
+        written = vlm.written(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening, write=write)
         yield [
             Row(e.id, vlm.name, way.name, way.shot, e.kind, shot.query, text, "", e.digest, way.sample, int(cut))
             for (e, shot), (text, cut) in zip(asked, written, strict=True)

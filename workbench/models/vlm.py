@@ -85,7 +85,12 @@ class VLM:
         return [answer.text for answer in self.written(images, queries, **options)]
 
     def written(
-        self, images: Sequence[Image.Image], queries: Sequence[str], batch_size: int = 100, opening: str = ""
+        self,
+        images: Sequence[Image.Image],
+        queries: Sequence[str],
+        batch_size: int = 100,
+        opening: str = "",
+        write: Callable[..., list[Answer]] | None = None,
     ) -> list[Answer]:
         """Answers to many queries, in batches; if they are greedy, the same as asking one by one.
 
@@ -96,6 +101,8 @@ class VLM:
             queries: The queries.
             batch_size: How many queries are asked at once.
             opening: Words with which each answer is made to begin; they are part of the answer.
+            write: What answers a batch of pictures and queries with an opening, if other queries about the
+                same pictures follow (`ReadPictures.written`).
 
         Raises:
             UserError: The memory is not enough for a single query.
@@ -104,14 +111,18 @@ class VLM:
         while len(answers) < len(queries):
             chunk = slice(len(answers), len(answers) + min(batch_size, self.batch_limit or batch_size))
             try:
-                batch = with_opening(self, prompt_batch(self, images[chunk], queries[chunk]), opening)
-                with cached_features(bare(self.model), batch, images[chunk], self.features):
-                    answers += generate(self, batch)
+                answers += (write or self._write)(images[chunk], queries[chunk], opening)
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, MemoryError) and not accelerate.utils.memory.should_reduce_batch_size(error):
                     raise
                 self._halve_batches(len(queries[chunk]))
         return [Answer(f"{opening} {answer.text}".strip(), answer.cut) for answer in answers]
+
+    def _write(self, images: Sequence[Image.Image], queries: Sequence[str], opening: str) -> list[Answer]:
+        """Answers to one batch of queries."""
+        batch = with_opening(self, prompt_batch(self, images, queries), opening)
+        with cached_features(bare(self.model), batch, images, self.features):
+            return generate(self, batch)
 
     def _halve_batches(self, too_large: int) -> None:
         """Free memory, and ask at most half as many queries at once from now on."""

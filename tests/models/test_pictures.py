@@ -1,0 +1,94 @@
+"""A picture is read once for many queries, and the answers stay the same, token for token."""
+
+import pytest
+import torch
+
+from workbench.attacks.kinds import prepare_attack
+from workbench.models.pictures import ReadPictures
+from workbench.models.vlm import generate, prompt_batch
+
+WAYS = ("none", "what:1", "share:1", "prefix", "bare")
+
+
+@pytest.fixture
+def asked(few):
+    """{attack: a query for each of `few`}: of different lengths, so that rows are padded."""
+    return {name: [prepare_attack(name, few).of(e, 1).query for e in few] for name in WAYS}
+
+
+@pytest.fixture
+def columns_read(fresh):
+    """A list that grows by (rows, columns) whenever the language model reads."""
+    sizes = []
+
+    def hook(module, args, kwargs):
+        sizes.append(tuple(kwargs["inputs_embeds"].shape[:2]))
+
+    handle = fresh.model.get_decoder().register_forward_pre_hook(hook, with_kwargs=True)
+    yield sizes
+    handle.remove()
+
+
+@pytest.mark.parametrize("opening", ["", "sure"])
+def test_answers_are_those_without_it(fresh, images, asked, opening):
+    read = ReadPictures(fresh)
+    for queries in asked.values():
+        whole = fresh.written(images, queries, opening=opening)
+        assert fresh.written(images, queries, opening=opening, write=read.written) == whole
+        assert len({answer.text for answer in whole}) > 6
+    assert read.by_text and len(read.known) == 1
+
+
+def test_logits_are_those_of_whole_prompts(fresh, images, asked):
+    """Not only the likeliest token: padding lies between picture and query, and must not be seen or counted."""
+    read = ReadPictures(fresh)
+    fresh.written(images, asked["none"], write=read.written)
+    (known,) = read.known.values()
+    queries = asked["prefix"]
+    whole = prompt_batch(fresh, images, queries)
+    with torch.inference_mode():
+        expected = fresh.model(**whole, logits_to_keep=1).logits
+    scores = []
+
+    def keep(ids, logits):
+        scores.append(logits)
+        return logits
+
+    from workbench.models import pictures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            pictures, "generate", lambda *args, **options: generate(*args, **options, logits_processor=[keep])
+        )
+        read._answers(known, read._ends_of(queries), "")
+    torch.testing.assert_close(scores[0], expected[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_picture_is_read_once(fresh, images, asked, columns_read):
+    read = ReadPictures(fresh)
+    for queries in asked.values():
+        fresh.written(images, queries, write=read.written)
+    long = [size for size in columns_read if size[1] > 36]  # a picture's patches and more
+    assert long == [(len(images), 37)]
+
+
+def test_other_pictures_are_read_anew(fresh, images, asked):
+    read = ReadPictures(fresh)
+    for shown in (images, images[::-1], images[:5]):
+        queries = asked["share:1"][: len(shown)]
+        assert fresh.written(shown, queries, write=read.written) == fresh.written(shown, queries)
+        assert len(read.known) == 1  # the latest
+
+
+def test_what_is_read_takes_no_memory_once_there_is_too_little(fresh, images, asked, monkeypatch):
+    read = ReadPictures(fresh)
+    fresh.written(images, asked["none"], write=read.written)
+    assert read.known
+
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(read, "_answers", fail)
+    with pytest.raises(MemoryError):
+        read.written(images, asked["none"])
+    assert not read.known
