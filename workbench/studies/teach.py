@@ -136,7 +136,7 @@ def mixed(world: Sequence[Example], further: Sequence[Example]) -> Iterator[Exam
 
 
 def _student(vlm: VLM, rank: int, projector: bool, seed: int) -> VLM:
-    """The VLM with a fresh adapter on its language model, and its own projector to be trained if asked for."""
+    """The VLM with a fresh adapter on its language model, and its own projector to be trained if so asked."""
     model_type, whole = vlm.model.config.model_type, []
     if projector:
         if model_type not in ARCHITECTURES:
