@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -54,7 +53,7 @@ def teach(
 ) -> None:
     """Teach MiniGuard's world to a pretrained model, until nine answers in ten are right after every wording.
 
-    Writes a LoRA adapter, curves.csv and exactness.csv. The study then runs on it: workbench demo --taught DIR.
+    Writes a LoRA adapter, curves.csv and exactness.csv. Then the study runs on it: workbench demo --taught.
     """
     from workbench.studies.teach import right, teach
 

@@ -129,11 +129,18 @@ def _loaded(source: str, name: str, options: dict[str, Any]) -> Language:
         if getattr(config, "vision_config", None):
             raise UserError(f"The model {name!r} has eyes already; teach it as it is (workbench teach --model {name}).")
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **safe, **options)
+        auto_model: Any = transformers.AutoModelForCausalLM
+        model, loading = auto_model.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **safe, **options
+        )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         if options:
             raise UserError(f"The file {name} cannot be read as a language model ({first_line(error)}).") from None
         raise not_loaded(name, error) from None
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(
+            f"The model {name!r} lacks {len(missing)} of its weights, e.g. {missing[0]}; download it again."
+        )
     return Language(model, tokenizer, Path(name).name.removesuffix(".gguf"))
 
 
