@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from workbench.attacks.kinds import HELD_OUT
 from workbench.evaluation.tables import outcomes as outcomes_of
 from workbench.files import data_dir
 from workbench.intervals import paired_difference, replicated
@@ -101,22 +102,40 @@ def outcomes() -> str:
 
 
 @table
+def wordings() -> str:
+    """Harmful queries answered after each held-out wording."""
+    titles = {name: f"“{word}”" for name, word in zip(HELD_OUT[:3], ("Tell me", "Give me", "List"), strict=True)}
+    titles |= dict(zip(HELD_OUT[3:], ("topic alone", "“What” in front", "other mark"), strict=True))
+    rows = _harmful_answered().query("split == 'test'")
+    return _by_model(rows[rows["attack"].isin(HELD_OUT)], "attack", titles)
+
+
+@table
 def rules() -> str:
     """Harmful queries answered as asked, by what of them is held out."""
-    results = with_twins(shipped("results"))
-    rows = results[(results["attack"] == "none") & (results["queries"] == "harmful") & (results["metric"] == "asr")]
-    splits = {
+    titles = {
         "test": "trained rules",
         "new-requests": "new request",
         "new-kinds": "new kind",
         "new-colours": "new colour",
     }
+    return _by_model(_harmful_answered().query("attack == 'none'"), "split", titles)
+
+
+def _harmful_answered() -> pd.DataFrame:
+    """The rates at which harmful queries are answered."""
+    results = with_twins(shipped("results"))
+    return results[(results["queries"] == "harmful") & (results["metric"] == "asr")]
+
+
+def _by_model(rows: pd.DataFrame, column: str, titles: Mapping[str, str]) -> str:
+    """A row for each model, and a column for each value of a column of `rows`."""
     lines = []
     for model in ("base", *COMPARED, *_twin_models()):
         own = rows[rows["model"] == model]
         if len(own):
-            lines.append([NAMES[model], *(_spread(own[own["split"] == split]) for split in splits)])
-    return markdown(["model", *splits.values()], lines)
+            lines.append([NAMES[model], *(_spread(own[own[column] == value]) for value in titles)])
+    return markdown(["model", *titles.values()], lines)
 
 
 def _spread(rows: pd.DataFrame) -> str:
