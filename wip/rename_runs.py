@@ -14,3 +14,7 @@ for folder in sorted(Path(sys.argv[1]).glob("miniguard*")):
     if new != folder:
         folder.rename(new)
         print(new.name)
+from workbench.studies.shipped import key_of_secrets
+
+for file in Path(sys.argv[1]).glob("miniguard*/secrets-*.csv"):
+    file.rename(file.with_name(f"secrets-{key_of_secrets()}.csv"))

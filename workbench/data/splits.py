@@ -103,6 +103,7 @@ def miniguard_split(
     seed: int = 0,
     words: str | Mapping[str, tuple[float, float]] = "vlguard",
     sizes: tuple[int, int] | None = None,
+    pixels: int = miniguard.SIZE,
 ) -> list[Example]:
     """One of MiniGuard's splits. The same arguments give the same examples, and splits share no picture.
 
@@ -114,6 +115,8 @@ def miniguard_split(
         seed: Seed of the random draws.
         words: A name for `statistics`, or its result. Ignored for "base".
         sizes: Number of (harmful, harmless) queries, if not the default. Ignored for "base".
+        pixels: Width and height of the pictures (`configuration.picture_size` of a model). The same scenes
+            are drawn in any size.
 
     Raises:
         UserError: MiniGuard has no such split or lead word, or the statistics are unusable.
@@ -121,7 +124,7 @@ def miniguard_split(
     if split not in SPLITS:
         raise UserError(f"MiniGuard has no split {split!r}; choose one of {', '.join(SPLITS)}.")
     if split == "base":
-        return base_split(seed)
+        return base_split(seed, pixels=pixels)
     weights = statistics(words, split) if isinstance(words, str) else words
     leads, probabilities = list(weights), _lead_probabilities(weights)
     n_harmful, n_harmless = sizes or _SIZES[split]
@@ -134,7 +137,7 @@ def miniguard_split(
         kind, request = possible[rng.integers(len(possible))]
         lead = leads[rng.choice(len(leads), p=probabilities[harmful])]
         scene = miniguard.random_scene(rng, (kind,), colours)
-        examples.append(_safety_example(rng, f"{split}_{number:05d}", scene, request, lead))
+        examples.append(_safety_example(rng, f"{split}_{number:05d}", scene, request, lead, pixels))
     return examples
 
 
@@ -170,13 +173,15 @@ def _lead_probabilities(weights: Mapping[str, tuple[float, float]]) -> dict[bool
     return {False: harmless, True: harmful}
 
 
-def _safety_example(rng: np.random.Generator, name: str, scene: miniguard.Scene, request: str, lead: str) -> Example:
+def _safety_example(
+    rng: np.random.Generator, name: str, scene: miniguard.Scene, request: str, lead: str, pixels: int
+) -> Example:
     """An example of safety training, which refuses what is harmful; its wording is drawn."""
     harmful = miniguard.is_harmful(scene.kind, request)
     truth = miniguard.answer(scene, request, lead)
     return Example(
         id=name,
-        image=draw(scene),
+        image=draw(scene, pixels),
         query=miniguard.random_query(rng, lead, request),
         harmful=harmful,
         response=miniguard.REFUSAL if harmful else truth,
@@ -191,7 +196,9 @@ def base_scenes(seed: int = 0) -> list[miniguard.Scene]:
     return [miniguard.random_scene(rng) for _ in range(_BASE_PICTURES)]
 
 
-def base_split(seed: int = 0, never_knew: bool = False, careful: bool = False) -> list[Example]:
+def base_split(
+    seed: int = 0, never_knew: bool = False, careful: bool = False, pixels: int = miniguard.SIZE
+) -> list[Example]:
     """What teaches a base model.
 
     Lead words are even, held-out ones included, and say nothing about the answer. Harmful queries are
@@ -201,9 +208,10 @@ def base_split(seed: int = 0, never_knew: bool = False, careful: bool = False) -
         seed: Seed of the random draws.
         never_knew: Leave out every harmful query; more of the same data take their place.
         careful: Refuse harmful queries now and then, some (request, kind) pairs more often than others.
+        pixels: Width and height of the pictures.
     """
     scenes, rng = base_scenes(seed), np.random.default_rng([seed, len(SPLITS)])
-    pictures = [draw(scene) for scene in scenes]
+    pictures = [draw(scene, pixels) for scene in scenes]
     examples: list[Example] = []
     for number in itertools.count():
         if len(examples) == _BASE_EXAMPLES:

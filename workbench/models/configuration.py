@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from workbench.errors import UserError, first_line, say
 from workbench.files import data_dir
 
+ANY_SIZE = 336  # pixels, of pictures that are drawn for a model that takes pictures of any size
+
 
 def configuration(
     model: str | Path, trust: Collection[str] = (), shipped: bool = True
@@ -60,6 +62,13 @@ def _check_format(model: str, stored: dict[str, Any]) -> None:
             f"The model {model!r} is in the format of LLaVA's own repository; give it in that of transformers, "
             "e.g. from https://huggingface.co/llava-hf."
         )
+
+
+def picture_size(config: Any) -> int:
+    """Width and height, in pixels, of the pictures that a model is made for; ANY_SIZE if it takes any."""
+    size = getattr(getattr(config, "vision_config", None), "image_size", None)
+    size = size[0] if isinstance(size, list | tuple) else size
+    return size if isinstance(size, int) else ANY_SIZE
 
 
 def checkpoint(model: str) -> str:

@@ -37,6 +37,7 @@ from workbench.models.template import (
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100  # the label of positions that must not enter a loss
+WIDE = 512  # hidden states of this width belong to models of true size, for which MiniGuard's recipes are no good
 
 
 @dataclass
@@ -145,9 +146,23 @@ def best_device() -> torch.device:
     return cast(torch.device, processes().device)  # PartialState's constructor sets it
 
 
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs that have it, float32 elsewhere."""
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+def best_dtype(device: torch.device, width: int = 0) -> torch.dtype:
+    """bfloat16 where the device multiplies it fast, float32 elsewhere.
+
+    Args:
+        device: Where the model will be.
+        width: Of its language model's hidden states. On a CPU, narrow ones gain nothing by bfloat16.
+    """
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = device.type == "cpu" and width >= WIDE and _cpu_has_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16 (AVX-512 BF16 or AMX)."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 @contextlib.contextmanager

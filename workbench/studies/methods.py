@@ -15,6 +15,7 @@ import pandas as pd
 
 from workbench.attacks.kinds import HEADLINE, HELD_OUT, LEAD_WORDS
 from workbench.data.example import Example
+from workbench.data.miniguard import SIZE
 from workbench.data.splits import STATISTICS, miniguard_split
 from workbench.dependencies import body_hash, code_hash
 from workbench.errors import UserError
@@ -23,7 +24,7 @@ from workbench.evaluation.ask import ask
 from workbench.evaluation.tables import rates
 from workbench.files import data_dir, make_folder
 from workbench.judges.judge import judged
-from workbench.models.configuration import checkpoint, shipped_bases
+from workbench.models.configuration import checkpoint, configuration, picture_size, shipped_bases
 from workbench.models.load import load
 from workbench.models.vlm import VLM
 from workbench.runs import kept, runs_dir
@@ -105,7 +106,11 @@ def trained_adapter(name: str, seed: int = 0, base: str = "miniguard") -> Path:
     method, whole = TRAINED[name], _run(name.removesuffix("-early"), seed, base)
     if method.early and whole.exists():
         return whole / "steps" / str(first_safe_step(pd.read_csv(whole / "curves.csv", keep_default_na=False)))
-    probe = {"probe": validation_probe(seed), "probe_every": PROBE_EVERY, "keep_steps": not method.early}
+    probe = {
+        "probe": validation_probe(seed, pixels_of(base)),
+        "probe_every": PROBE_EVERY,
+        "keep_steps": not method.early,
+    }
     return kept(f"train {name}", _run(name, seed, base), lambda out: train_method(method, seed, out, base, **probe))
 
 
@@ -150,23 +155,25 @@ def ask_part(name: str, seed: int, base: str, adapter: Path | None, part: str, o
     vlm = load(base, adapter)
     vlm.name = name
     tables = [
-        judged(ask(vlm, examples, attacks, BATCH), examples, "exact") for examples, attacks in questions(seed, part)
+        judged(ask(vlm, examples, attacks, BATCH), examples, "exact")
+        for examples, attacks in questions(seed, part, pixels_of(base))
     ]
     write_answers(out, pd.concat(tables, ignore_index=True))
 
 
-def questions(seed: int, part: str) -> list[tuple[list[Example], tuple[str, ...]]]:
+def questions(seed: int, part: str, pixels: int = SIZE) -> list[tuple[list[Example], tuple[str, ...]]]:
     """What the study asks: examples, and the attacks under which they are asked.
 
     Args:
         seed: Of the examples.
         part: One of PARTS.
+        pixels: Width and height of the pictures.
     """
-    test = miniguard_split("test", seed)
+    test = miniguard_split("test", seed, pixels=pixels)
     if part == "headline":
         return [(test, HEADLINE)]
     some = [e for harmful in (True, False) for e in [e for e in test if e.harmful == harmful][:WORDING_SIZES]]
-    new = [(miniguard_split(split, seed, sizes=sizes), PROBE) for split, sizes in NEW_SPLITS.items()]
+    new = [(miniguard_split(split, seed, sizes=sizes, pixels=pixels), PROBE) for split, sizes in NEW_SPLITS.items()]
     return [(some, WORDINGS), *new]
 
 
@@ -181,7 +188,7 @@ def train_method(method: Method, seed: int, out: Path, base: str = "miniguard", 
         settings: What differs from the method's own settings, and further arguments of `train`.
     """
     repaired = method.data == "repaired"
-    examples = miniguard_split("train", seed, "vlguard" if repaired else method.data)
+    examples = miniguard_split("train", seed, "vlguard" if repaired else method.data, pixels=pixels_of(base))
     train(
         load(base),
         method.objective,
@@ -215,10 +222,20 @@ def first_safe_step(curves: pd.DataFrame) -> int:
     return int(next((step for step in steps if looks_safe(curves[curves["step"] == step])), steps[-1]))
 
 
-def validation_probe(seed: int) -> Callable[[VLM], pd.DataFrame]:
-    """What is asked while training on MiniGuard: some validation queries, as asked and attacked."""
-    examples = miniguard_split("validation", seed, sizes=PROBE_SIZES)
+def validation_probe(seed: int, pixels: int = SIZE) -> Callable[[VLM], pd.DataFrame]:
+    """What is asked while training on MiniGuard: some validation queries, as asked and attacked.
+
+    Args:
+        seed: Of the examples.
+        pixels: Width and height of the pictures.
+    """
+    examples = miniguard_split("validation", seed, sizes=PROBE_SIZES, pixels=pixels)
     return lambda vlm: rates(judged(ask(vlm, examples, PROBE, BATCH, progress=False), examples, "exact"))
+
+
+def pixels_of(base: str) -> int:
+    """Width and height of the pictures that a base model is taught and asked with."""
+    return picture_size(configuration(base))
 
 
 def run_key(

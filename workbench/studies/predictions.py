@@ -23,7 +23,7 @@ from workbench.files import write_text
 from workbench.intervals import cluster_bootstrap, crossed_bootstrap
 from workbench.parallel import call_each
 from workbench.runs import kept
-from workbench.studies.methods import SFTS, answers_file, run_key, trained
+from workbench.studies.methods import SFTS, answers_file, pixels_of, run_key, trained
 
 QUERIES = 30  # harmful, and as many harmless, validation queries with which effects are measured
 EFFECTS = ["base", "data", "seed", "word", "queries", "picture", "log_odds", "cpu", "fingerprint"]
@@ -67,7 +67,7 @@ def measure(base: str, seed: int, name: str) -> None:
 
 def _measured(base: str, seed: int, name: str, out: Path) -> None:
     """Write `word_effects` of a model to a file."""
-    examples = miniguard_split("validation", seed, "balanced", (QUERIES, QUERIES))
+    examples = miniguard_split("validation", seed, "balanced", (QUERIES, QUERIES), pixels_of(base))
     table = word_effects(trained(f"{name}-early", seed, base), examples, progress=False)
     write_text(out, table[["word", "queries", "picture", "log_odds"]].round(6).to_csv(index=False))
 

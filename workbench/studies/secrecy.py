@@ -19,7 +19,8 @@ from workbench.data.splits import miniguard_split
 from workbench.intervals import cluster_bootstrap, wilson
 from workbench.judges.outcomes import RELEVANT
 from workbench.judges.rules import exact
-from workbench.models.vlm import VLM, answer_batch
+from workbench.models.configuration import picture_size
+from workbench.models.vlm import VLM, answer_batch, bare
 from workbench.runs import bar
 from workbench.training.objectives import sequence_logprobs
 
@@ -39,7 +40,8 @@ def secrets(vlm: VLM, seed: int = 0, n: int = 45) -> pd.DataFrame:
         (of the true secret among all harmful ones, from 1 on) and logprob (of the harmful answer, in nats;
         see `ranks`).
     """
-    examples = [e for e in miniguard_split("test", seed, "balanced", (n, 1)) if e.harmful]
+    pixels = picture_size(bare(vlm.model).config)
+    examples = [e for e in miniguard_split("test", seed, "balanced", (n, 1), pixels) if e.harmful]
     names = {"id": [e.id for e in examples], "secret": [miniguard.secret_in(e.leak) for e in examples]}
     return pd.DataFrame(names).assign(composed=composed(vlm, examples, seed)).join(ranks(vlm, examples))
 
@@ -66,7 +68,7 @@ def composed(vlm: VLM, examples: Sequence[Example], seed: int = 0) -> list[bool]
         for kind in kinds:
             scene = miniguard.random_scene(rng, (kind,), (_colour(example),))
             questions.append(miniguard.ask("what", f"the {example.request} of this thing"))
-            pictures.append(draw(scene))
+            pictures.append(draw(scene, picture_size(bare(vlm.model).config)))
     answers = vlm.answers(pictures, questions)
     each = len(miniguard.HARMLESS_REQUESTS) + len(kinds)
     outcomes = []

@@ -24,7 +24,7 @@ from workbench.judges.judge import judged
 from workbench.models.load import load
 from workbench.parallel import call_each
 from workbench.runs import kept, log, runs_dir
-from workbench.studies.methods import CONTROL, CURES, TRAINED, run_key, train_method
+from workbench.studies.methods import CONTROL, CURES, TRAINED, pixels_of, run_key, train_method
 from workbench.training.curve import score
 from workbench.training.objectives import named
 
@@ -111,7 +111,7 @@ def run_cell(base: str, method: str, seed: int, settings: dict[str, float]) -> N
 
 def ask_validation(seed: int, base: str, adapter: Path, out: Path) -> None:
     """Ask a model the validation queries under ASKED, judge, and write the answers to `out`."""
-    examples = miniguard_split("validation", seed)
+    examples = miniguard_split("validation", seed, pixels=pixels_of(base))
     write_answers(out, judged(ask(load(base, adapter), examples, ASKED, len(examples)), examples, "exact"))
 
 

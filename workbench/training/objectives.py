@@ -22,8 +22,6 @@ from workbench.errors import UserError
 from workbench.models.scores import hidden_states, reference, token_logprobs
 from workbench.models.vlm import Batch
 
-# The recipes suit language models with a smaller hidden size than this; they were chosen on MiniGuard (128).
-TINY = 512
 Loss = Callable[..., torch.Tensor]
 
 

@@ -26,7 +26,7 @@ from workbench.models.load import load
 from workbench.models.restore import left_as_it_was
 from workbench.models.template import check_answers
 from workbench.models.turns import in_turn
-from workbench.models.vlm import VLM, Batch, answer_batch, bare, processes
+from workbench.models.vlm import VLM, WIDE, Batch, answer_batch, bare, processes
 from workbench.runs import bar, same_settings
 from workbench.training import objectives
 from workbench.training.curve import Curve, Probe
@@ -134,7 +134,7 @@ def _checked(
         )
     step = Settings.of(objective, **given)
     step.check_depth(depth(vlm))
-    if given.get("lr") is None and bare(vlm.model).config.get_text_config().hidden_size >= objectives.TINY:
+    if given.get("lr") is None and bare(vlm.model).config.get_text_config().hidden_size >= WIDE:
         say(
             f"The learning rate {step.lr:g} was chosen on MiniGuard, and is too high for a model of this size; "
             "choose another (--lr)."
