@@ -22,6 +22,7 @@ from workbench.widgets.card import WRITING, Reply, card, stream_answer
 from workbench.widgets.html import csv_html, figure_html, picture_html, table_html, text_html
 from workbench.widgets.panel import Panel, Stopped, examples_or_default
 from workbench.widgets.thumbnails import Thumbnails
+from workbench.widgets.words import marked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,6 +73,7 @@ class LiveProbe(Panel):
         self.upload = w.FileUpload(accept="image/*", multiple=False, description="your own")
         self.picture = w.HTML()
         self.query = w.Text(description="query", layout={"width": "38em", "max_width": "99%"}, **_DESCRIBED)
+        self.unknown = w.HTML()  # words that the models do not know
         self.lead, self.word, self.shots = _lead_buttons(), _other_word(), _shots()
         self.ask = w.Button(description="Ask", button_style="primary")
         parts = "Which words and which parts of the picture speak for a refusal"
@@ -117,7 +119,7 @@ class LiveProbe(Panel):
         buttons = w.HBox([self.ask, self.stop, self.why, self.sweep], layout=_WRAP)
         word = w.HBox([self.word, self.shots], layout=_WRAP)
         question = w.VBox(
-            [self.thumbnails, self.query, self.lead, word, buttons, self.message, self.spoken],
+            [self.thumbnails, self.query, self.unknown, self.lead, word, buttons, self.message, self.spoken],
             layout={"flex": "1 1 22em", "min_width": "0"},
         )
         history = w.Accordion([w.VBox([self.note, self.table, self.export]), self.code], titles=("history", "as code"))
@@ -159,9 +161,15 @@ class LiveProbe(Panel):
         self.ask.click()
 
     def _query_changed(self) -> None:
-        """Ask again if this text was typed before Enter but arrived after it."""
+        """Mark unknown words, and ask again if this text was typed before Enter but arrived after it."""
+        self._mark_unknown()
         if time.monotonic() - self._entered < LATE:
             self.ask.click()
+
+    def _mark_unknown(self) -> None:
+        """Mark the words of the query, and the lead word, that a model does not know."""
+        lead = self.word.value if self.lead.value == "other" else ""
+        self.unknown.value = marked(self.models.values(), f"{lead} {self.query.value}".strip()[:MAX_QUERY])
 
     def _pick(self) -> None:
         """Show the picked example with its query."""
@@ -190,6 +198,7 @@ class LiveProbe(Panel):
 
     def _lead_chosen(self) -> None:
         """Ask at once, so that one sees what a word does."""
+        self._mark_unknown()
         if self.lead.value != "other" or self.word.value.strip():
             self.ask.click()
 
