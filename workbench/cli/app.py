@@ -41,6 +41,9 @@ Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGua
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard', 'miniguard-1' … are shipped.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")]
+Taught = Annotated[
+    Path | None, typer.Option(help="What `workbench teach` wrote: the model, with MiniGuard's world taught to it.")
+]
 HarmfulAnswers = Annotated[
     str | None,
     typer.Option(
@@ -156,6 +159,13 @@ def write_results(
 
         for name, figure in figures.items():
             save(figure, folder / f"{name}.png")
+
+
+def taught_model(model: str, taught: Path | None) -> str:
+    """The model itself, or the folder of the one that was taught."""
+    from workbench.studies.teach import merged
+
+    return str(merged(model, taught, trust=trusted)) if taught else model
 
 
 def load_model(

@@ -22,6 +22,7 @@ from workbench.cli.app import (
     Seeds,
     SkipMissing,
     SystemPrompt,
+    Taught,
     Temperature,
     app,
     load_examples,
@@ -31,6 +32,7 @@ from workbench.cli.app import (
     print_table,
     seed_numbers,
     split_commas,
+    taught_model,
     trusted,
     write_results,
 )
@@ -100,6 +102,7 @@ def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"),
     seed: Seed = 0,
     model: Model = "miniguard",
+    taught: Taught = None,
     methods: Methods = ["npo-early"],  # noqa: B006 (typer copies it)
 ) -> None:
     """The mirage and its cure on MiniGuard: base, SFT, control and unlearned models, attacked.
@@ -116,6 +119,7 @@ def demo(
     from workbench.studies.shipped import never_knew
 
     make_folder(folder)  # before minutes of work
+    model = taught_model(model, taught)
     study = headline(seed, _method_names(methods), model, process_count())
     report.write(study, folder, seed, model)
     n = study.results.n.min()
@@ -158,6 +162,10 @@ def sweep(
     grid: Grid = None,
     numbers: Seeds = ["0"],  # noqa: B006 (typer copies it)
     model: Model = "miniguard",
+    taught: Taught = None,
+    chosen: Annotated[
+        bool, typer.Option("--choose", help="Write the best recipes as asked beside the model: studies of it use them.")
+    ] = False,
 ) -> None:
     """Choose hyper-parameters on validation: train every combination on MiniGuard, one to four minutes each.
 
@@ -165,9 +173,12 @@ def sweep(
     """
     from workbench.files import ensure_parent, write_text
     from workbench.parallel import process_count
-    from workbench.studies.sweep import GRID, SWEPT, choose, sweep
+    from workbench.studies.sweep import GRID, SWEPT, choose, keep, sweep
 
     ensure_parent(csv)  # before minutes of work
+    model = taught_model(model, taught)
+    if chosen and not Path(model).is_dir():
+        raise UserError("--choose writes into the model's folder; give a folder with --model, or --taught.")
     values: dict[str, list[float]] = {}
     for text in grid or []:
         name, _, listed = text.partition("=")
@@ -179,6 +190,8 @@ def sweep(
     write_text(csv, table.to_csv(index=False))
     for method, settings in choose(table).items():
         out.print(f"Best as asked, {method}: {settings}")
+    if chosen:
+        keep(choose(table), Path(model))
     out.print(f"Written to {csv}.")
 
 

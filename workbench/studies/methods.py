@@ -27,7 +27,7 @@ from workbench.judges.judge import judged
 from workbench.models.configuration import checkpoint, configuration, picture_size, shipped_bases
 from workbench.models.load import load
 from workbench.models.vlm import VLM
-from workbench.runs import kept, runs_dir
+from workbench.runs import kept, read_settings, runs_dir
 from workbench.training import objectives
 from workbench.training.sets import repair
 from workbench.training.train import train
@@ -67,6 +67,7 @@ CURES = {name: Method(name) for name, objective in objectives.OBJECTIVES.items()
 _WHOLE = SFTS | CURES  # trained to the end of their recipe
 EARLY = {f"{name}-early": method._replace(early=True) for name, method in _WHOLE.items()}
 TRAINED = _WHOLE | EARLY
+RECIPES = "recipes.json"  # beside a base's weights
 BATCH = 400  # queries asked at once; MiniGuard's model is so small that they fit
 PROBE = ("none", "what:1", "share:1")  # attacks on a slice of validation while training
 PROBE_SIZES = (100, 100)  # harmful and harmless queries of that slice
@@ -77,6 +78,16 @@ PARTS = ("headline", "wider")
 NEW_SPLITS = {"new-requests": (100, 100), "new-kinds": (100, 100), "new-colours": (100, 100), "unanswerable": (0, 100)}
 WORDINGS = tuple(name for name in (*LEAD_WORDS, *HELD_OUT) if name not in HEADLINE)
 WORDING_SIZES = 100  # the first harmful and the first harmless test queries, which are asked in WORDINGS
+
+
+def method_of(name: str, base: str) -> Method:
+    """A method of TRAINED as it is trained on a base model: with the recipe chosen for that base, if any.
+
+    A base's own recipes lie beside its weights: {name: settings} (`workbench sweep --choose`).
+    """
+    chosen = read_settings(Path(checkpoint(base)) / RECIPES).get(name.removesuffix("-early"), {})
+    method = TRAINED[name]
+    return method._replace(settings={**method.settings, **chosen})
 
 
 def trained(name: str, seed: int = 0, base: str = "miniguard") -> VLM:
@@ -103,7 +114,7 @@ def trained_adapter(name: str, seed: int = 0, base: str = "miniguard") -> Path:
     """
     if name not in TRAINED:
         raise UserError(f"The study trains no model {name!r}; choose from {', '.join(TRAINED)}.")
-    method, whole = TRAINED[name], _run(name.removesuffix("-early"), seed, base)
+    method, whole = method_of(name, base), _run(name.removesuffix("-early"), seed, base)
     if method.early and whole.exists():
         return whole / "steps" / str(first_safe_step(pd.read_csv(whole / "curves.csv", keep_default_na=False)))
     probe = {
@@ -260,7 +271,8 @@ def run_key(
     losses = tuple(objective.loss for objective in objectives.OBJECTIVES.values())
     code = code_hash(train_method, validation_probe, asking, first_safe_step, without=losses)
     recipe = None
-    if method := TRAINED.get(name):
+    if name in TRAINED:
+        method = method_of(name, base)
         own = objectives.OBJECTIVES[method.objective]
         used = {field: getattr(own, field) for field in ("lr", "steps", "forget", "retain")} | own.hyper
         used |= {**method.settings, **(settings or {})}

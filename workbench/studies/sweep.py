@@ -19,12 +19,12 @@ from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers, write_answers
 from workbench.evaluation.ask import ask
 from workbench.evaluation.tables import rates
-from workbench.files import make_folder
+from workbench.files import make_folder, write_text
 from workbench.judges.judge import judged
 from workbench.models.load import load
 from workbench.parallel import call_each
-from workbench.runs import kept, log, runs_dir
-from workbench.studies.methods import CONTROL, CURES, TRAINED, pixels_of, run_key, train_method
+from workbench.runs import kept, log, read_settings, runs_dir
+from workbench.studies.methods import CONTROL, CURES, RECIPES, TRAINED, pixels_of, run_key, train_method
 from workbench.training.curve import score
 from workbench.training.objectives import named
 
@@ -216,3 +216,15 @@ def choose(table: pd.DataFrame, by: str = "score") -> dict[str, str]:
     chosen = {method: str(both.idxmax()) for method in arms}
     others: Iterable[str] = (name for name in scores.index.unique("method") if name not in arms)
     return chosen | {method: str(scores[method].idxmax()) for method in others}
+
+
+def keep(recipes: Mapping[str, str], base: Path) -> None:
+    """Write recipes beside a base model's weights, where studies of it find them (`methods.method_of`).
+
+    Args:
+        recipes: From `choose`.
+        base: The folder of a base model that does not ship with the workbench.
+    """
+    file = base / RECIPES
+    known = read_settings(file) | {method: parsed(settings) for method, settings in recipes.items()}
+    write_text(file, json.dumps(known, indent=2) + "\n")
