@@ -3,6 +3,8 @@
 Every combination once, kept; one rule for all; and the shipped table holds what the study uses.
 """
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -10,7 +12,7 @@ from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.files import data_dir
 from workbench.studies import sweep
-from workbench.studies.methods import CONTROL, TRAINED
+from workbench.studies.methods import CONTROL, TRAINED, method_of, run_key
 from workbench.training.settings import Settings
 
 
@@ -83,3 +85,17 @@ def test_mistakes():
         sweep.sweep(["rmu"], {"beta": [1.0]})
     with pytest.raises(UserError, match=r"steps=2\.5: steps must be a whole number"):
         sweep.sweep(["rmu"], {"steps": [2.5]})
+
+
+def test_a_base_may_have_recipes_of_its_own(tmp_path, vlm):
+    """They change what is trained on that base, and nothing else."""
+    base = shutil.copytree(data_dir() / "bases" / "miniguard", tmp_path / "own")
+    before = {name: run_key(name, 0, str(base)) for name in ("base", "sft", "sft-early", "npo")}
+    sweep.keep({"sft": "lr=0.0007 steps=90 forget=16 retain=16"}, base)
+    sweep.keep({"rmu": "lr=0.0003 steps=60 forget=16 retain=16 layer=2 c=5 alpha=10"}, base)
+    after = {name: run_key(name, 0, str(base)) for name in before}
+    assert {name for name in before if before[name] != after[name]} == {"sft", "sft-early"}
+    settings = method_of("sft-early", str(base)).settings
+    assert (settings["lr"], settings["steps"]) == (0.0007, 90) and method_of("sft-early", str(base)).early
+    assert method_of("rmu", str(base)).settings["c"] == 5
+    assert method_of("sft", "miniguard") == TRAINED["sft"]

@@ -287,7 +287,7 @@ def _data_hash(base: str) -> str:
     if base not in shipped_bases() and not Path(base).is_dir():
         raise UserError(f"There is no base model {base!r}; choose from {', '.join(shipped_bases())}, or give a folder.")
     digest = hashlib.sha256()
-    files = [file for file in sorted(Path(checkpoint(base)).glob("*.*")) if file.name != "README.md"]
+    files = [file for file in sorted(Path(checkpoint(base)).glob("*.*")) if file.name not in ("README.md", RECIPES)]
     for file in [data_dir() / "vlguard_first_words.csv", *files]:
         digest.update(file.read_bytes())
     for package in ("torch", "transformers", "peft", "numpy", "pillow"):
