@@ -54,7 +54,7 @@ def compared(pretrained: VLM, taught: VLM, changed: VLM) -> pd.DataFrame:
 
 
 def _linear(vlm: VLM) -> Iterator[tuple[str, Any]]:
-    """The linear modules of each layer with their names; where there is an adapter, peft's module around one."""
+    """The linear modules of each layer with their names; peft's module around one that has an adapter."""
     layers: Any = bare(vlm.model).get_decoder().layers
     for name, module in layers.named_modules():
         if ".lora_" in name or not isinstance(module, torch.nn.Linear):
