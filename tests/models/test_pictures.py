@@ -1,11 +1,13 @@
 """A picture is read once for many queries, and the answers stay the same, token for token."""
 
+import copy
+
 import pytest
 import torch
 
 from workbench.attacks.kinds import prepare_attack
 from workbench.models.pictures import ReadPictures
-from workbench.models.vlm import generate, prompt_batch
+from workbench.models.vlm import VLM, generate, prompt, prompt_batch
 
 WAYS = ("none", "what:1", "share:1", "prefix", "bare")
 
@@ -36,7 +38,8 @@ def test_answers_are_those_without_it(fresh, images, asked, opening):
         whole = fresh.written(images, queries, opening=opening)
         assert fresh.written(images, queries, opening=opening, write=read.written) == whole
         assert len({answer.text for answer in whole}) > 6
-    assert read.by_text and len(read.known) == 1
+    (known,) = read.known.values()
+    assert known.before is not None  # the text alone gives the tokens around a picture
 
 
 def test_logits_are_those_of_whole_prompts(fresh, images, asked):
@@ -60,7 +63,7 @@ def test_logits_are_those_of_whole_prompts(fresh, images, asked):
         patch.setattr(
             pictures, "generate", lambda *args, **options: generate(*args, **options, logits_processor=[keep])
         )
-        read._answers(known, read._ends_of(queries), "")
+        read._answers(known, read._by_text(queries)[1], "")
     torch.testing.assert_close(scores[0], expected[:, 0], rtol=1e-4, atol=1e-4)
 
 
@@ -92,3 +95,21 @@ def test_what_is_read_takes_no_memory_once_there_is_too_little(fresh, images, as
     with pytest.raises(MemoryError):
         read.written(images, asked["none"])
     assert not read.known
+
+
+def test_where_the_query_comes_before_the_picture_it_is_not_taken_for_another(fresh, images, asked):
+    """Then what comes after the picture is the same for every query, and tells nothing of it."""
+    processor = copy.deepcopy(fresh.processor)
+    first = "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    assert first in processor.chat_template
+    processor.chat_template = (
+        "{% for message in messages %}<s>{% for part in message['content'] | reverse %}"
+        + first
+        + "{% endfor %}<answer>"
+        "{% endfor %}"
+    )
+    own = VLM(fresh.model, processor, "x")
+    assert prompt(own, "What is it?").endswith("<image><answer>")
+    read = ReadPictures(own)
+    for queries in asked.values():
+        assert own.written(images, queries, write=read.written) == own.written(images, queries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -87,7 +88,7 @@ def evaluate(
             "(5% level, 80% power, two models)."
         )
         pairs = 100 * detectable_in_pairs(n, 0.2)
-        if pairs == pairs:  # not NaN
+        if not math.isnan(pairs):
             out.print(f"If both are asked these queries, and differ on a fifth of them: {pairs:.0f} points.")
 
 

@@ -218,11 +218,12 @@ def tables(
         making.make_sweep(process_count())
         making.make(making.stale(), process_count())
         making.make_effects(making.stale_effects(), process_count())
-    commit, compared, differing = _commit(), None, 0
+    compared, differing = None, 0
     if check:
+        commit = _commit()
         compared = provenance.check(provenance.drawn(commit, check), commit, process_count())
     elif accept:
-        compared = provenance.accept(commit, process_count())
+        compared = provenance.accept(_commit(), process_count())
     late = provenance.out_of_date()
     for what in late:
         out.print(f"Out of date: {what}.")

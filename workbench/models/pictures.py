@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from workbench.data.example import digest
-from workbench.models.features import FeatureCache, cached_features
+from workbench.models.features import cached_features
 from workbench.models.generation import Answer
 from workbench.models.template import tokenizer_options
 from workbench.models.turns import in_turn
@@ -29,10 +28,12 @@ class Read(NamedTuple):
     Attributes:
         ids: Their tokens, (B, P).
         cache: Keys and values of these P columns.
+        before: The tokens before each picture, if tokenizing the text alone gives those around it.
     """
 
     ids: torch.Tensor
     cache: DynamicCache
+    before: list[list[int]] | None
 
 
 class ReadPictures:
@@ -45,7 +46,6 @@ class ReadPictures:
     def __init__(self, vlm: VLM) -> None:
         self.vlm = vlm
         self.known: dict[tuple[str, ...], Read] = {}
-        self.by_text = False  # whether tokenizing the text alone gives the tokens after the picture
 
     def written(self, images: Sequence[Image.Image], queries: Sequence[str], opening: str = "") -> list[Answer]:
         """Answers to one batch of queries, as the model gives them without it; image i goes with query i."""
@@ -58,32 +58,33 @@ class ReadPictures:
     def _written(self, images: Sequence[Image.Image], queries: Sequence[str], opening: str) -> list[Answer]:
         key = tuple(map(digest, images))
         with in_turn(bare(self.vlm.model)):
-            if key in self.known and self.by_text:
-                read, ends = self.known[key], self._ends_of(queries)
-            else:
-                batch = prompt_batch(self.vlm, images, queries)
-                if not (parted := _parted(self.vlm, batch)):
-                    with cached_features(bare(self.vlm.model), batch, images, self.vlm.features):
-                        return generate(self.vlm, with_opening(self.vlm, batch, opening))
-                start, ends = parted
-                if key not in self.known:
-                    self.known = {key: self._read(batch, start, images)}  # the latest only: memory
-                read = self.known[key]
-                self.by_text = self._ends_of(queries) == ends
+            before, after = self._by_text(queries)
+            read = self.known.get(key)
+            if read and read.before == before:
+                return self._answers(read, after, opening)
+            batch = prompt_batch(self.vlm, images, queries)
+            if not (parted := _parted(self.vlm, batch)):
+                with cached_features(bare(self.vlm.model), batch, images, self.vlm.features):
+                    return generate(self.vlm, with_opening(self.vlm, batch, opening))
+            start, ends = parted
+            if not read or not torch.equal(read.ids, start):  # where the query comes first, it is part of the start
+                cache = self._read(batch, start, images)
+                read = Read(start, cache, before if after == ends else None)
+                self.known = {key: read}  # the latest only: memory
             return self._answers(read, ends, opening)
 
-    def _read(self, batch: Batch, ids: torch.Tensor, images: Sequence[Image.Image]) -> Read:
+    def _read(self, batch: Batch, ids: torch.Tensor, images: Sequence[Image.Image]) -> DynamicCache:
         """Read prompts to the end of the picture. ids: their tokens that far, (B, P)."""
         inputs = batch | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        features: FeatureCache = self.vlm.features
-        with torch.inference_mode(), cached_features(bare(self.vlm.model), batch, images, features):
-            return Read(ids, self.vlm.model(**inputs, use_cache=True, logits_to_keep=1).past_key_values)
+        with torch.inference_mode(), cached_features(bare(self.vlm.model), batch, images, self.vlm.features):
+            return self.vlm.model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
 
-    def _ends_of(self, queries: Sequence[str]) -> list[list[int]]:
-        """The tokens after the picture, from the text alone; [] for a text without a picture's token."""
-        texts = [prompt(self.vlm, query) for query in queries]
+    def _by_text(self, queries: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        """The tokens before and after each picture, from the text alone, in which it is a single token."""
+        texts, token = [prompt(self.vlm, query) for query in queries], _image_token(self.vlm)
         rows = self.vlm.tokenizer(texts, **tokenizer_options(self.vlm.processor, texts[0]))["input_ids"]
-        return [_after(row, _image_token(self.vlm)) for row in rows]
+        before = [row[: row.index(token)] if token in row else [] for row in rows]
+        return before, [_after(row, token) for row in rows]
 
     def _answers(self, read: Read, ends: Sequence[Sequence[int]], opening: str) -> list[Answer]:
         """Answers to prompts of which the beginning has been read.
@@ -103,7 +104,7 @@ class ReadPictures:
             "input_ids": torch.cat([read.ids, ids.to(read.ids.device)], dim=1),  # (B, P + width)
             "attention_mask": torch.cat([torch.ones_like(read.ids), mask.to(read.ids.device)], dim=1),
         }
-        return generate(self.vlm, with_opening(self.vlm, batch, opening), past_key_values=_copied(read.cache))
+        return generate(self.vlm, with_opening(self.vlm, batch, opening), past_key_values=copied(read.cache))
 
 
 def _image_token(vlm: VLM) -> int | None:
@@ -142,9 +143,8 @@ def _parted(vlm: VLM, batch: Batch) -> tuple[torch.Tensor, list[list[int]]] | No
     return torch.tensor(starts, device=vlm.device), ends
 
 
-def _copied(cache: DynamicCache) -> DynamicCache:
+def copied(cache: DynamicCache) -> DynamicCache:
     """A copy that can grow alone; reading replaces the tensors of a layer and never changes them."""
-    assert all(type(layer) is DynamicLayer for layer in cache.layers)
-    copied = copy.copy(cache)
-    copied.layers = [copy.copy(layer) for layer in cache.layers]
-    return copied
+    own = copy.copy(cache)
+    own.layers = [copy.copy(layer) for layer in cache.layers]
+    return own

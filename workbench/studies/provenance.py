@@ -94,7 +94,7 @@ def check(some: Sequence[Piece], commit: str, processes: int = 1) -> pd.DataFram
         call_each(make_run, [(p.base, p.name, p.seed) for p in some if p.kind == "run"], processes)
         made = {piece: _made(piece) for piece in some}
     tables = []
-    for piece, (here, _) in made.items():
+    for piece, here in made.items():
         known, processor = _known(piece)
         same_cpu = processor == cpu()
         both = here[["value"]].rename(columns={"value": "here"}).join(known, how="outer")
@@ -143,19 +143,19 @@ def accept(commit: str, processes: int = 1) -> pd.DataFrame:
     return compared
 
 
-def _made(piece: Piece) -> tuple[pd.DataFrame, str]:
-    """The numbers of a piece that is made now, and the processor."""
+def _made(piece: Piece) -> pd.DataFrame:
+    """The numbers of a piece that is made now."""
     base, name, seed = piece.base, piece.name, piece.seed
     if piece.kind == "effects":
-        return _effects(predictions.effects([(base, seed, name)])), cpu()
+        return _effects(predictions.effects([(base, seed, name)]))
     if piece.kind == "sweep":
         settings = sweep.parsed(piece.settings)
         table = sweep.sweep([name], {setting: [value] for setting, value in settings.items()}, [seed], base)
-        return _combination(table.iloc[0]), cpu()
+        return _combination(table.iloc[0])
     answers = pd.concat([whole_answers(answers_file(name, seed, base, part)) for part in PARTS])
     curves = study_curves(name, seed, base) if name != "base" else shipped("curves").iloc[:0]
     results = rates_of(answers.assign(base=base, seed=seed))
-    return _run(results, pd.read_csv(secrets_file(base, name, seed)), curves), cpu()
+    return _run(results, pd.read_csv(secrets_file(base, name, seed)), curves)
 
 
 def _known(piece: Piece) -> tuple[pd.DataFrame, str]:

@@ -28,6 +28,7 @@ from workbench.judges.outcomes import OUTCOMES
 from workbench.studies.headline import COMPARED, Study
 from workbench.studies.methods import BASES, run_key
 from workbench.studies.secrecy import secrets
+from workbench.studies.summary import with_twins
 
 SEEDS = (0, 1, 2)  # of data and training, on each base
 ONE_SEED = ("simnpo", "graddiff", "ga", "dpo", "dpo-repaired")  # rivals of which no claim is made: only the first seed
@@ -162,9 +163,7 @@ def never_knew(base: str = "miniguard", seed: int = 0) -> pd.DataFrame:
     if base not in BASES or results.empty:
         return pd.DataFrame(columns=RESULT_COLUMNS)
     of_twin = (results["base"] == TWINS[BASES.index(base)]) & (results["seed"] == seed) & (results["split"] == "test")
-    own = results[of_twin]
-    names = ("never-knew-" + own["model"]).str.removesuffix("-base")
-    return own.assign(model=names)[RESULT_COLUMNS]
+    return with_twins(results[of_twin])[RESULT_COLUMNS]
 
 
 @functools.cache
