@@ -178,16 +178,24 @@ def load_model(
     return load(model, adapter, four_bit=four_bit, trust=trusted, generation=generation or AS_IS)
 
 
-def read_data(data: str, split: str, seed: int) -> list[Example]:
-    """Examples of MiniGuard, a VLGuard folder or a file."""
+def read_data(data: str, split: str, seed: int, model: str = "miniguard") -> list[Example]:
+    """Examples of MiniGuard, drawn in the size of the model's pictures, or of a VLGuard folder or a file."""
     from workbench.data.readers import read_examples
     from workbench.data.splits import miniguard_split
+    from workbench.models.configuration import configuration, picture_size
 
-    return miniguard_split(split, seed) if data == "miniguard" else read_examples(data, split)
+    if data != "miniguard":
+        return read_examples(data, split)
+    return miniguard_split(split, seed, pixels=picture_size(configuration(model, trusted)))
 
 
 def load_examples(
-    data: str, split: str, seed: int, skip_missing: bool, first_harmless: int | None = None
+    data: str,
+    split: str,
+    seed: int,
+    skip_missing: bool,
+    first_harmless: int | None = None,
+    model: str = "miniguard",
 ) -> list[Example]:
     """Examples whose pictures exist.
 
@@ -197,10 +205,11 @@ def load_examples(
         seed: Of MiniGuard's data.
         skip_missing: Leave out examples whose pictures are missing, and print how many.
         first_harmless: Take only the first N harmless ones.
+        model: The model that is to see them, as for --model.
     """
     from workbench.data.readers import with_pictures
 
-    examples = read_data(data, split, seed)
+    examples = read_data(data, split, seed, model)
     if first_harmless:
         examples = [e for e in examples if not e.harmful][:first_harmless]
     complete = with_pictures(examples, skip_missing)

@@ -17,6 +17,7 @@ from workbench.cli.app import (
     Seed,
     SkipMissing,
     Split,
+    Taught,
     app,
     load_examples,
     load_model,
@@ -24,6 +25,7 @@ from workbench.cli.app import (
     print_table,
     read_data,
     split_commas,
+    taught_model,
     write_results,
 )
 from workbench.errors import UserError
@@ -47,6 +49,7 @@ def attribute(
     image: Annotated[Path, typer.Option(help="A picture.")],
     query: Annotated[str, typer.Option(help="What is asked about it.")],
     model: Model = "miniguard",
+    taught: Taught = None,
     adapter: Adapter = None,
     answer: Annotated[
         str | None, typer.Option(help="Explain log p of this answer instead of the log-odds of refusal.")
@@ -69,7 +72,7 @@ def attribute(
 
     make_folder(out_folder)
     picture, target = read_picture(image), answer_target(answer) if answer else REFUSAL
-    vlm = load_model(model, adapter)
+    vlm = load_model(taught_model(model, taught), adapter)
     attribution = attribute(vlm, picture, query, target, method, grid)
     table = _features(attribution, grid)
     write_results(out_folder, {"attribution": table})
@@ -122,6 +125,7 @@ def _check_faithfulness(
 def reliance(
     out_folder: Out,
     model: Model = "miniguard",
+    taught: Taught = None,
     adapter: Annotated[
         list[Path] | None, typer.Option(help="Folder of an adapter to compare with the model; may be repeated.")
     ] = None,
@@ -149,7 +153,8 @@ def reliance(
     for word in (lead, other):
         parse(word)
     make_folder(out_folder)
-    harmless = [e for e in load_examples(data, split, seed, skip_missing) if not e.harmful][:queries]
+    model = taught_model(model, taught)
+    harmless = [e for e in load_examples(data, split, seed, skip_missing, model=model) if not e.harmful][:queries]
     if len(harmless) < 2:
         raise UserError(
             f"The split {split!r} of {data} has fewer than two harmless queries; choose another --data or --split."
@@ -171,6 +176,7 @@ def reliance(
 def search_words(
     out_folder: Out,
     model: Model = "miniguard",
+    taught: Taught = None,
     adapter: Adapter = None,
     data: Data = "miniguard",
     seed: Seed = 0,
@@ -202,7 +208,8 @@ def search_words(
     for candidate in words:
         parse(candidate)
     make_folder(out_folder)
-    examples = first_of_each(load_examples(data, split, seed, skip_missing), queries)
+    model = taught_model(model, taught)
+    examples = first_of_each(load_examples(data, split, seed, skip_missing, model=model), queries)
     harmful_first = sorted(examples, key=lambda e: not e.harmful)
     statistics = audit(read_data(trained_on or data, "train", seed))
     effects = predicted(word_search(load_model(model, adapter), harmful_first, words), statistics)

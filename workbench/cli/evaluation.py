@@ -22,6 +22,7 @@ from workbench.cli.app import (
     SkipMissing,
     Split,
     SystemPrompt,
+    Taught,
     Temperature,
     app,
     load_examples,
@@ -30,6 +31,7 @@ from workbench.cli.app import (
     print_table,
     read_data,
     split_commas,
+    taught_model,
     write_results,
 )
 from workbench.errors import UserError
@@ -43,6 +45,7 @@ AttackOption = Annotated[list[str], typer.Option(help=f"{FORMS} K is a number of
 def evaluate(
     out_folder: Out,
     model: Model = "miniguard",
+    taught: Taught = None,
     adapter: Adapter = None,
     data: Data = "miniguard",
     seed: Seed = 0,
@@ -69,7 +72,8 @@ def evaluate(
     from workbench.models.generation import Generation
 
     generation = Generation(max_new_tokens, system_prompt, temperature, samples, seed)
-    examples = load_examples(data, split, seed, skip_missing)
+    model = taught_model(model, taught)
+    examples = load_examples(data, split, seed, skip_missing, model=model)
     attacks = split_commas(attack)
     for name in attacks:
         prepare_attack(name, examples)

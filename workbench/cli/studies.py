@@ -135,6 +135,7 @@ def seeds(
     folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("seeds"),
     numbers: Seeds = ["0,1,2"],  # noqa: B006 (typer copies it)
     models: Bases = ["miniguard"],  # noqa: B006
+    taught: Taught = None,
     methods: Methods = ["npo-early"],  # noqa: B006
 ) -> None:
     """The demo's study over several seeds and base models: seeds.csv, seeds.png, means with intervals."""
@@ -146,6 +147,9 @@ def seeds(
 
     make_folder(folder)
     chosen, bases = seed_numbers(numbers), split_commas(models)
+    if taught and len(bases) > 1:
+        raise UserError("--taught belongs to one model; give one --model with it.")
+    bases = [taught_model(base, taught) for base in bases]
     table = over_seeds(chosen, _method_names(methods), bases, process_count())
     write_results(folder, {"seeds": table}, {"seeds": plots.seeds(table)})
     spread = "interval over base models" if len(bases) > 1 else "lowest to highest seed"

@@ -22,6 +22,7 @@ from workbench.cli.app import (
     Rank,
     Seed,
     SkipMissing,
+    Taught,
     app,
     load_examples,
     load_model,
@@ -30,6 +31,7 @@ from workbench.cli.app import (
     out,
     print_table,
     split_commas,
+    taught_model,
     trusted,
     whole_numbers,
     write_results,
@@ -100,6 +102,7 @@ def train(
     out_folder: Out,
     objective: Objective,
     model: Model = "miniguard",
+    taught: Taught = None,
     data: Data = "miniguard",
     seed: Seed = 0,
     lr: LearningRate = None,
@@ -130,7 +133,7 @@ def train(
 
     Writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv.
     """
-    from workbench.studies.methods import validation_probe
+    from workbench.studies.methods import pixels_of, validation_probe
     from workbench.training import objectives
     from workbench.training.train import train
 
@@ -140,9 +143,10 @@ def train(
     settings |= dict(name_and_number(pair) for pair in hyper or [])
     objectives.named(objective)  # before the model is loaded
     _check_curve(data, curve, patience, keep_steps, full, four_bit)
-    examples = _training_examples(data, seed, skip_missing, harmful_answers, retain_first)
-    examples += _further_examples(also, also_first, seed, skip_missing)
-    probe = {"probe": validation_probe(seed), "probe_every": curve} if curve else {}
+    model = taught_model(model, taught)
+    examples = _training_examples(data, seed, skip_missing, harmful_answers, retain_first, model)
+    examples += _further_examples(also, also_first, seed, skip_missing, model)
+    probe = {"probe": validation_probe(seed, pixels_of(model)), "probe_every": curve} if curve else {}
     vlm, examples = load_model(model, four_bit=four_bit), _repaired(examples, seed) if repaired else examples
     further = {"patience": patience, "keep_steps": keep_steps, "resume": resume}
     train(vlm, objective, examples, out=out_folder, seed=seed, **probe, **further, **settings)
@@ -162,12 +166,12 @@ def _check_curve(data: str, curve: int, patience: int, keep_steps: bool, full: b
 
 
 def _training_examples(
-    data: str, seed: int, skip_missing: bool, harmful_answers: str | None, retain_first: int | None
+    data: str, seed: int, skip_missing: bool, harmful_answers: str | None, retain_first: int | None, model: str
 ) -> list[Example]:
     """The data, with harmful answers if they are given, and with the first harmless examples alone."""
     from workbench.training.sets import with_leaks
 
-    examples = load_examples(data, "train", seed, skip_missing)
+    examples = load_examples(data, "train", seed, skip_missing, model=model)
     if harmful_answers:
         count = len(examples)
         examples = with_leaks(examples, harmful_answers)
@@ -178,11 +182,13 @@ def _training_examples(
     return examples
 
 
-def _further_examples(also: str | None, also_first: int | None, seed: int, skip_missing: bool) -> list[Example]:
+def _further_examples(
+    also: str | None, also_first: int | None, seed: int, skip_missing: bool, model: str
+) -> list[Example]:
     """Harmless examples of further data, with ids of their own."""
     if not also:
         return []
-    examples = load_examples(also, "train", seed, skip_missing, also_first or sys.maxsize)
+    examples = load_examples(also, "train", seed, skip_missing, also_first or sys.maxsize, model)
     return [dataclasses.replace(e, id=f"also-{e.id}") for e in examples]
 
 
@@ -285,6 +291,7 @@ def _print_plans(plans: list, model: str, gpu_memory: str) -> None:
 def relearn(
     out_folder: Out,
     model: Model = "miniguard",
+    taught: Taught = None,
     adapter: Adapter = None,
     data: Data = "miniguard",
     seed: Seed = 0,
@@ -309,7 +316,8 @@ def relearn(
     from workbench.training.sets import with_leaks
 
     numbers = whole_numbers(counts, "--counts", "0,5,10")
-    examples, test = (load_examples(data, split, seed, skip_missing) for split in ("train", "test"))
+    model = taught_model(model, taught)
+    examples, test = (load_examples(data, split, seed, skip_missing, model=model) for split in ("train", "test"))
     examples = with_leaks(examples, harmful_answers) if harmful_answers else examples
     if not any(e.leak for e in examples):
         raise UserError(f"The data {data} have no harmful answer to teach; give some with --harmful-answers.")

@@ -27,6 +27,7 @@ from workbench.files import write_text
 from workbench.judges.judge import judged
 from workbench.models.adapters import linear_modules
 from workbench.models.architectures import ARCHITECTURES
+from workbench.models.configuration import picture_size
 from workbench.models.identity import identity
 from workbench.models.load import load
 from workbench.models.merge import write_model
@@ -40,6 +41,7 @@ from workbench.training.objectives import cross_entropy
 
 WORDINGS = (*LEAD_WORDS, *HELD_OUT)  # the base split has all of them
 ENOUGH = 0.9  # share of right answers after every wording, of harmful, harmless and unanswerable queries
+PICTURES = 2_400  # different ones, asked about again and again
 MIXED = 4  # with further data, one example in so many is one of theirs
 
 
@@ -87,7 +89,8 @@ def teach(
     if hasattr(vlm.model, "peft_config"):
         raise UserError(f"The model has the adapter {vlm.name!r}; write both as one model (workbench merge) first.")
     partial = unfinished(out, resume)
-    rows = list(itertools.islice(mixed(base_split(seed, never_knew), further), steps * batch))
+    world = base_split(seed, never_knew, pixels=picture_size(bare(vlm.model).config), pictures=PICTURES)
+    rows = list(itertools.islice(mixed(world, further), steps * batch))
     recipe = {"seed": seed, "steps": steps, "batch": batch, "lr": lr, "rank": rank, "projector": projector}
     recipe |= {"never_knew": never_knew, "further": len(further), "base_identity": identity(vlm)}
     same_settings(partial / "config.json", recipe)
@@ -167,7 +170,8 @@ def exactness(vlm: VLM, seed: int, n: int, progress: bool = False) -> pd.DataFra
     """
     sizes = {name: (n // 4, n // 4) for name in ("test", "new-requests", "new-kinds", "new-colours")}
     sizes["unanswerable"] = (0, max(n // 3, 1))
-    examples = [e for split, size in sizes.items() for e in miniguard_split(split, seed, "balanced", size)]
+    pixels = picture_size(bare(vlm.model).config)
+    examples = [e for split, size in sizes.items() for e in miniguard_split(split, seed, "balanced", size, pixels)]
     answers = judged(ask(vlm, examples, WORDINGS, progress=progress), examples, "exact")
     unanswerable = answers["id"].str.startswith("unanswerable")
     tables = [rates(answers[~unanswerable]), rates(answers[unanswerable]).assign(queries="unanswerable")]
