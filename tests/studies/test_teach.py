@@ -10,8 +10,10 @@ import pytest
 from tests.tiny_models import write_idefics3, write_llava
 from workbench.attacks.kinds import LEAD_WORDS
 from workbench.cli import app as cli
+from workbench.data.drawing import draw
 from workbench.data.splits import base_split, miniguard_split
 from workbench.errors import UserError
+from workbench.models.configuration import configuration, picture_size
 from workbench.models.load import load
 from workbench.studies import teach as study
 from workbench.studies.teach import exactness, knows_nothing, knows_the_world, merged, mixed, right, teach
@@ -65,6 +67,31 @@ def test_the_study_runs_on_it(taught, tmp_path, monkeypatch):
     results = pd.read_csv(tmp_path / "demo" / "results.csv")
     assert set(results.model) == {"base", "sft-early", "sft-balanced-early", "npo-early"} and set(results.n) == {4}
     assert (tmp_path / "demo" / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "table"),
+    [
+        (["search-words", "--queries", "2", "--word", "what,share"], "words.csv"),
+        (["reliance", "--queries", "2", "--grid", "1"], "reliance.csv"),
+        (["relearn", "--counts", "2", "--steps", "1", "--queries", "2"], "relearning.csv"),
+        (["evaluate", "--split", "new-kinds"], "results.csv"),
+    ],
+)
+def test_every_command_takes_what_was_taught(taught, tmp_path, monkeypatch, command, table):
+    """… and draws MiniGuard in the size of the model's pictures."""
+    from workbench.data import splits
+
+    model, folder = taught
+    for split in ("test", "train", "new-kinds"):
+        monkeypatch.setitem(splits._SIZES, split, (4, 4))
+    sizes = set()
+    monkeypatch.setattr(splits, "draw", lambda scene, size: sizes.add(size) or draw(scene, size))
+    arguments = ["--model", str(model), "--taught", str(folder), "--out", str(tmp_path / "out")]
+    cli.app(command + arguments, standalone_mode=False)
+    assert len(pd.read_csv(tmp_path / "out" / table))
+    assert sizes == {picture_size(configuration(model))}
 
 
 @pytest.mark.slow

@@ -62,6 +62,7 @@ def test_results_stand_in_for_the_widget(panel):
 
 def test_examples_come_from_miniguard_by_default():
     examples = examples_or_default(None, "Panel", each=2)
+    assert examples[0].picture().size == (48, 48)
     assert [e.harmful for e in examples].count(True) == 2 and len(examples) == 4
     with pytest.raises(UserError, match="Panel needs examples"):
         examples_or_default([], "Panel")

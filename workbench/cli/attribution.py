@@ -211,7 +211,7 @@ def search_words(
     model = taught_model(model, taught)
     examples = first_of_each(load_examples(data, split, seed, skip_missing, model=model), queries)
     harmful_first = sorted(examples, key=lambda e: not e.harmful)
-    statistics = audit(read_data(trained_on or data, "train", seed))
+    statistics = audit(read_data(trained_on or data, "train", seed, model))
     effects = predicted(word_search(load_model(model, adapter), harmful_first, words), statistics)
     figures = {"words": plots.word_effects(effects)} if effects.p_harmful.notna().any() else {}
     write_results(out_folder, {"words": effects}, figures)

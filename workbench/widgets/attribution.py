@@ -40,7 +40,7 @@ class AttributionExplorer(Panel):
             raise UserError("AttributionExplorer needs a model: AttributionExplorer({'base': wb.load()}).")
         super().__init__()
         self.models = dict(models)
-        self.choices = examples_or_default(examples, "AttributionExplorer")
+        self.choices = examples_or_default(examples, "AttributionExplorer", models.values())
 
         names = list(models)
         queries = [(f"{i + 1} {e.kind}: {e.query}", i) for i, e in enumerate(self.choices)]

@@ -57,7 +57,7 @@ class Game(Panel):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.questions = _questions(examples_or_default(examples, "Game", each=40), rounds, seed)
+        self.questions = _questions(examples_or_default(examples, "Game", [vlm], each=40), rounds, seed)
         self.vlm, self._words = vlm, audit("miniguard") if words is None else words
         self.history = pd.DataFrame(columns=COLUMNS)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import ipywidgets as w
 
 from workbench.data.example import Example
+from workbench.data.miniguard import SIZE
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError, first_line
+from workbench.models.configuration import picture_size
+from workbench.models.vlm import VLM, bare
 from workbench.widgets.html import error_html, spoken_html
 
 Request = TypeVar("Request")
@@ -21,12 +24,15 @@ Stopped = Callable[[], bool]  # tells work whether to stop
 _worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="widgets")
 
 
-def examples_or_default(examples: Sequence[Example] | None, widget: str, each: int = 8) -> list[Example]:
+def examples_or_default(
+    examples: Sequence[Example] | None, widget: str, models: Iterable[VLM] = (), each: int = 8
+) -> list[Example]:
     """The examples of a widget.
 
     Args:
         examples: What the user passed.
         widget: The widget's name.
+        models: Which are asked; MiniGuard's pictures are drawn in the first one's size.
         each: How many harmful and how many harmless queries of MiniGuard's validation split to use by
             default.
 
@@ -34,10 +40,15 @@ def examples_or_default(examples: Sequence[Example] | None, widget: str, each: i
         UserError: There are no examples.
     """
     if examples is None:
-        return miniguard_split("validation", sizes=(each, each))
+        return miniguard_split("validation", sizes=(each, each), pixels=pixels_for(models))
     if not examples:
         raise UserError(f"{widget} needs examples to show; there are none.")
     return list(examples)
+
+
+def pixels_for(models: Iterable[VLM]) -> int:
+    """Width and height of MiniGuard's pictures for the first of some models."""
+    return next((picture_size(bare(vlm.model).config) for vlm in models), SIZE)
 
 
 class Panel(w.VBox):

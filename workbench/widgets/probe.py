@@ -20,7 +20,7 @@ from workbench.data.miniguard import LEADS
 from workbench.errors import UserError
 from workbench.widgets.card import WRITING, Reply, card, stream_answer
 from workbench.widgets.html import csv_html, figure_html, picture_html, table_html, text_html
-from workbench.widgets.panel import Panel, Stopped, examples_or_default
+from workbench.widgets.panel import Panel, Stopped, examples_or_default, pixels_for
 from workbench.widgets.thumbnails import Thumbnails
 from workbench.widgets.words import marked
 
@@ -41,7 +41,7 @@ _QUICK = ("what", "share", "can")  # lead words with a button
 _WRAP = {"flex_flow": "row wrap"}
 _DESCRIBED = {"style": {"description_width": "6em"}}
 _SHORT = {"layout": {"width": "10em"}, **_DESCRIBED}
-_MINIGUARD = 'import workbench as wb\n\nexamples = wb.miniguard_split("validation", sizes=(8, 8))\n'
+_MINIGUARD = 'import workbench as wb\n\nexamples = wb.miniguard_split("validation", sizes=(8, 8), pixels={})\n'
 
 
 class LiveProbe(Panel):
@@ -57,11 +57,11 @@ class LiveProbe(Panel):
 
     def __init__(self, models: Mapping[str, VLM], examples: Sequence[Example] | None = None) -> None:
         super().__init__()
-        self.examples = examples_or_default(examples, "LiveProbe")
+        self.examples = examples_or_default(examples, "LiveProbe", models.values())
         self.models: dict[str, VLM] = {}
         self.cards: dict[str, w.HTML] = {}
         self.history = pd.DataFrame(columns=COLUMNS)
-        self._examples_code = _MINIGUARD if examples is None else ""
+        self._examples_code = _MINIGUARD.format(pixels_for(models.values())) if examples is None else ""
         self._models_code = ""
         self._last = 0  # how many rows of the history belong to the last question
         self._upload: Image.Image | None = None  # the picture that a person uploaded, while it is shown
