@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from workbench.attacks.kinds import prepare_attack
+from workbench.models import pictures
 from workbench.models.pictures import ReadPictures
-from workbench.models.vlm import VLM, generate, prompt, prompt_batch
+from workbench.models.vlm import VLM, prompt, prompt_batch
 
 WAYS = ("none", "what:1", "share:1", "prefix", "bare")
 
@@ -42,7 +43,7 @@ def test_answers_are_those_without_it(fresh, images, asked, opening):
     assert known.before is not None  # the text alone gives the tokens around a picture
 
 
-def test_logits_are_those_of_whole_prompts(fresh, images, asked):
+def test_logits_are_those_of_whole_prompts(fresh, few, images, asked):
     """Not only the likeliest token: padding lies between picture and query, and must not be seen or counted."""
     read = ReadPictures(fresh)
     fresh.written(images, asked["none"], write=read.written)
@@ -51,20 +52,9 @@ def test_logits_are_those_of_whole_prompts(fresh, images, asked):
     whole = prompt_batch(fresh, images, queries)
     with torch.inference_mode():
         expected = fresh.model(**whole, logits_to_keep=1).logits
-    scores = []
-
-    def keep(ids, logits):
-        scores.append(logits)
-        return logits
-
-    from workbench.models import pictures
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            pictures, "generate", lambda *args, **options: generate(*args, **options, logits_processor=[keep])
-        )
-        read._answers(known, read._by_text(queries)[1], "")
-    torch.testing.assert_close(scores[0], expected[:, 0], rtol=1e-4, atol=1e-4)
+    (logits,) = read.next_logits(images, queries, [()])
+    assert read.known == {tuple(e.digest for e in few): known}
+    torch.testing.assert_close(logits, expected[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_picture_is_read_once(fresh, images, asked, columns_read):
@@ -88,10 +78,10 @@ def test_what_is_read_takes_no_memory_once_there_is_too_little(fresh, images, as
     fresh.written(images, asked["none"], write=read.written)
     assert read.known
 
-    def fail(*args):
+    def fail(*args, **options):
         raise MemoryError
 
-    monkeypatch.setattr(read, "_answers", fail)
+    monkeypatch.setattr(pictures, "generate", fail)
     with pytest.raises(MemoryError):
         read.written(images, asked["none"])
     assert not read.known

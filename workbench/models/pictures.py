@@ -6,8 +6,9 @@ it, keys and values, is the same for every query about that picture.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from workbench.models.features import cached_features
 from workbench.models.generation import Answer
 from workbench.models.template import tokenizer_options
 from workbench.models.turns import in_turn
-from workbench.models.vlm import VLM, Batch, bare, generate, prompt, prompt_batch, with_opening
+from workbench.models.vlm import VLM, Batch, bare, generate, prompt, prompt_batch, quiet, with_opening, with_tokens
 
 
 class Read(NamedTuple):
@@ -49,29 +50,63 @@ class ReadPictures:
 
     def written(self, images: Sequence[Image.Image], queries: Sequence[str], opening: str = "") -> list[Answer]:
         """Answers to one batch of queries, as the model gives them without it; image i goes with query i."""
+        with self._turn():
+            batch, cache = self._prompts(images, queries)
+            batch = with_opening(self.vlm, batch, opening)
+            if cache:
+                return generate(self.vlm, batch, past_key_values=cache)
+            with cached_features(bare(self.vlm.model), batch, images, self.vlm.features):
+                return generate(self.vlm, batch)
+
+    def next_logits(
+        self, images: Sequence[Image.Image], queries: Sequence[str], beginnings: Sequence[Sequence[int]]
+    ) -> torch.Tensor | None:
+        """Logits of the token that comes next where answers have begun.
+
+        Args:
+            images: B pictures.
+            queries: Query i goes with image i.
+            beginnings: What answers have begun with, in tokens; () for nothing yet.
+
+        Returns:
+            (beginnings, B, vocabulary); None if these prompts cannot be read in pieces.
+        """
+        with self._turn():
+            batch, cache = self._prompts(images, queries)
+            if cache is None:
+                return None
+            logits = []
+            for tokens in beginnings:
+                ids = torch.tensor(tokens, dtype=torch.long, device=self.vlm.device).expand(len(queries), -1)
+                logits.append(next_logits(self.vlm, with_tokens(self.vlm, batch, ids), copied(cache)))
+            return torch.stack(logits)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Within this block no other thread uses the model; if it fails, the memory is free again."""
         try:
-            return self._written(images, queries, opening)
+            with in_turn(bare(self.vlm.model)):
+                yield
         except (MemoryError, RuntimeError):
             self.known.clear()
             raise
 
-    def _written(self, images: Sequence[Image.Image], queries: Sequence[str], opening: str) -> list[Answer]:
+    def _prompts(self, images: Sequence[Image.Image], queries: Sequence[str]) -> tuple[Batch, DynamicCache | None]:
+        """A batch of prompts, and keys and values of their first columns; None if they must be read whole."""
         key = tuple(map(digest, images))
-        with in_turn(bare(self.vlm.model)):
-            before, after = self._by_text(queries)
-            read = self.known.get(key)
-            if read and read.before == before:
-                return self._answers(read, after, opening)
-            batch = prompt_batch(self.vlm, images, queries)
-            if not (parted := _parted(self.vlm, batch)):
-                with cached_features(bare(self.vlm.model), batch, images, self.vlm.features):
-                    return generate(self.vlm, with_opening(self.vlm, batch, opening))
-            start, ends = parted
-            if not read or not torch.equal(read.ids, start):  # where the query comes first, it is part of the start
-                cache = self._read(batch, start, images)
-                read = Read(start, cache, before if after == ends else None)
-                self.known = {key: read}  # the latest only: memory
-            return self._answers(read, ends, opening)
+        before, after = self._by_text(queries)
+        read = self.known.get(key)
+        if read and read.before == before:
+            return self._continued(read, after), copied(read.cache)
+        batch = prompt_batch(self.vlm, images, queries)
+        if not (parted := _parted(self.vlm, batch)):
+            return batch, None
+        start, ends = parted
+        if not read or not torch.equal(read.ids, start):  # where the query comes first, it is part of the start
+            cache = self._read(batch, start, images)
+            read = Read(start, cache, before if after == ends else None)
+            self.known = {key: read}  # the latest only: memory
+        return self._continued(read, ends), copied(read.cache)
 
     def _read(self, batch: Batch, ids: torch.Tensor, images: Sequence[Image.Image]) -> DynamicCache:
         """Read prompts to the end of the picture. ids: their tokens that far, (B, P)."""
@@ -86,25 +121,34 @@ class ReadPictures:
         before = [row[: row.index(token)] if token in row else [] for row in rows]
         return before, [_after(row, token) for row in rows]
 
-    def _answers(self, read: Read, ends: Sequence[Sequence[int]], opening: str) -> list[Answer]:
-        """Answers to prompts of which the beginning has been read.
-
-        Args:
-            read: Their beginnings.
-            ends: The tokens that follow each.
-            opening: Words with which each answer begins.
-        """
+    def _continued(self, read: Read, ends: Sequence[Sequence[int]]) -> Batch:
+        """Prompts of which the beginning has been read, and these tokens follow."""
         width = max(map(len, ends))
         ids = torch.full((len(ends), width), self.vlm.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for row, end in enumerate(ends):  # padding comes between picture and query; positions skip it
             ids[row, width - len(end) :] = torch.tensor(end)
             mask[row, width - len(end) :] = 1
-        batch = {
+        return {
             "input_ids": torch.cat([read.ids, ids.to(read.ids.device)], dim=1),  # (B, P + width)
             "attention_mask": torch.cat([torch.ones_like(read.ids), mask.to(read.ids.device)], dim=1),
         }
-        return generate(self.vlm, with_opening(self.vlm, batch, opening), past_key_values=copied(read.cache))
+
+
+def next_logits(vlm: VLM, batch: Batch, cache: DynamicCache) -> torch.Tensor:
+    """Logits of the token that follows each of B prompts, as `generate` computes them: (B, vocabulary).
+
+    Args:
+        vlm: The model.
+        batch: The prompts.
+        cache: Keys and values of their first columns; more are added to it.
+    """
+    options = {"max_new_tokens": 1, "do_sample": False, "pad_token_id": vlm.tokenizer.pad_token_id}
+    with torch.inference_mode(), quiet():
+        output = vlm.model.generate(
+            **batch, past_key_values=cache, output_logits=True, return_dict_in_generate=True, **options
+        )
+    return output.logits[0]
 
 
 def _image_token(vlm: VLM) -> int | None:
