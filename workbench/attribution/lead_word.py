@@ -112,7 +112,7 @@ def word_effects(
 def lead_word_values(
     vlm: VLM, examples: Sequence[Example], words: Sequence[str], target: Target = REFUSAL, progress: bool = True
 ) -> dict[str, list[float]]:
-    """The target under each lead word, {word: a value for each example}; pictures are read once for all words."""
+    """The target under each lead word, {word: a value for each example}. Each picture is read once."""
     values: dict[str, list[float]] = {word: [] for word in words}
     if not examples:
         return values
