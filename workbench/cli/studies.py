@@ -101,6 +101,7 @@ def demo(
     seed: Seed = 0,
     model: Model = "miniguard",
     methods: Methods = ["npo-early"],  # noqa: B006 (typer copies it)
+    queries: Queries = None,
 ) -> None:
     """The mirage and its cure on MiniGuard: base, SFT, control and unlearned models, attacked.
 
@@ -116,7 +117,7 @@ def demo(
     from workbench.studies.shipped import never_knew
 
     make_folder(folder)  # before minutes of work
-    study = headline(seed, _method_names(methods), model, process_count())
+    study = headline(seed, _method_names(methods), model, process_count(), queries)
     report.write(study, folder, seed, model)
     n = study.results.n.min()
     table = comparison(pd.concat([study.results, never_knew(model, seed)]))
@@ -132,6 +133,7 @@ def seeds(
     numbers: Seeds = ["0,1,2"],  # noqa: B006 (typer copies it)
     models: Bases = ["miniguard"],  # noqa: B006
     methods: Methods = ["npo-early"],  # noqa: B006
+    queries: Queries = None,
 ) -> None:
     """The demo's study over several seeds and base models: seeds.csv, seeds.png, means with intervals."""
     from workbench import plots
@@ -142,7 +144,7 @@ def seeds(
 
     make_folder(folder)
     chosen, bases = seed_numbers(numbers), split_commas(models)
-    table = over_seeds(chosen, _method_names(methods), bases, process_count())
+    table = over_seeds(chosen, _method_names(methods), bases, process_count(), queries)
     write_results(folder, {"seeds": table}, {"seeds": plots.seeds(table)})
     spread = "interval over base models" if len(bases) > 1 else "lowest to highest seed"
     print_table(
