@@ -18,6 +18,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from workbench.data.readers import first_of_each
+from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.judges.outcomes import OUTCOMES
 from workbench.runs import runs_dir
@@ -46,6 +48,13 @@ def test_every_model_attack_and_kind_of_query_has_its_rates(found):
     assert list(dict.fromkeys(r.model)) == ["base", *EARLY]
     assert len(r) == 4 * 5 * 2 * 4 and set(r.n) == {400} and r.value.between(0, 1).all()
     assert ((r.ci_low <= r.value + 1e-6) & (r.value <= r.ci_high + 1e-6)).all()
+
+
+def test_fewer_queries_are_the_first_of_all(found):
+    answers = headline(seed=0, queries=20).answers
+    asked = first_of_each(miniguard_split("test"), 20)
+    expected = found.answers[found.answers.id.isin([e.id for e in asked])]
+    pd.testing.assert_frame_equal(answers.reset_index(drop=True), expected.reset_index(drop=True))
 
 
 def test_the_mirage_emerges(found):

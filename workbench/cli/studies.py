@@ -104,6 +104,7 @@ def demo(
     model: Model = "miniguard",
     taught: Taught = None,
     methods: Methods = ["npo-early"],  # noqa: B006 (typer copies it)
+    queries: Queries = None,
 ) -> None:
     """The mirage and its cure on MiniGuard: base, SFT, control and unlearned models, attacked.
 
@@ -120,7 +121,7 @@ def demo(
 
     make_folder(folder)  # before minutes of work
     model = taught_model(model, taught)
-    study = headline(seed, _method_names(methods), model, process_count())
+    study = headline(seed, _method_names(methods), model, process_count(), queries)
     report.write(study, folder, seed, model)
     n = study.results.n.min()
     table = comparison(pd.concat([study.results, never_knew(model, seed)]))
@@ -137,6 +138,7 @@ def seeds(
     models: Bases = ["miniguard"],  # noqa: B006
     taught: Taught = None,
     methods: Methods = ["npo-early"],  # noqa: B006
+    queries: Queries = None,
 ) -> None:
     """The demo's study over several seeds and base models: seeds.csv, seeds.png, means with intervals."""
     from workbench import plots
@@ -150,7 +152,7 @@ def seeds(
     if taught and len(bases) > 1:
         raise UserError("--taught belongs to one model; give one --model with it.")
     bases = [taught_model(base, taught) for base in bases]
-    table = over_seeds(chosen, _method_names(methods), bases, process_count())
+    table = over_seeds(chosen, _method_names(methods), bases, process_count(), queries)
     write_results(folder, {"seeds": table}, {"seeds": plots.seeds(table)})
     spread = "interval over base models" if len(bases) > 1 else "lowest to highest seed"
     print_table(

@@ -38,7 +38,11 @@ class Study(NamedTuple):
 
 
 def headline(
-    seed: int = 0, methods: Sequence[str] = ("npo-early",), base: str = "miniguard", processes: int = 1
+    seed: int = 0,
+    methods: Sequence[str] = ("npo-early",),
+    base: str = "miniguard",
+    processes: int = 1,
+    queries: int | None = None,
 ) -> Study:
     """Base, SFT, its control and each of `methods`, under every attack in HEADLINE.
 
@@ -50,6 +54,7 @@ def headline(
         base: The base model, as for `methods.trained`.
         processes: How many models are trained at once (parallel.process_count); with more than one, each
             process uses one thread.
+        queries: Ask only the first N harmful and the first N harmless test queries.
 
     Raises:
         UserError: An unknown method.
@@ -58,22 +63,22 @@ def headline(
         if method not in TRAINED:
             raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(COMPARED)}, or all.")
     names = list(dict.fromkeys(["base", *EARLY[:2], *methods]))
-    make_all([(name, seed, base) for name in names], processes)
-    answers = [whole_answers(answers_file(name, seed, base)) for name in names]
+    make_all([(name, seed, base) for name in names], processes, queries)
+    answers = [whole_answers(answers_file(name, seed, base, queries=queries)) for name in names]
     curves = [study_curves(name, seed, base) for name in names[1:]]
     return Study(pd.concat([rates(table) for table in answers]), pd.concat(answers), pd.concat(curves))
 
 
-def make_all(runs: Sequence[tuple[str, int, str]], processes: int = 1) -> None:
+def make_all(runs: Sequence[tuple[str, int, str]], processes: int = 1, queries: int | None = None) -> None:
     """`make_answers` for each (name, seed, base): whole runs first, since early ones are steps of theirs."""
-    ready = [run for run in runs if answers_file(*run).exists()]
+    ready = [run for run in runs if answers_file(*run, queries=queries).exists()]
     for run in ready:
-        make_answers(*run)  # logs that it is kept
+        make_answers(*run, queries=queries)  # logs that it is kept
     missing = [run for run in runs if run not in ready]
     early = [run for run in missing if run[0].endswith("-early")]
     for group in ([run for run in missing if run not in early], early):
         # The longest first, so that the last process to end does not end alone.
-        call_each(make_answers, list(reversed(group)), processes)
+        call_each(make_answers, [(*run, False, queries) for run in reversed(group)], processes)
 
 
 def over_seeds(
@@ -81,13 +86,14 @@ def over_seeds(
     methods: Sequence[str] = ("npo-early",),
     bases: Iterable[str] = ("miniguard",),
     processes: int = 1,
+    queries: int | None = None,
 ) -> pd.DataFrame:
     """The results of `headline` for several seeds and bases, with columns `base` and `seed` in front."""
     tables = []
     for base in bases:
         for seed in seeds:
             log.info("base %s, seed %s", base, seed)
-            results = headline(seed, methods, base, processes).results
+            results = headline(seed, methods, base, processes, queries).results
             results.insert(0, "base", Path(base).name)
             results.insert(1, "seed", seed)
             tables.append(results)

@@ -16,6 +16,7 @@ import pandas as pd
 from workbench.attacks.kinds import HEADLINE, HELD_OUT, LEAD_WORDS
 from workbench.data.example import Example
 from workbench.data.miniguard import SIZE
+from workbench.data.readers import first_of_each
 from workbench.data.splits import STATISTICS, miniguard_split
 from workbench.dependencies import body_hash, code_hash
 from workbench.errors import UserError
@@ -125,7 +126,9 @@ def trained_adapter(name: str, seed: int = 0, base: str = "miniguard") -> Path:
     return kept(f"train {name}", _run(name, seed, base), lambda out: train_method(method, seed, out, base, **probe))
 
 
-def make_answers(name: str, seed: int = 0, base: str = "miniguard", everything: bool = False) -> None:
+def make_answers(
+    name: str, seed: int = 0, base: str = "miniguard", everything: bool = False, queries: int | None = None
+) -> None:
     """Train a model of the study and ask it the test queries under HEADLINE, unless that is kept.
 
     Args:
@@ -133,16 +136,19 @@ def make_answers(name: str, seed: int = 0, base: str = "miniguard", everything: 
         seed: Of safety data and training.
         base: The base model, as for `trained`.
         everything: Ask it all other `questions` of the study too.
+        queries: Ask only the first N harmful and the first N harmless test queries.
     """
     adapter = None if name == "base" else trained_adapter(name, seed, base)
     for part in PARTS if everything else PARTS[:1]:
-        file = answers_file(name, seed, base, part)
-        kept(f"ask {name} ({part})", file, functools.partial(ask_part, name, seed, base, adapter, part))
+        file = answers_file(name, seed, base, part, queries)
+        kept(f"ask {name} ({part})", file, functools.partial(ask_part, name, seed, base, adapter, part, queries))
 
 
-def answers_file(name: str, seed: int = 0, base: str = "miniguard", part: str = "headline") -> Path:
+def answers_file(
+    name: str, seed: int = 0, base: str = "miniguard", part: str = "headline", queries: int | None = None
+) -> Path:
     """Where `make_answers` keeps the judged answers of a model of the study."""
-    return _run(name, seed, base).with_name(f"{part}.csv")
+    return _run(name, seed, base).with_name(f"{part}-{queries}.csv" if queries else f"{part}.csv")
 
 
 def study_curves(name: str, seed: int = 0, base: str = "miniguard") -> pd.DataFrame:
@@ -161,26 +167,30 @@ def _run(name: str, seed: int, base: str) -> Path:
     return make_folder(runs_dir() / folder) / name
 
 
-def ask_part(name: str, seed: int, base: str, adapter: Path | None, part: str, out: Path) -> None:
+def ask_part(name: str, seed: int, base: str, adapter: Path | None, part: str, queries: int | None, out: Path) -> None:
     """Ask a model a part of the study's questions, judge, and write the answers to `out`."""
     vlm = load(base, adapter)
     vlm.name = name
     tables = [
         judged(ask(vlm, examples, attacks, BATCH), examples, "exact")
-        for examples, attacks in questions(seed, part, pixels_of(base))
+        for examples, attacks in questions(seed, part, pixels_of(base), queries)
     ]
     write_answers(out, pd.concat(tables, ignore_index=True))
 
 
-def questions(seed: int, part: str, pixels: int = SIZE) -> list[tuple[list[Example], tuple[str, ...]]]:
+def questions(
+    seed: int, part: str, pixels: int = SIZE, queries: int | None = None
+) -> list[tuple[list[Example], tuple[str, ...]]]:
     """What the study asks: examples, and the attacks under which they are asked.
 
     Args:
         seed: Of the examples.
         part: One of PARTS.
         pixels: Width and height of the pictures.
+        queries: Only the first N harmful and the first N harmless test queries.
     """
     test = miniguard_split("test", seed, pixels=pixels)
+    test = first_of_each(test, queries) if queries else test
     if part == "headline":
         return [(test, HEADLINE)]
     some = [e for harmful in (True, False) for e in [e for e in test if e.harmful == harmful][:WORDING_SIZES]]
