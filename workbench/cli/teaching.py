@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from workbench.cli.app import Model, Out, Rank, Seed, app, load_examples, load_model, out, print_table
+from workbench.cli.app import (
+    SEVERAL,
+    Model,
+    Out,
+    Rank,
+    Seed,
+    app,
+    load_examples,
+    load_model,
+    out,
+    print_table,
+    split_commas,
+)
 from workbench.cli.training import Resume
+from workbench.errors import UserError
 
 PANEL = "Training"  # of `workbench --help`
 
@@ -64,3 +78,27 @@ def teach(
     shown = table.pivot_table(index="attack", columns="queries", values="value", sort=False).reset_index()
     print_table(shown.round(3), title=f"right answers on untrained pictures, by wording; n = {table.n.min()} or more")
     out.print(f"Written to {out_folder}. Next: workbench demo --model {model} --taught {out_folder}")
+
+
+@app.command(rich_help_panel=PANEL)
+def pretrained(
+    model: Model,
+    taught: Annotated[Path, typer.Option(help="What `workbench teach` wrote.")],
+    arm: Annotated[list[str], typer.Option(help=f"Which models, as in sft-early, or all. {SEVERAL}")] = ["all"],  # noqa: B006 (typer copies it)
+    seed: Seed = 0,
+) -> None:
+    """The study of a taught model for data/pretrained.csv, arm by arm, an hour or more each on two cores.
+
+    Run the same command again to resume.
+    """
+    from workbench.studies.pretrained import ARMS, add, table
+
+    names = split_commas(arm)
+    for name in names:
+        if name not in (*ARMS, "all"):
+            raise UserError(f"There is no --arm {name!r}; choose from {', '.join(ARMS)}, or all.")
+    for name in ARMS if "all" in names else names:
+        add(model, taught, seed, name)
+    rows = table()
+    own = rows[(rows["base"] == taught.name) & (rows["seed"] == seed) & rows["metric"].isin(["asr", "rr", "utility"])]
+    print_table(own.drop(columns=["base", "seed", "versions", "cpu"]).round(3), title=f"{taught.name}, seed {seed}")
