@@ -62,7 +62,7 @@ def planned() -> list[Run]:
 def shipped(name: str) -> pd.DataFrame:
     """A table of data/study by the name of its file, without .csv.bz2; empty if it is not there."""
     file = _file(name)
-    return pd.read_csv(file, keep_default_na=False) if file.exists() else pd.DataFrame()
+    return pd.read_csv(file, keep_default_na=False, low_memory=False) if file.exists() else pd.DataFrame()
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame]) -> None:
