@@ -12,15 +12,16 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.gpu.sections import SECTIONS, results_of
+from benchmarks.gpu.sections import LANGUAGE, ON_REQUEST, SECTIONS, results_of
 from workbench.errors import UserError
-from workbench.files import write_text
+from workbench.files import atomic_write, write_text
 
 ROOT = Path(__file__).parent.parent.parent
 LEAST_GIB = 15  # of GPU memory: a 7B in 16 bits and the smallest step
@@ -32,7 +33,16 @@ def main() -> None:
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="the file for the results; what it holds already stays")
-    parser.add_argument("--sections", help=f"which, separated by commas; all of {','.join(SECTIONS)} without")
+    usual = [name for name in SECTIONS if name not in ON_REQUEST]
+    parser.add_argument(
+        "--sections",
+        help=f"which, separated by commas; without, {','.join(usual)}, and not {','.join(ON_REQUEST)}",
+    )
+    parser.add_argument(
+        "--language",
+        type=Path,
+        help="the language model of `taught`: a .gguf file or a wheel that holds one, or its parts FILE.00, FILE.01 …",
+    )
     parser.add_argument(
         "--tiny", action="store_true", help="tiny shapes on the CPU: shows that the script works, measures nothing"
     )
@@ -42,6 +52,8 @@ def main() -> None:
         if not given.out:
             raise UserError("Say with --out where the results go, as in --out benchmarks/gpu_results.json.")
         names = chosen(given.sections)
+        if given.language:
+            os.environ[LANGUAGE] = str(whole(given.language))
         file = Results(given.out)
         about = machine(given.tiny) | {"commit": given.commit or commit()}
         failed = [name for name in names if not measured(name, given.tiny, about, file)]
@@ -55,10 +67,22 @@ def main() -> None:
 
 def chosen(sections: str | None) -> list[str]:
     """The sections asked for. Raises UserError for an unknown one."""
-    names = sections.split(",") if sections else list(SECTIONS)
+    names = sections.split(",") if sections else [name for name in SECTIONS if name not in ON_REQUEST]
     if unknown := [name for name in names if name not in SECTIONS]:
         raise UserError(f"There is no section {', '.join(map(repr, unknown))}; choose from {', '.join(SECTIONS)}.")
     return names
+
+
+def whole(file: Path) -> Path:
+    """A file, put together from its parts if it came in parts. Raises UserError if there is none."""
+    if not file.exists():
+        parts = sorted(file.parent.glob(f"{file.name}.[0-9][0-9]"))
+        if not parts:
+            raise UserError(f"There is no file {file}, and no {file.name}.00 beside it.")
+        with atomic_write(file) as together, together.open("wb") as out:
+            for part in parts:
+                out.write(part.read_bytes())
+    return file
 
 
 class Results:

@@ -27,7 +27,10 @@ SECTIONS = {
     "attribution": ("captum",),
     "four_bit": (),
     "miniguard": ("pytest",),
+    "taught": (),
 }
+ON_REQUEST = ("taught",)  # three minutes of their own
+LANGUAGE = "WORKBENCH_LANGUAGE"  # the environment variable that hands --language to the process of `taught`
 LIMIT = 300  # seconds a section may take
 PACKAGE = "benchmarks.gpu"
 

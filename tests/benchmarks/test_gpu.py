@@ -29,12 +29,13 @@ def tiny(tmp_path_factory):
     rows = json.loads(out.read_text())
     assert done.returncode == 0, (done.stderr, rows)
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [row["section"] for row in rows]
-    return {name: [row for row in rows if row["section"] == name] for name in script.SECTIONS}
+    return {name: [row for row in rows if row["section"] == name] for name in dict.fromkeys(r["section"] for r in rows)}
 
 
 @pytest.mark.long
 @pytest.mark.slow
 def test_every_section_measures_something_and_ends(tiny):
+    assert list(tiny) == [name for name in sections.SECTIONS if name not in sections.ON_REQUEST]
     for name, rows in tiny.items():
         assert len(rows) > 1 and rows[-1]["what"] == "seconds in all" and not any("error" in row for row in rows), name
         for row in rows:
@@ -43,6 +44,23 @@ def test_every_section_measures_something_and_ends(tiny):
     assert all(row["samples_a_second"] > 0 and row["peak_gib"] > 0 for row in tiny["training"][:-1])
     assert [row["what"].split(":")[0] for row in tiny["peer"][:-1]] == ["dpo", "sft"]
     assert [name for name, rows in tiny.items() if any("not_run" in row for row in rows)] == ["four_bit"]
+
+
+@pytest.mark.slow
+def test_a_language_model_is_taught_and_studied(tmp_path):
+    done = gpu("--tiny", "--out", tmp_path / "results.json", "--sections", "taught")
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads((tmp_path / "results.json").read_text())}
+    assert list(rows) == ["graft", "teach", "study", "seconds in all"]
+    assert set(rows["study"]["asr_what3"]) == {"base", "sft-early", "sft-balanced-early", "npo-early"}
+
+
+def test_a_file_that_came_in_parts_is_put_together(tmp_path):
+    for number, part in enumerate([b"GG", b"U", b"F"]):
+        (tmp_path / f"language.gguf.{number:02d}").write_bytes(part)
+    assert script.whole(tmp_path / "language.gguf").read_bytes() == b"GGUF"
+    with pytest.raises(UserError, match=r"no other.gguf.00 beside it"):
+        script.whole(tmp_path / "other.gguf")
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path):
