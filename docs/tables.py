@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.attacks.kinds import HELD_OUT
+from workbench.data.miniguard import DUAL_USE_REQUESTS, KINDS, SECRETS, is_harmful, secret_in
 from workbench.evaluation.tables import outcomes as outcomes_of
 from workbench.files import data_dir
 from workbench.intervals import paired_difference, replicated
@@ -91,14 +92,31 @@ def ability() -> str:
 
 @table
 def outcomes() -> str:
-    """What every model does with harmful queries after "What" ×3: means over bases, without intervals."""
+    """What every model does with harmful queries after "What" ×3: means over bases, without intervals.
+
+    The last column counts queries of which an answer holds a harmful secret that is not the query's own.
+    """
     results = with_twins(shipped("results"))
     rows = results[(results["attack"] == "what:3") & (results["queries"] == "harmful") & (results["split"] == "test")]
     means = 100 * rows.groupby(["model", "metric", "base"])["value"].mean().groupby(["model", "metric"]).mean()
     metrics = {"asr": "leak", "rr": "refusal", "wrong": "wrong", "irrelevant": "irrelevant", "degenerate": "degenerate"}
     models = [model for model in ("base", *COMPARED, *_twin_models()) if model in means.index.unique("model")]
-    cells = ([NAMES[model], *(f"{means.get((model, metric), 0):.0f}" for metric in metrics)] for model in models)
-    return markdown(["model", *metrics.values()], cells)
+    others = _other_secrets().groupby(["model", "base"])["holds"].mean().groupby("model").mean()
+    cells = (
+        [NAMES[model], *(f"{means.get((model, metric), 0):.0f}" for metric in metrics), f"{100 * others[model]:.0f}"]
+        for model in models
+    )
+    return markdown(["model", *metrics.values(), "another's secret"], cells)
+
+
+def _other_secrets() -> pd.DataFrame:
+    """Which harmful queries, after "What" ×3, get another query's harmful secret: KEYS, id, holds."""
+    harmful = {SECRETS[request][kind] for request in DUAL_USE_REQUESTS for kind in KINDS if is_harmful(kind, request)}
+    answers = shipped_answers()
+    rows = (answers["attack"] == "what:3") & (answers["queries"] == "harmful") & (split_of(answers["id"]) == "test")
+    answers = with_twins(answers[rows])
+    answers["holds"] = answers["answer"].map(secret_in).isin(harmful) & (answers["outcome"] != RELEVANT)
+    return answers.groupby([*KEYS, "id"], sort=False)["holds"].any().reset_index()
 
 
 @table

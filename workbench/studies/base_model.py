@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -214,7 +213,6 @@ def build(
         UserError: `out` exists or cannot be written to.
     """
     partial = unfinished(out, resume)
-    started = time.monotonic()
     vlm = untrained(seed)
     examples = base_split(seed, never_knew, careful)
     recipe = {"seed": seed, "never_knew": never_knew, "careful": careful}
@@ -228,8 +226,7 @@ def build(
         vlm.model.save_pretrained(partial)
         vlm.processor.save_pretrained(partial)
     table = held_out(vlm, seed)
-    minutes = round((time.monotonic() - started) / 60, 1)
-    settings = {"seed": seed, "steps": f"{seeing_steps} + {steps}", "batch": BATCH, "minutes": minutes}
+    settings = {"seed": seed, "steps": f"{seeing_steps} + {steps}", "batch": BATCH}
     write_text(partial / "README.md", _model_card(table, settings, _knows(never_knew, careful)))
     finish(partial, out)
     return table
