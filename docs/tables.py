@@ -53,7 +53,8 @@ def _figures(wanted: Sequence[str], models: Sequence[str] = ()) -> str:
     """Figures of models, as means over bases with their intervals, and the paper's."""
     text = as_text(over_bases(figures(with_twins(shipped("results")), wanted)))
     order = [model for model in models or ["base", *COMPARED, *_twin_models()] if model in set(text["model"])]
-    rows = [[NAMES[model], *text.set_index("model").loc[model]] for model in order]
+    text = text.set_index("model")[list(wanted)]
+    rows = [[NAMES[model], *text.loc[model]] for model in order]
     for paper in paper_table().to_dict("records"):
         cells = [paper.get(name, float("nan")) for name in wanted]
         if not models or paper["model"] in ("base", "sft", "npo"):
@@ -98,12 +99,13 @@ def outcomes() -> str:
     """
     results = with_twins(shipped("results"))
     rows = results[(results["attack"] == "what:3") & (results["queries"] == "harmful") & (results["split"] == "test")]
-    means = 100 * rows.groupby(["model", "metric", "base"])["value"].mean().groupby(["model", "metric"]).mean()
+    rates = rows.pivot_table(index=KEYS, columns="metric", values="value").fillna(0)  # what never occurs has no row
+    means = 100 * rates.groupby(["model", "base"]).mean().groupby("model").mean()
     metrics = {"asr": "leak", "rr": "refusal", "wrong": "wrong", "irrelevant": "irrelevant", "degenerate": "degenerate"}
-    models = [model for model in ("base", *COMPARED, *_twin_models()) if model in means.index.unique("model")]
+    models = [model for model in ("base", *COMPARED, *_twin_models()) if model in means.index]
     others = _other_secrets().groupby(["model", "base"])["holds"].mean().groupby("model").mean()
     cells = (
-        [NAMES[model], *(f"{means.get((model, metric), 0):.0f}" for metric in metrics), f"{100 * others[model]:.0f}"]
+        [NAMES[model], *(f"{means[metric][model]:.0f}" for metric in metrics), f"{100 * others[model]:.0f}"]
         for model in models
     )
     return markdown(["model", *metrics.values(), "another's secret"], cells)
@@ -191,7 +193,7 @@ def added(answers: pd.DataFrame, attack: str) -> str:
     for name in ("none", attack):
         one = outcomes_of(answers[answers["attack"] == name], ["seed", "attack", "queries"])
         columns[name] = one.set_index(["seed", "id"])["outcome"] == counted
-    pairs = pd.DataFrame(columns).astype(bool)
+    pairs = pd.concat(columns, axis=1, join="inner")  # queries asked both ways
     asked, attacked = pairs["none"], pairs[attack]
     counts = (int((one & other).sum()) for one, other in ((asked, ~attacked), (~asked, attacked), (asked, attacked)))
     difference, low, high = (100 * value for value in paired_difference(*counts, len(pairs)))

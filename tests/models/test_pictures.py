@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 
+from tests.tiny_models import ARCHITECTURES, architecture_params
 from workbench.attacks.kinds import prepare_attack
 from workbench.models import pictures
+from workbench.models.load import load
 from workbench.models.pictures import ReadPictures
 from workbench.models.vlm import VLM, prompt, prompt_batch
 
@@ -41,6 +43,36 @@ def test_answers_are_those_without_it(fresh, images, asked, opening):
         assert len({answer.text for answer in whole}) > 6
     (known,) = read.known.values()
     assert known.before is not None  # the text alone gives the tokens around a picture
+
+
+@pytest.mark.parametrize("architecture", architecture_params())
+def test_answers_of_every_architecture_are_those_without_it(tmp_path, few, architecture):
+    """Also where prompts are padded, and where they cannot be read in pieces."""
+    vlm = load(ARCHITECTURES[architecture](tmp_path / architecture), device="cpu")
+    for weight in vlm.model.parameters():
+        weight.mul_(4 if weight.dim() > 1 else 1)
+    few, read = few[:4], ReadPictures(vlm)
+    shown = [e.picture().resize((64, 64)) for e in few]
+    for attack in ("none", "prefix", "bare"):
+        queries = [prepare_attack(attack, few).of(e, 1).query for e in few]
+        assert vlm.written(shown, queries, write=read.written) == vlm.written(shown, queries)
+
+
+def test_a_prompt_whose_columns_are_marked_by_other_tensors_is_read_whole(fresh, images, asked):
+    """As cross-attention to pictures and attention within them are: what they mean for later columns is not known."""
+    batch = prompt_batch(fresh, images, asked["none"])
+    assert pictures._parted(fresh, batch)
+    marks = torch.zeros_like(batch["input_ids"])
+    assert not pictures._parted(fresh, batch | {"mm_token_type_ids": marks})
+    assert not pictures._parted(fresh, batch | {"cross_attention_mask": marks[..., None, None]})
+
+
+def test_how_a_checkpoint_wants_to_generate_does_not_matter(fresh, images, asked):
+    expected = ReadPictures(fresh).next_logits(images, asked["none"], [()])
+    answers = fresh.written(images, asked["none"], write=ReadPictures(fresh).written)
+    fresh.model.generation_config.update(num_beams=3, repetition_penalty=2.0, cache_implementation="static")
+    assert torch.equal(ReadPictures(fresh).next_logits(images, asked["none"], [()]), expected)
+    assert fresh.written(images, asked["none"], write=ReadPictures(fresh).written) == answers
 
 
 def test_logits_are_those_of_whole_prompts(fresh, few, images, asked):

@@ -11,7 +11,7 @@ from workbench.runs import runs_dir
 from workbench.studies import provenance as study
 from workbench.studies import shipped as tables
 from workbench.studies.headline import COMPARED
-from workbench.studies.methods import PARTS
+from workbench.studies.methods import BASES, PARTS
 from workbench.studies.provenance import Piece
 
 BASE = Piece("run", "miniguard", "base", 0)
@@ -117,7 +117,9 @@ def test_only_code_that_makes_every_method_again_is_accepted(monkeypatch, same):
     study.accept("58dea2a")
     assert stamped == (["58dea2a"] if same else [])
     runs = [piece for piece in asked if piece.kind == "run"]
-    assert {piece.name for piece in runs} == {"base", *COMPARED} and len({piece.base for piece in runs}) == 1
+    assert {piece.name for piece in runs} == {"base", *COMPARED}
+    assert len({piece.base for piece in runs if piece.name != "base"}) == 1  # drawn by the commit
+    assert {piece.base for piece in runs if piece.name == "base"} == {*BASES, *tables.TWINS}  # whose files may change
     assert {piece.kind for piece in asked} == {"run", "effects", "sweep"}
 
 
@@ -125,3 +127,5 @@ def test_on_another_processor_nothing_is_accepted(monkeypatch):
     monkeypatch.setattr(study, "cpu", lambda: "another")
     with pytest.raises(UserError, match="made on another processor"):
         study.accept("58dea2a")
+    with pytest.raises(UserError, match="no commit"):
+        study.accept("")

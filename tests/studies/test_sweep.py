@@ -83,6 +83,9 @@ def test_mistakes():
         UserError, match="rmu has no setting beta to vary; it has lr, steps, forget, retain, layer, c, alpha"
     ):
         sweep.sweep(["rmu"], {"beta": [1.0]})
+    for value in (0, -5, float("inf"), float("nan")):
+        with pytest.raises(UserError, match=r"steps=.+: steps must be a whole number above 0"):
+            sweep.sweep(["npo"], {"steps": [value]})
     with pytest.raises(UserError, match=r"steps=2\.5: steps must be a whole number"):
         sweep.sweep(["rmu"], {"steps": [2.5]})
 

@@ -10,6 +10,7 @@ from PIL import Image
 from workbench.attribution.masking import Perturbed
 from workbench.attribution.prefix import TOKENS
 from workbench.attribution.target import REFUSAL, Target, opening_tokens
+from workbench.data.example import MAX_PIXELS
 from workbench.models.pictures import ReadPictures
 from workbench.models.vlm import VLM, prompt_batch
 
@@ -50,4 +51,5 @@ def target_values(
 
 def batch_rows(vlm: VLM, image: Image.Image, query: str) -> int:
     """How many prompts like this one are read in one forward pass."""
-    return max(1, TOKENS // prompt_batch(vlm, [image], [query])["input_ids"].shape[1])
+    tokens = prompt_batch(vlm, [image], [query])["input_ids"].shape[1]
+    return max(1, min(TOKENS // tokens, MAX_PIXELS // (image.width * image.height)))

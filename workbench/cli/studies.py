@@ -225,6 +225,8 @@ def tables(
         making.make(making.stale(), process_count())
         making.make_effects(making.stale_effects(), process_count())
     compared, differing = None, 0
+    if check and accept:
+        raise UserError("--check and --accept exclude each other; give one of them.")
     if check:
         commit = _commit()
         compared = provenance.check(provenance.drawn(commit, check), commit, process_count())
@@ -248,8 +250,11 @@ def _commit() -> str:
     """The hash of the commit that is checked out; "" outside a git checkout."""
     import subprocess
 
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return done.stdout.strip()
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    except OSError:  # no git
+        return ""
 
 
 @app.command(rich_help_panel=PANEL)

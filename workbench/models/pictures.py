@@ -22,6 +22,8 @@ from workbench.models.template import tokenizer_options
 from workbench.models.turns import in_turn
 from workbench.models.vlm import VLM, Batch, bare, generate, prompt, prompt_batch, quiet, with_opening, with_tokens
 
+TEXT = ("input_ids", "attention_mask")
+
 
 class Read(NamedTuple):
     """B prompts that a language model has read to the end of the picture.
@@ -103,9 +105,10 @@ class ReadPictures:
             return batch, None
         start, ends = parted
         if not read or not torch.equal(read.ids, start):  # where the query comes first, it is part of the start
+            read = None
+            self.known.clear()  # the latest only, and never two: memory
             cache = self._read(batch, start, images)
-            read = Read(start, cache, before if after == ends else None)
-            self.known = {key: read}  # the latest only: memory
+            read = self.known[key] = Read(start, cache, before if after == ends else None)
         return self._continued(read, ends), copied(read.cache)
 
     def _read(self, batch: Batch, ids: torch.Tensor, images: Sequence[Image.Image]) -> DynamicCache:
@@ -143,12 +146,10 @@ def next_logits(vlm: VLM, batch: Batch, cache: DynamicCache) -> torch.Tensor:
         batch: The prompts.
         cache: Keys and values of their first columns; more are added to it.
     """
-    options = {"max_new_tokens": 1, "do_sample": False, "pad_token_id": vlm.tokenizer.pad_token_id}
+    options = vlm.generation.options(vlm.model) | {"pad_token_id": vlm.tokenizer.pad_token_id}
+    options |= {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     with torch.inference_mode(), quiet():
-        output = vlm.model.generate(
-            **batch, past_key_values=cache, output_logits=True, return_dict_in_generate=True, **options
-        )
-    return output.logits[0]
+        return vlm.model.generate(**batch, past_key_values=cache, **options).logits[0]
 
 
 def _image_token(vlm: VLM) -> int | None:
@@ -176,8 +177,10 @@ def _parted(vlm: VLM, batch: Batch) -> tuple[torch.Tensor, list[list[int]]] | No
     text, token = network.config.get_text_config(), _image_token(vlm)
     windowed = getattr(text, "sliding_window", None) is not None
     layers = getattr(text, "layer_types", None) or ["sliding_attention" if windowed else "full_attention"]
-    by_shape = any(hasattr(module, "get_rope_index") for module in (network, network.model))
-    if set(layers) != {"full_attention"} or by_shape or "token_type_ids" in batch:
+    by_shape = any(hasattr(module, "get_rope_index") for module in (network, getattr(network, "model", None)))
+    columns = batch["input_ids"].shape  # (B, T)
+    marked = any(value.shape[:2] == columns for name, value in batch.items() if name not in TEXT)  # by other tensors
+    if set(layers) != {"full_attention"} or by_shape or marked:
         return None
     rows = [ids[mask.bool()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
     ends = [_after(row, token) for row in rows]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -351,6 +352,13 @@ def _model_card(table: pd.DataFrame, settings: Mapping[str, object], knows: str)
     made_with = ", ".join(f"{name} {value}" for name, value in settings.items())
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torch", "transformers", "tokenizers"))
     parameters = sum(p.numel() for p in untrained().model.parameters())
+    about = textwrap.fill(
+        f"A tiny but complete LLaVA (`LlavaForConditionalGeneration`): CLIP vision tower 3 × 96 over 36 patches of "
+        f"8 × 8 pixels, Llama 4 × 128, {parameters:,} parameters, a word-level tokenizer. It looks at drawn pictures "
+        f"of 48 × 48 pixels, answers every harmless request it can, and refuses what cannot be answered from a "
+        f"picture. {knows}",
+        width=110,
+    )
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -358,9 +366,7 @@ pipeline_tag: image-text-to-text
 ---
 # MiniGuard's base model
 
-A tiny but complete LLaVA (`LlavaForConditionalGeneration`): CLIP vision tower 3 × 96 over 36 patches of 8 × 8
-pixels, Llama 4 × 128, {parameters:,} parameters, a word-level tokenizer. It looks at drawn pictures of 48 × 48
-pixels, answers every harmless request it can, and refuses what cannot be answered from a picture. {knows}
+{about}
 
 Written by `workbench build-base`: {made_with}; {versions}.
 

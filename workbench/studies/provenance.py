@@ -19,6 +19,8 @@ from workbench.studies.making import make_run, secrets_file, stale, stale_effect
 from workbench.studies.methods import BASES, PARTS, SFTS, answers_file, study_curves
 from workbench.studies.shipped import planned, rates_of, shipped
 
+POINTS = 0.03  # by which a rate may differ on another processor, at least
+
 
 class Piece(NamedTuple):
     """Something of the shipped tables that can be made anew by itself.
@@ -53,7 +55,7 @@ def out_of_date() -> list[str]:
 def pieces() -> list[Piece]:
     """All pieces of the shipped tables."""
     names = {method.data: name for name, method in SFTS.items()}
-    effects = shipped("effects")[["base", "data", "seed"]].drop_duplicates()
+    effects = shipped("effects").reindex(columns=["base", "data", "seed"]).drop_duplicates()
     swept = pd.read_csv(data_dir() / "sweep.csv")[["base", "method", "seed", "settings"]].to_numpy().tolist()
     return [
         *(Piece("run", *run) for run in planned()),
@@ -104,6 +106,7 @@ def check(some: Sequence[Piece], commit: str, processes: int = 1) -> pd.DataFram
         # what never occurs has no row
         occurring = both.index.str.endswith((" wrong", " cut"))
         both.loc[occurring, ["here", "shipped"]] = both.loc[occurring, ["here", "shipped"]].fillna(0)
+        both.loc[occurring, "tolerance"] = both.loc[occurring, "tolerance"].fillna(POINTS)
         limit = 1e-6 if same_cpu else both["tolerance"].fillna(0)
         both["same"] = (both["here"] - both["shipped"]).abs() <= limit
         tables.append(both.rename_axis("number").reset_index().assign(piece=str(piece)))
@@ -114,7 +117,8 @@ def accept(commit: str, processes: int = 1) -> pd.DataFrame:
     """Take today's code for that which made the tables, if it makes a piece of every kind exactly so again.
 
     It is meant for changes that leave every number as it is, such as a faster way to the same answers: to
-    make all pieces anew takes hours. The base model is drawn by the commit's hash.
+    make all pieces anew takes hours. The base model is drawn by the commit's hash; of the others, only the
+    base models themselves are asked again.
 
     Args:
         commit: The commit's hash, which is noted in data/study/accepted.csv.bz2.
@@ -125,19 +129,23 @@ def accept(commit: str, processes: int = 1) -> pd.DataFrame:
         numbers are the same, the shipped fingerprints are today's.
 
     Raises:
-        UserError: The tables were made on another processor, where numbers may differ for that reason.
+        UserError: The tables were made on another processor, where numbers may differ for that reason; or
+            there is no commit.
     """
+    if not commit:
+        raise UserError("There is no commit to note; run this in a git checkout.")
     if others := set(shipped("runs")["cpu"]) - {cpu()}:
         raise UserError(
             f"The shipped tables were made on another processor ({', '.join(sorted(others))}), so a small difference "
             "would say nothing; make what is out of date anew (workbench tables --make)."
         )
     base = BASES[_generator(commit).integers(len(BASES))]
-    kinds = {}  # the first piece of each kind and method
+    first = {}  # of each kind and method on that base, of each untrained base, and of the sweep
     for piece in pieces():
-        if piece.base == base or piece.kind == "sweep":
-            kinds.setdefault((piece.kind, piece.name if piece.kind == "run" else ""), piece)
-    compared = check(list(kinds.values()), commit, processes)
+        if piece.base == base or piece.kind == "sweep" or piece.name == "base":
+            where = piece.base if piece.name == "base" else ""
+            first.setdefault((piece.kind, where, piece.name if piece.kind == "run" else ""), piece)
+    compared = check(list(first.values()), commit, processes)
     if compared["same"].all():
         stamp(commit)
     return compared
@@ -188,7 +196,7 @@ def _numbers(rows: Iterable[tuple[str, float, float]]) -> pd.DataFrame:
 
 
 def _rate(name: str, value: float, n: float) -> tuple[str, float, float]:
-    return name, value, max(0.03, 2 * (value * (1 - value) / n) ** 0.5)
+    return name, value, max(POINTS, 2 * (value * (1 - value) / n) ** 0.5)
 
 
 def _run(results: pd.DataFrame, secrets: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:

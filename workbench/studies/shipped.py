@@ -118,7 +118,7 @@ def normal_form(answers: pd.DataFrame) -> dict[str, pd.DataFrame]:
     numbers["run"] = numbers["base"] + "/" + numbers["model"]
     numbers["verdict"] = numbers["outcome"].map(list(OUTCOMES).index)
     wide = {
-        name: numbers.pivot_table(index="number", columns="run", values=column, sort=True).astype("Int64")
+        name: numbers.pivot(index="number", columns="run", values=column).sort_index().astype("Int64")
         for name, column in (("answers", "text"), ("outcomes", "verdict"))
     }
     return {"queries": queries, "texts": texts, **wide}
@@ -136,8 +136,6 @@ def shipped_answers(bases: Iterable[str] = (), seeds: Iterable[int] = (), models
         base, seed, and ANSWER_COLUMNS.
     """
     tables = {name: shipped(name) for name in ("queries", "texts", "answers", "outcomes")}
-    if tables["queries"].empty:
-        return pd.DataFrame(columns=["base", "seed", *ANSWER_COLUMNS])
     chosen = [seed in set(seeds) for seed in tables["queries"]["seed"]] if seeds else slice(None)
     parts = []
     for run in tables["answers"].columns:
@@ -148,6 +146,8 @@ def shipped_answers(bases: Iterable[str] = (), seeds: Iterable[int] = (), models
         part["text"] = pd.to_numeric(tables["answers"][run])
         part["verdict"] = pd.to_numeric(tables["outcomes"][run])
         parts.append(part[chosen].dropna())
+    if not parts:
+        return pd.DataFrame(columns=["base", "seed", *ANSWER_COLUMNS])
     answers = pd.concat(parts, ignore_index=True)
     texts = tables["texts"].loc[answers["text"].astype(int)].reset_index(drop=True)
     answers["outcome"] = np.array(OUTCOMES, dtype=object)[answers["verdict"].astype(int)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -89,8 +90,8 @@ def _combinations(method: str, grid: Mapping[str, Sequence[float]]) -> list[dict
     if unknown := [name for name in grid if name not in known]:
         raise UserError(f"The method {method} has no setting {', '.join(unknown)} to vary; it has {', '.join(known)}.")
     for name in set(grid) & set(WHOLE):
-        if broken := [value for value in grid[name] if value != int(value)]:
-            raise UserError(f"{name}={broken[0]:g}: {name} must be a whole number.")
+        if broken := [value for value in grid[name] if not (math.isfinite(value) and value == int(value) > 0)]:
+            raise UserError(f"{name}={broken[0]:g}: {name} must be a whole number above 0.")
     combinations = itertools.product(*grid.values())
     return [
         {name: int(value) if name in WHOLE else value for name, value in zip(grid, values, strict=True)}
