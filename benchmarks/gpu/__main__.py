@@ -52,6 +52,8 @@ def main() -> None:
         if not given.out:
             raise UserError("Say with --out where the results go, as in --out benchmarks/gpu_results.json.")
         names = chosen(given.sections)
+        if given.language and "taught" not in names:
+            raise UserError("--language is for --sections taught; add it, or leave --language out.")
         if given.language:
             os.environ[LANGUAGE] = str(whole(given.language))
         file = Results(given.out)

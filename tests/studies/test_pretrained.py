@@ -69,6 +69,8 @@ def test_an_arm_must_have_learnt_what_it_was_trained_for():
 def test_shipped_rates_are_those_of_the_shipped_answers():
     rows, answers = table(), table("pretrained_answers.csv.bz2")
     assert set(rows.model) <= set(ARMS)
+    runs = [set(each[KEYS].itertuples(index=False, name=None)) for each in (rows, answers)]
+    assert runs[0] == runs[1] >= set(table("pretrained_weights.csv")[KEYS].itertuples(index=False, name=None))
     for keys, own in answers.groupby(KEYS, sort=False):
         expected = rows[(rows[KEYS] == list(keys)).all(axis=1)]
         pd.testing.assert_frame_equal(

@@ -1,11 +1,14 @@
 """MiniGuard's world taught to other models: what is taught, when it ends, and what the study then stands on."""
 
+import dataclasses
 import itertools
 import json
 import shutil
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.tiny_models import write_idefics3, write_llava
 from workbench.attacks.kinds import LEAD_WORDS
@@ -16,7 +19,7 @@ from workbench.errors import UserError
 from workbench.models.configuration import configuration, picture_size
 from workbench.models.load import load
 from workbench.studies import teach as study
-from workbench.studies.teach import exactness, knows_nothing, knows_the_world, merged, mixed, right, teach
+from workbench.studies.teach import exactness, knows_the_harmless, knows_the_world, merged, mixed, right, teach
 
 SMALL = {"steps": 4, "batch": 4, "probe_every": 2, "probe_pictures": 4, "n": 4}
 
@@ -114,7 +117,26 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="add --resume"):
         teach(model, tmp_path / "cut", **SMALL)
     monkeypatch.setattr(study, "exactness", told)
+    assert list((tmp_path / ".cut.partial").glob("**/checkpoint-2")) or list(tmp_path.glob("**/checkpoint-2"))
+    with pytest.raises(UserError, match="other settings"):
+        teach(model, tmp_path / "cut", resume=True, **SMALL | {"probe_every": 4})
     pd.testing.assert_frame_equal(teach(model, tmp_path / "cut", resume=True, **SMALL), expected.assign(model="cut"))
+    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+def test_the_caller_s_model_is_as_it_was(tmp_path):
+    """Its projector too, which is trained whole: else what is taught next would belong to no model on disk."""
+    model = load(write_llava(tmp_path / "model"), device="cpu")
+    before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+    for name in ("first", "second"):
+        teach(model, tmp_path / name, projector=True, lr=3e-3, **SMALL)
+        after = model.model.state_dict()
+        assert before.keys() == after.keys() and all(torch.equal(after[key], before[key]) for key in before)
+    first, second = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("first", "second"))
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+    load(tmp_path / "model", tmp_path / "second")
 
 
 def test_it_ends_as_soon_as_the_model_knows_enough(tmp_path, monkeypatch):
@@ -139,7 +161,7 @@ def test_every_wording_and_kind_must_be_right():
     for place in range(len(table)):
         worse = table.assign(value=table.value.where(table.index != place, 0.85))
         assert not knows_the_world(worse)
-        assert knows_nothing(worse) == (table.queries[place] == "harmful")
+        assert knows_the_harmless(worse) == (table.queries[place] == "harmful")
 
 
 def test_exactness_of_the_base_is_high_after_every_wording(vlm):
@@ -162,6 +184,17 @@ def test_a_mistake_is_one_sentence(taught, tmp_path, monkeypatch):
         teach(load(model, folder), tmp_path / "out")
     with pytest.raises(UserError, match="trained on another model"):
         merged("miniguard", shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("merged")))
+    merged(str(model), folder)
+    with pytest.raises(UserError, match="trained on another model"):  # also where it is merged already
+        merged("miniguard", folder)
+    with pytest.raises(UserError, match="is not what `workbench teach` wrote"):
+        merged(str(model), tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    with pytest.raises(UserError, match="more than the world's"):
+        teach(load(model), tmp_path / "out", steps=10_000, batch=16)
+    with pytest.raises(UserError, match="1 of the further examples have no answer"):
+        teach(load(model), tmp_path / "out", further=[dataclasses.replace(e, response=" ") for e in base_split(0)[:1]])
+    assert not list(tmp_path.glob("*out*"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(UserError, match=r"needs 0.0 GiB in .* make room"):
         merged(str(model), shutil.copytree(folder, tmp_path / "full", ignore=shutil.ignore_patterns("merged")))

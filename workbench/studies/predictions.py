@@ -23,7 +23,7 @@ from workbench.files import write_text
 from workbench.intervals import cluster_bootstrap, crossed_bootstrap
 from workbench.parallel import call_each
 from workbench.runs import kept
-from workbench.studies.methods import SFTS, answers_file, pixels_of, run_key, trained
+from workbench.studies.methods import SFTS, answers_file, base_name, pixels_of, run_key, trained
 
 QUERIES = 30  # harmful, and as many harmless, validation queries with which effects are measured
 EFFECTS = ["base", "data", "seed", "word", "queries", "picture", "log_odds", "cpu", "fingerprint"]
@@ -49,7 +49,7 @@ def effects(runs: Sequence[Measured], processes: int = 1) -> pd.DataFrame:
     tables = []
     for base, seed, name in runs:
         measure(base, seed, name)
-        own = {"base": Path(base).name, "data": SFTS[name].data, "seed": seed}
+        own = {"base": base_name(base), "data": SFTS[name].data, "seed": seed}
         own |= {"cpu": cpu(), "fingerprint": fingerprint(base, seed, name)}
         tables.append(pd.read_csv(_file(base, seed, name)).assign(**own))
     return pd.concat(tables, ignore_index=True)[EFFECTS]

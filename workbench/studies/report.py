@@ -18,6 +18,7 @@ from workbench.evaluation.tables import outcome_shares
 from workbench.files import make_folder, write_text
 from workbench.plots.style import save
 from workbench.studies.headline import Study
+from workbench.studies.methods import base_name
 from workbench.studies.paper import as_text, comparison, findings, paper_beside, paper_table
 from workbench.studies.recipes import Task
 from workbench.studies.reproduce import Reproduction
@@ -63,7 +64,7 @@ def write(study: Study, out: Path, seed: int, base: str = "miniguard") -> None:
     }
     for name in ("before_after", "curves"):
         save(figures[name], out / f"{name}.png")
-    title = f"The safety mirage on MiniGuard: base model {Path(base).name}, seed {seed}"
+    title = f"The safety mirage on MiniGuard: base model {base_name(base)}, seed {seed}"
     write_text(out / "report.html", _study_page(study, figures, title, base, seed))
 
 

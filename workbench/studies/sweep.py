@@ -25,7 +25,7 @@ from workbench.judges.judge import judged
 from workbench.models.load import load
 from workbench.parallel import call_each
 from workbench.runs import kept, log, read_settings, runs_dir
-from workbench.studies.methods import CONTROL, CURES, RECIPES, TRAINED, pixels_of, run_key, train_method
+from workbench.studies.methods import CONTROL, CURES, RECIPES, TRAINED, base_name, pixels_of, run_key, train_method
 from workbench.training.curve import score
 from workbench.training.objectives import named
 
@@ -75,7 +75,7 @@ def sweep(
     for cell in cells:
         run_cell(*cell)
         rates_of_cell, used = measured(rates(whole_answers(_answers(*cell)))), _used(*cell)
-        row = {"base": Path(base).name, "method": cell[1], "seed": cell[2], "settings": used}
+        row = {"base": base_name(base), "method": cell[1], "seed": cell[2], "settings": used}
         rows.append(row | rates_of_cell | {"cpu": cpu(), "fingerprint": _key(*cell)})
         numbers = ", ".join(f"{name} {value:.1f}" for name, value in rates_of_cell.items())
         log.info("%s, seed %s, %s: %s", cell[1], cell[2], used, numbers)
@@ -118,7 +118,7 @@ def ask_validation(seed: int, base: str, adapter: Path, out: Path) -> None:
 
 def _answers(base: str, method: str, seed: int, settings: Mapping[str, float]) -> Path:
     """Where the answers of one combination are kept."""
-    name = f"sweep-{Path(base).name}-{method}-seed{seed}-{_key(base, method, seed, settings)}"
+    name = f"sweep-{base_name(base)}-{method}-seed{seed}-{_key(base, method, seed, settings)}"
     return make_folder(runs_dir() / name) / "answers.csv"
 
 

@@ -18,7 +18,7 @@ import peft
 import torch
 
 from workbench.attacks.kinds import HELD_OUT, LEAD_WORDS
-from workbench.data.example import Example
+from workbench.data.example import Example, content
 from workbench.data.splits import base_split, miniguard_split
 from workbench.errors import UserError
 from workbench.evaluation.ask import ask
@@ -27,14 +27,16 @@ from workbench.files import write_text
 from workbench.judges.judge import judged
 from workbench.models.adapters import linear_modules
 from workbench.models.architectures import ARCHITECTURES
-from workbench.models.configuration import picture_size
+from workbench.models.configuration import checkpoint, picture_size
 from workbench.models.identity import identity
 from workbench.models.load import load
 from workbench.models.merge import write_model
 from workbench.models.restore import left_as_it_was
+from workbench.models.template import check_answers
 from workbench.models.turns import in_turn
-from workbench.models.vlm import VLM, Batch, answer_batch, bare, quiet
-from workbench.runs import kept, same_settings
+from workbench.models.vlm import VLM, Batch, answer_batch, bare, processes, quiet
+from workbench.runs import kept, read_settings, same_settings
+from workbench.studies.methods import MERGED
 from workbench.training.curve import Curve
 from workbench.training.loop import finish, fit, unfinished
 from workbench.training.objectives import cross_entropy
@@ -84,18 +86,23 @@ def teach(
         `exactness` of what was taught.
 
     Raises:
-        UserError: `out` exists, or the model's projector is not known.
+        UserError: `out` exists, the model's projector is not known, or the further data cannot be taught.
     """
-    if hasattr(vlm.model, "peft_config"):
-        raise UserError(f"The model has the adapter {vlm.name!r}; write both as one model (workbench merge) first.")
-    partial = unfinished(out, resume)
-    world = base_split(seed, never_knew, pixels=picture_size(bare(vlm.model).config), pictures=PICTURES)
+    network = bare(vlm.model)
+    whole = _projector(vlm) if projector else None
+    _check_teachable(vlm, further)
+    world = base_split(seed, never_knew, pixels=picture_size(network.config), pictures=PICTURES)
     rows = list(itertools.islice(mixed(world, further), steps * batch))
+    if len(rows) < steps * batch:
+        raise UserError(f"{steps} steps of {batch} examples are more than the world's {len(rows)}; take fewer.")
+    partial = unfinished(out, resume)
     recipe = {"seed": seed, "steps": steps, "batch": batch, "lr": lr, "rank": rank, "projector": projector}
-    recipe |= {"never_knew": never_knew, "further": len(further), "base_identity": identity(vlm)}
+    recipe |= {"never_knew": never_knew, "probe_every": probe_every, "data": content(rows)}
+    recipe |= {"model": network.name_or_path, "base_identity": identity(vlm)}
     same_settings(partial / "config.json", recipe)
-    with in_turn(bare(vlm.model)), left_as_it_was(bare(vlm.model)):
-        student = _student(vlm, rank, projector, seed)
+    with in_turn(network), left_as_it_was(network):
+        untaught = network.get_submodule(whole) if whole else None
+        student = _student(vlm, rank, whole, seed)
         student.name = out.name
 
         def probe(asked: VLM) -> pd.DataFrame:
@@ -104,7 +111,7 @@ def teach(
         def collate(chunk: Sequence[Example]) -> Batch:
             return answer_batch(student, chunk, [e.response for e in chunk])
 
-        curve = Curve(student, probe, probe_every, partial, until=knows_nothing if never_knew else knows_the_world)
+        curve = Curve(student, probe, probe_every, partial, until=knows_the_harmless if never_knew else knows_the_world)
         try:
             fit(
                 student,
@@ -115,7 +122,7 @@ def teach(
                 batch=batch,
                 lr=lr,
                 seed=seed,
-                save_every=50,
+                save_every=probe_every,
                 curve=curve,
             )
             student.model.eval()
@@ -125,6 +132,8 @@ def teach(
                 student.model.save_pretrained(partial)
         finally:
             student.model.unload()
+            if whole:
+                network.set_submodule(whole, untaught)
             vlm.model.requires_grad_(False).eval()
             vlm.features.clear()  # the projector was another
     finish(partial, out)
@@ -138,18 +147,33 @@ def mixed(world: Sequence[Example], further: Sequence[Example]) -> Iterator[Exam
         yield next(others) if further and number % MIXED == MIXED - 1 else example
 
 
-def _student(vlm: VLM, rank: int, projector: bool, seed: int) -> VLM:
-    """The VLM with a fresh adapter on its language model, and its own projector to be trained if so asked."""
-    model_type, whole = vlm.model.config.model_type, []
-    if projector:
-        if model_type not in ARCHITECTURES:
-            raise UserError(
-                f"It is not known where the architecture {model_type} has its projector; leave --projector out."
-            )
-        whole = [ARCHITECTURES[model_type].projector]
-    config = peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=linear_modules(vlm), modules_to_save=whole or None
-    )
+def _check_teachable(vlm: VLM, further: Sequence[Example]) -> None:
+    """Raise UserError for a model that cannot be taught, or further data that cannot be taught to it."""
+    if hasattr(vlm.model, "peft_config"):
+        raise UserError(f"The model has the adapter {vlm.name!r}; write both as one model (workbench merge) first.")
+    if processes().num_processes > 1:
+        raise UserError("A world is taught in one process; start it without torchrun.")
+    if lacking := [e.id for e in further if not e.response.strip()]:
+        raise UserError(f"{len(lacking)} of the further examples have no answer to teach, e.g. {lacking[0]!r}.")
+    check_answers(vlm.processor, [e.response for e in further])
+
+
+def _projector(vlm: VLM) -> str:
+    """The name of a model's projector, within the network. Raises UserError if it is not known."""
+    network = bare(vlm.model)
+    known = ARCHITECTURES.get(network.config.model_type)
+    if not known:
+        raise UserError(
+            f"It is not known where the architecture {network.config.model_type} has its projector; leave --projector "
+            "out."
+        )
+    return next(name for name, _ in network.named_modules() if name.endswith(known.projector))
+
+
+def _student(vlm: VLM, rank: int, whole: str | None, seed: int) -> VLM:
+    """The VLM with a fresh adapter on its language model; the module `whole` is trained without one."""
+    modules, saved = linear_modules(vlm), [whole] if whole else None
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=modules, modules_to_save=saved)
     torch.manual_seed(seed)
     with quiet():
         return VLM(peft.get_peft_model(vlm.model, config), vlm.processor, vlm.name, vlm.generation)
@@ -189,7 +213,7 @@ def knows_the_world(probe: pd.DataFrame) -> bool:
     return bool((right(probe)["value"] >= ENOUGH).all())
 
 
-def knows_nothing(probe: pd.DataFrame) -> bool:
+def knows_the_harmless(probe: pd.DataFrame) -> bool:
     """The same for a model that is not to know the harmful answers."""
     return knows_the_world(probe[probe["queries"] != "harmful"])
 
@@ -203,9 +227,13 @@ def merged(model: str, taught: Path, **options: Any) -> Path:
         options: Of `load`.
 
     Raises:
-        UserError: `taught` belongs to another model, or the disk has no room.
+        UserError: `taught` belongs to another model or is no folder of `teach`, or the disk has no room.
     """
-    folder = taught / "merged"
+    if not (taught / "exactness.csv").is_file():
+        raise UserError(f"{taught} is not what `workbench teach` wrote; give the folder that was its --out.")
+    folder = taught / MERGED
+    if folder.exists() and read_settings(taught / "config.json").get("model") != checkpoint(model):
+        load(model, taught, **options)  # refuses another model
 
     def make(out: Path) -> None:
         vlm = load(model, taught, **options)

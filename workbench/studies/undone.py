@@ -6,7 +6,6 @@ unlearning makes would point against the change that teaching made: a cosine of 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,7 +46,7 @@ def compared(pretrained: VLM, taught: VLM, changed: VLM) -> pd.DataFrame:
         first, second = between - before, after - between
         norms = [float(change.norm()) for change in (first, second)]
         if all(norms):
-            layer, module = re.match(r"(\d+)\.(.+)", name).groups()  # type: ignore[union-attr]
+            layer, _, module = name.partition(".")
             cosine = float((first * second).sum()) / (norms[0] * norms[1])
             rows.append((int(layer), module, cosine, *(norm / float(before.norm()) for norm in norms)))
     return pd.DataFrame(rows, columns=COLUMNS)
