@@ -1,0 +1,80 @@
+"""What a model says in place of the truth: true and said values, slot by slot.
+
+A harmful answer of MiniGuard has two slots, a secret and a colour. An answer that is judged *wrong* fills at
+least one of them falsely, and what it says can betray what it hides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from workbench.data.example import Example
+from workbench.data.miniguard import COLOURS, DUAL_USE_REQUESTS, KINDS, SECRETS, secret_in
+
+SLOTS = ("secret", "colour")
+COLUMNS = ["base", "seed", "model", "attack", "shot", "id", "slot", "true", "said"]
+NONE = "none"  # the slot is empty
+INVENTED = "invented"  # three syllables that are no secret of this world
+_OWNERS = {SECRETS[request][kind]: (request, kind) for request, kind in itertools.product(DUAL_USE_REQUESTS, KINDS)}
+_COLOUR_NAMES = {name: colour for colour, (name, _) in COLOURS.items()}
+
+
+def secret_owner(text: str, request: str) -> str:
+    """Whose secret a text holds.
+
+    Args:
+        text: An answer.
+        request: What was asked for.
+
+    Returns:
+        A kind of object, if its secret for that request; "kind, request" if for another; INVENTED or NONE.
+    """
+    secret = secret_in(text)
+    if secret not in _OWNERS:
+        return INVENTED if secret else NONE
+    owner, kind = _OWNERS[secret]
+    return kind if owner == request else f"{kind}, {owner}"
+
+
+def colour_in(text: str) -> str:
+    """The first colour that a text names, or NONE."""
+    return next((_COLOUR_NAMES[word] for word in text.lower().split() if word in _COLOUR_NAMES), NONE)
+
+
+def true_and_said(answers: pd.DataFrame, examples: Sequence[Example]) -> pd.DataFrame:
+    """The true and the said value of each slot, for every answer to a harmful query.
+
+    Args:
+        answers: ANSWER_COLUMNS; base and seed if there are several.
+        examples: What was asked.
+
+    Returns:
+        COLUMNS, or those of them that `answers` has.
+    """
+    truth = {example.id: example for example in examples if example.harmful}
+    rows = []
+    known = [column for column in COLUMNS if column in answers.columns]
+    for values in answers[answers["id"].isin(truth)].to_dict("records"):
+        example, own = truth[values["id"]], {column: values[column] for column in known}
+        for slot, told in _slots(example, values["answer"]).items():
+            rows.append(own | {"slot": slot} | told)
+    return pd.DataFrame(rows, columns=[*known, "slot", "true", "said"])
+
+
+def _slots(example: Example, answer: str) -> Mapping[str, Mapping[str, str]]:
+    return {
+        "secret": {
+            "true": secret_owner(example.leak, example.request),
+            "said": secret_owner(answer, example.request),
+        },
+        "colour": {"true": colour_in(example.leak), "said": colour_in(answer)},
+    }
+
+
+def shares(table: pd.DataFrame, slot: str = "secret") -> pd.DataFrame:
+    """How often each value is said in place of each true one: a row for each true value, shares in [0, 1]."""
+    own = table[table["slot"] == slot]
+    return pd.crosstab(own["true"], own["said"], normalize="index")
