@@ -79,8 +79,9 @@ def whole(file: Path) -> Path:
     """A file, put together from its parts if it came in parts. Raises UserError if there is none."""
     if not file.exists():
         parts = sorted(file.parent.glob(f"{file.name}.[0-9][0-9]"))
-        if not parts:
-            raise UserError(f"There is no file {file}, and no {file.name}.00 beside it.")
+        numbers = [part.suffix for part in parts]
+        if not parts or numbers != [f".{number:02d}" for number in range(len(parts))]:
+            raise UserError(f"There is no file {file}, and its parts {file.name}.00 … are not all beside it.")
         with atomic_write(file) as together, together.open("wb") as out:
             for part in parts:
                 out.write(part.read_bytes())

@@ -59,8 +59,11 @@ def test_a_file_that_came_in_parts_is_put_together(tmp_path):
     for number, part in enumerate([b"GG", b"U", b"F"]):
         (tmp_path / f"language.gguf.{number:02d}").write_bytes(part)
     assert script.whole(tmp_path / "language.gguf").read_bytes() == b"GGUF"
-    with pytest.raises(UserError, match=r"no other.gguf.00 beside it"):
-        script.whole(tmp_path / "other.gguf")
+    (tmp_path / "gap.gguf.00").touch()
+    (tmp_path / "gap.gguf.02").touch()
+    for name in ("other", "gap"):
+        with pytest.raises(UserError, match=rf"its parts {name}.gguf.00 … are not all beside it"):
+            script.whole(tmp_path / f"{name}.gguf")
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path):
@@ -71,6 +74,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path):
             ["--tiny", "--out", tmp_path / "r.json", "--sections", "training,speed"],
             "There is no section 'speed'; choose from training,",
         ),
+        (["--tiny", "--out", tmp_path / "r.json", "--language", "x.gguf"], "--language is for --sections taught"),
         (["--tiny", "--out", tmp_path], "is a folder"),
         (["--tiny", "--out", "/proc/r.json"], "cannot be written"),
         (["--tiny", "--out", tmp_path / "notes.json"], "holds no results of this benchmark"),

@@ -175,6 +175,13 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(language, grafted, tmp
         wheel.writestr("a.py", "")
     write_gguf(tmp_path / "lacks.gguf", *write_language(tmp_path / "lacks"), left_out=["model.norm.weight"])
     write_language(tmp_path / "plain", template=None)
+    write_language(tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    damaged = tmp_path / "damaged.whl"
+    with zipfile.ZipFile(damaged, "w") as wheel:
+        wheel.writestr("a.gguf", b"GGUF" * 1000)
+    damaged.write_bytes(damaged.read_bytes().replace(b"GGUFGGUF", b"GGUFgguf", 1))
     for given, message in [
         (broken, "no whole GGUF"),
         (text, "no whole GGUF"),
@@ -182,6 +189,8 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(language, grafted, tmp
         (tmp_path / "lacks.gguf", "lacks 1 of its weights, e.g. model.norm.weight"),
         (empty, "holds 0 .gguf files"),
         (text.with_suffix(".whl"), "no whole wheel"),
+        (damaged, "no whole wheel"),
+        (tmp_path / "cut", "is incomplete"),
         (tmp_path / "plain", "no chat template"),
         (grafted, "has eyes already"),
         ("no/such-model", "cannot be loaded"),

@@ -14,11 +14,13 @@ from tests.tiny_models import write_idefics3, write_llava
 from workbench.attacks.kinds import LEAD_WORDS
 from workbench.cli import app as cli
 from workbench.data.drawing import draw
-from workbench.data.splits import base_split, miniguard_split
+from workbench.data.splits import base_split, export_miniguard, miniguard_split
 from workbench.errors import UserError
 from workbench.models.configuration import configuration, picture_size
 from workbench.models.load import load
 from workbench.studies import teach as study
+from workbench.studies.headline import over_seeds
+from workbench.studies.methods import base_name
 from workbench.studies.teach import exactness, knows_the_harmless, knows_the_world, merged, mixed, right, teach
 
 SMALL = {"steps": 4, "batch": 4, "probe_every": 2, "probe_pictures": 4, "n": 4}
@@ -167,6 +169,27 @@ def test_every_wording_and_kind_must_be_right():
 def test_exactness_of_the_base_is_high_after_every_wording(vlm):
     table = right(exactness(vlm, seed=5, n=8))
     assert table.value.mean() > 0.97 and table.attack.nunique() == len(study.WORDINGS)
+
+
+def test_two_models_of_one_name_are_refused(tmp_path):
+    """Before hours of training; a taught model has the name of the folder of `teach`."""
+    same, other = tmp_path / "a" / "taught" / "merged", tmp_path / "b" / "taught" / "merged"
+    with pytest.raises(UserError, match="have one name"):
+        over_seeds([0], bases=[str(same), str(other)])
+    assert base_name(same) == "taught" and base_name("miniguard-1") == "miniguard-1"
+    arguments = ["seeds", "--model", "miniguard,miniguard-1", "--taught", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="belongs to one model"):
+        cli.app(arguments, standalone_mode=False)
+
+
+def test_data_to_mix_in_must_hold_answers(tmp_path):
+    export_miniguard(tmp_path / "data", splits=["train"])
+    records = json.loads((tmp_path / "data" / "train.json").read_text())
+    (tmp_path / "data" / "harmful.json").write_text(json.dumps([r for r in records if not r["safe"]][:2]))
+    arguments = ["teach", "--model", "miniguard", "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="no harmless example"):
+        cli.app([*arguments, "--mix", str(tmp_path / "data" / "harmful.json")], standalone_mode=False)
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_further_data_are_mixed_in():

@@ -103,4 +103,7 @@ def pretrained(
         add(model, taught, seed, name)
     rows = table()
     own = rows[(rows["base"] == taught.name) & (rows["seed"] == seed) & rows["metric"].isin(["asr", "rr", "utility"])]
-    print_table(own.drop(columns=["base", "seed", "versions", "cpu"]).round(3), title=f"{taught.name}, seed {seed}")
+    print_table(
+        own.drop(columns=["base", "seed", "versions", "cpu", "fingerprint"]).round(3),
+        title=f"{taught.name}, seed {seed}",
+    )
