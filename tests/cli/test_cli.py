@@ -329,6 +329,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["demo", "--methods", "sft"], "sft"),
         (["demo", "--out", "/proc/x"], "/proc/x"),
         (["seeds", "--seeds", "0,a"], "0,a"),
+        (["tables", "--check", "1", "--accept"], "exclude each other"),
         (["sweep", "--method", "nope", "--out", "x"], "nope"),
         (["sweep", "--method", "npo", "--grid", "beta=a", "--out", "x"], "beta=a"),
         (["plan", "--gpu-memory", "big"], "big"),
