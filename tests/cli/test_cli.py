@@ -326,7 +326,6 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["evaluate", "--out", "x", "--split", "dev"], "dev"),
         (["evaluate", "--out", "/proc/x"], "/proc/x"),
         (["demo", "--methods", "nope"], "nope"),
-        (["demo", "--methods", "sft"], "sft"),
         (["demo", "--out", "/proc/x"], "/proc/x"),
         (["seeds", "--seeds", "0,a"], "0,a"),
         (["tables", "--check", "1", "--accept"], "exclude each other"),
