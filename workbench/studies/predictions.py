@@ -88,10 +88,10 @@ def predictions(table: pd.DataFrame) -> pd.DataFrame:
         the word raises the log-odds of a refusal, compared with the mean of all words on the same query, with
         its 95% interval, bootstrapped over pictures. Both are in nats.
     """
-    audits = {  # drawn once for all base models: thousands of pictures each
-        (data, seed): audit(miniguard_split("train", int(seed), data, pixels=8)).set_index("word").assign(said=predicted_effect)
-        for data, seed in table[["data", "seed"]].drop_duplicates().itertuples(index=False)
-    }
+    audits = {}
+    for data, seed in table[["data", "seed"]].drop_duplicates().itertuples(index=False):
+        examples = miniguard_split("train", seed, data, pixels=8)  # small: only their words are read
+        audits[data, seed] = audit(examples).set_index("word").assign(said=predicted_effect)
     rows = []
     for (base, data, seed), own in table.groupby(["base", "data", "seed"], sort=False):
         words = audits[data, seed]
