@@ -145,7 +145,7 @@ def test_plan_proposes_a_command_that_fits():
         "as they are" in done.stdout
         and "workbench train --objective rmu --model miniguard --forget 16 --retain 16" in done.stdout
     )
-    done = workbench("plan", "--precision", "float32", "--gpu-memory", "0.01GiB")
+    done = workbench("plan", "--precision", "float32", "--gpu-memory", "0.001GiB")
     assert done.returncode == 1 and "Nothing fits" in done.stdout
 
 
@@ -270,7 +270,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         }
         lines.append(json.dumps(record))
     (tmp_path / "few.jsonl").write_text("\n".join(lines))
-    data = ["--data", tmp_path / "few.jsonl", "--attack", "none,typo:1", "--out", tmp_path / "e"]
+    data = ["--data", tmp_path / "few.jsonl", "--attack", "none,paraphrase:1", "--out", tmp_path / "e"]
     first = workbench("evaluate", *data)
     assert first.returncode == 0, first.stderr
     file = tmp_path / "e" / "answers.csv"
