@@ -93,7 +93,8 @@ def predictions(table: pd.DataFrame) -> pd.DataFrame:
         examples = miniguard_split("train", seed, data, pixels=8)  # small: only their words are read
         audits[data, seed] = audit(examples).set_index("word").assign(said=predicted_effect)
     rows = []
-    for (base, data, seed), own in table.groupby(["base", "data", "seed"], sort=False):
+    for _, own in table.groupby(["base", "data", "seed"], sort=False):
+        base, data, seed = own.iloc[0][["base", "data", "seed"]]
         words = audits[data, seed]
         own = own.assign(effect=own["log_odds"] - own.groupby("picture")["log_odds"].transform("mean"))
         for word, of_word in own.groupby("word", sort=False):
