@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from tests.commands import workbench
 from tests.conftest import REAL_VLGUARD
@@ -74,7 +73,8 @@ def test_tables_are_never_cut(monkeypatch, width):
     demo = comparison(first[first.model.isin(["base", *EARLY])])
     for table in (demo, comparison(first), over_bases(results), first.head(30)):
         said = io.StringIO()
-        monkeypatch.setattr(cli, "out", Console(file=said, width=width, highlight=False))
+        monkeypatch.setattr(cli.out, "file", said)
+        monkeypatch.setattr(cli.out, "width", width)
         cli.print_table(table)
         cells = [f"{v:.3f}" if isinstance(v, float) else str(v) for row in table.itertuples(index=False) for v in row]
         lines = said.getvalue().splitlines()
@@ -145,7 +145,7 @@ def test_plan_proposes_a_command_that_fits():
         "as they are" in done.stdout
         and "workbench train --objective rmu --model miniguard --forget 16 --retain 16" in done.stdout
     )
-    done = workbench("plan", "--precision", "float32", "--gpu-memory", "0.01GiB")
+    done = workbench("plan", "--precision", "float32", "--gpu-memory", "0.001GiB")
     assert done.returncode == 1 and "Nothing fits" in done.stdout
 
 
@@ -270,7 +270,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         }
         lines.append(json.dumps(record))
     (tmp_path / "few.jsonl").write_text("\n".join(lines))
-    data = ["--data", tmp_path / "few.jsonl", "--attack", "none,typo:1", "--out", tmp_path / "e"]
+    data = ["--data", tmp_path / "few.jsonl", "--attack", "none,paraphrase:1", "--out", tmp_path / "e"]
     first = workbench("evaluate", *data)
     assert first.returncode == 0, first.stderr
     file = tmp_path / "e" / "answers.csv"
@@ -326,7 +326,6 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["evaluate", "--out", "x", "--split", "dev"], "dev"),
         (["evaluate", "--out", "/proc/x"], "/proc/x"),
         (["demo", "--methods", "nope"], "nope"),
-        (["demo", "--methods", "sft"], "sft"),
         (["demo", "--out", "/proc/x"], "/proc/x"),
         (["seeds", "--seeds", "0,a"], "0,a"),
         (["tables", "--check", "1", "--accept"], "exclude each other"),

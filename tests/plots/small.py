@@ -120,11 +120,11 @@ def effects():
 
 def predicted():
     keys = [
-        (data, 0, word, p, p, p - 1, p + 1, said)
+        ("miniguard", data, 0, word, p, p, p - 1, p + 1, said)
         for data in ("vlguard", "mild")
         for word, p, said in (("a", -2, "opens"), ("b", 0, ""), ("c", 3, "closes"))
     ]
-    columns = ["data", "seed", "word", "predicted", "effect", "ci_low", "ci_high", "said"]
+    columns = ["base", "data", "seed", "word", "predicted", "effect", "ci_low", "ci_high", "said"]
     return pd.DataFrame(keys, columns=columns)
 
 

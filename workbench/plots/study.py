@@ -101,12 +101,11 @@ def _explain_lines(figure: Figure, starred: bool) -> None:
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
 
 
-_HELD_OUT_NAMES = {"bare:1": "topic alone", "prefix:1": "“What” in front", "mark:1": "other mark"}
 _COLUMNS = pd.DataFrame(  # of `wordings`
     [
         ("as\nasked", "test queries", "test", "none"),
         *(("words of the\nsafety data", asked(attack), "test", attack) for attack in LEAD_WORDS),
-        *(("held-out\nwordings", _HELD_OUT_NAMES.get(attack, asked(attack)), "test", attack) for attack in HELD_OUT),
+        *(("held-out\nwordings", asked(attack), "test", attack) for attack in HELD_OUT),
         *(
             ("held-out rules,\nas asked", f"new {what}", f"new-{what}", "none")
             for what in ("requests", "kinds", "colours")

@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.attacks.kinds import KINDS
 from workbench.evaluation.tables import FIGURES
 from workbench.files import atomic_write
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, WRONG
@@ -60,6 +61,13 @@ NAMES = {
     "dpo-repaired": "DPO towards refusal, repaired data",
     "npo-repaired": "NPO, repaired data",
     "rmu-repaired": "RMU, repaired data",
+}
+
+_ATTACK_NAMES = {
+    "none": "as asked",
+    "bare:1": "topic alone",
+    "prefix:1": "“What” in front",
+    "mark:1": "other mark",
 }
 
 
@@ -148,8 +156,12 @@ def named(model: str) -> str:
 
 
 def asked(attack: str) -> str:
-    """The name of an attack in figures."""
-    return "as asked" if attack == "none" else f"“{attack.split(':')[0].capitalize()} …”"
+    """The name of an attack or a lead word in figures."""
+    if attack in _ATTACK_NAMES:
+        return _ATTACK_NAMES[attack]
+    kind, _, shots = attack.partition(":")
+    name = kind if kind in KINDS or kind.endswith(".json") else f"“{kind.capitalize()} …”"
+    return name + f" ×{shots}" * (shots not in ("", "1"))
 
 
 def save(figure: Figure, path: Path, alt: str = "") -> None:

@@ -69,13 +69,13 @@ def headline(
 
 
 def make_all(runs: Sequence[tuple[str, int, str]], processes: int = 1, queries: int | None = None) -> None:
-    """`make_answers` for each (name, seed, base): whole runs first, since early ones are steps of theirs."""
+    """`make_answers` for each (name, seed, base): first whole runs of which early ones are steps."""
     ready = [run for run in runs if answers_file(*run, queries=queries).exists()]
     for run in ready:
         make_answers(*run, queries=queries)  # logs that it is kept
     missing = [run for run in runs if run not in ready]
-    early = [run for run in missing if run[0].endswith("-early")]
-    for group in ([run for run in missing if run not in early], early):
+    steps = [run for run in missing if (run[0].removesuffix("-early"), *run[1:]) in set(missing) - {run}]
+    for group in ([run for run in missing if run not in steps], steps):
         # The longest first, so that the last process to end does not end alone.
         call_each(make_answers, [(*run, False, queries) for run in reversed(group)], processes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
@@ -203,8 +204,8 @@ def over_bases(table: pd.DataFrame) -> pd.DataFrame:
         table: Of `headline.over_seeds`.
 
     Returns:
-        A row per model. In brackets: the 95% interval over base models (`intervals.replicated`); for a single
-        base, the lowest and the highest seed.
+        A row per model. In brackets, if the base models differ: the 95% interval over them
+        (`intervals.replicated`); for a single base, the lowest and the highest seed.
     """
     runs = [
         summary(group).assign(base=group["base"].iloc[0]) for _, group in table.groupby(["base", "seed"], sort=False)
@@ -221,7 +222,7 @@ def spread(values: pd.Series, bases: pd.Series) -> str:
     mean, low, high = replicated(values, bases)
     if bases.nunique() == 1:
         low, high = values.min(), values.max()
-    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * mean:.1f}" + ("" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
 
 
 def comparison(results: pd.DataFrame) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from workbench.attacks.kinds import HEADLINE
 from workbench.dependencies import code_hash
 from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.evaluation.tables import RESULT_COLUMNS, rates
@@ -168,10 +169,13 @@ def never_knew(base: str = "miniguard", seed: int = 0) -> pd.DataFrame:
 
 @functools.cache
 def shipped_study(base: str = "miniguard", seed: int = 0) -> Study:
-    """The headline study as it ships, of one base model and seed, with all of COMPARED."""
+    """What `headline` gives for one base model, one seed and all of COMPARED, as it ships."""
     answers = shipped_answers([base], [seed])
-    answers = answers[split_of(answers["id"]) == "test"]
+    answers = answers[(split_of(answers["id"]) == "test") & answers["attack"].isin(HEADLINE)]
     curves = shipped("curves")
     curves = curves[(curves["base"] == base) & (curves["seed"] == seed)].drop(columns=["base", "seed"])
-    own = answers[ANSWER_COLUMNS]
+    order = [*HEADLINE, "base", *COMPARED]
+    own = answers[ANSWER_COLUMNS].sort_values(
+        ["model", "attack"], key=lambda names: names.map(order.index), kind="stable"
+    )
     return Study(rates(own), own, curves)
