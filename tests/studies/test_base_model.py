@@ -15,8 +15,8 @@ from workbench.models.load import load
 from workbench.studies import base_model
 from workbench.studies.base_model import asked_in_every_way, held_out, unfit
 
-NEVER_KNEW = [name for name in shipped_bases() if name.endswith("-never-knew")]
-CAREFUL = [name for name in shipped_bases() if name.endswith("-careful")]
+NEVER_KNEW = [name for name in shipped_bases() if "-never-knew" in name]
+CAREFUL = [name for name in shipped_bases() if "-careful" in name]
 KNOW = [name for name in shipped_bases() if name not in NEVER_KNEW + CAREFUL]
 # Pictures on which four of five harmful queries are about pairs that a careful base is to answer
 SEED, N = 5, 100
