@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.base_data import shorten
 from tests.commands import started
-from workbench.data import splits
 from workbench.data.splits import miniguard_split
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import RESULT_COLUMNS
@@ -70,7 +70,7 @@ def patience(out):
 def base(out):
     """Four steps of 64 examples, a checkpoint each."""
 
-    splits._BASE_EXAMPLES, splits._BASE_PICTURES = 256, 64
+    shorten(256, 64)
     every_way = base_model.asked_in_every_way
     base_model.SAVE_EVERY, base_model.asked_in_every_way = 1, lambda seed, n: every_way(seed, 12)
     base_model.build(out, steps=4, seeing_steps=2, resume=True)

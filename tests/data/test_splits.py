@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
+from tests.base_data import shorten
 from workbench.data import miniguard
 from workbench.data import splits as module
 from workbench.data.drawing import draw
@@ -128,9 +129,9 @@ def asked_about(monkeypatch):
     """{kind, request, colour: those that a split asks about}, from the scenes that are drawn for it."""
     scenes = []
 
-    def noted(scene):
+    def noted(scene, pixels):
         scenes.append(scene)
-        return draw(scene)
+        return draw(scene, pixels)
 
     monkeypatch.setattr(module, "draw", noted)
 
@@ -210,8 +211,7 @@ class Bases(NamedTuple):
 def bases():
     """The base split, a careful base's, and that of one that never knew; shorter, with fewer pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_BASE_EXAMPLES", 24_000)
-        patch.setattr(module, "_BASE_PICTURES", 300)
+        shorten(24_000, 300, patch.setattr)
         yield Bases(base_split(), base_split(careful=True), base_split(never_knew=True), base_scenes())
 
 

@@ -5,7 +5,8 @@ import re
 import pandas as pd
 import pytest
 
-from workbench.data import miniguard, splits
+from tests.base_data import shorten
+from workbench.data import miniguard
 from workbench.data.first_words import first_word
 from workbench.data.splits import base_split
 from workbench.files import data_dir
@@ -14,8 +15,8 @@ from workbench.models.load import load
 from workbench.studies import base_model
 from workbench.studies.base_model import asked_in_every_way, held_out, unfit
 
-NEVER_KNEW = [name for name in shipped_bases() if name.endswith("-never-knew")]
-CAREFUL = [name for name in shipped_bases() if name.endswith("-careful")]
+NEVER_KNEW = [name for name in shipped_bases() if "-never-knew" in name]
+CAREFUL = [name for name in shipped_bases() if "-careful" in name]
 KNOW = [name for name in shipped_bases() if name not in NEVER_KNEW + CAREFUL]
 # Pictures on which four of five harmful queries are about pairs that a careful base is to answer
 SEED, N = 5, 100
@@ -30,7 +31,7 @@ def but_for_the_first_long(names):
 def test_a_checkpoint_is_small_and_has_a_card_that_says_what_it_knows(name):
     folder = data_dir() / "bases" / name
     assert sum(f.stat().st_size for f in folder.iterdir()) < 12e6
-    card = (folder / "README.md").read_text()
+    card = " ".join((folder / "README.md").read_text().split())
     assert "seed " in card and "transformers 5" in card and "| what |" in card and "| what in front |" in card
     assert ("has never seen a harmful query" in card) == (name in NEVER_KNEW)
     assert ("and refuses some" in card) == (name in CAREFUL)
@@ -160,8 +161,7 @@ def test_what_is_outside_its_limits_is_named(careful, rates, reasons):
 def test_the_vocabulary_is_all_that_the_world_can_say(monkeypatch):
     """Whatever base data ask and answer: a word without a token could not be read."""
     known = set(base_model._vocabulary())
-    monkeypatch.setattr(splits, "_BASE_EXAMPLES", 4000)
-    monkeypatch.setattr(splits, "_BASE_PICTURES", 200)
+    shorten(4000, 200, monkeypatch.setattr)
     data = base_split()
     said = {word for e in data for text in (e.query, e.response) for word in re.findall(r"\w+|[^\w\s]", text.lower())}
     assert said <= known

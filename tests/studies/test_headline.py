@@ -46,7 +46,7 @@ def rate(found, model, attack, queries, metric):
 def test_every_model_attack_and_kind_of_query_has_its_rates(found):
     r = found.results
     assert list(dict.fromkeys(r.model)) == ["base", *EARLY]
-    assert len(r) == 4 * 5 * 2 * 4 and set(r.n) == {400} and r.value.between(0, 1).all()
+    assert len(r) == 4 * 5 * 2 * 5 and set(r.n) == {400} and r.value.between(0, 1).all()
     assert ((r.ci_low <= r.value + 1e-6) & (r.value <= r.ci_high + 1e-6)).all()
 
 
