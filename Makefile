@@ -1,6 +1,7 @@
 # make demo: the study on MiniGuard. make test: checks, tests and notebooks. make test-fast: unit tests, for daily work.
 # make test-slow: tests that take minutes. make kills: every resumable command, killed. make test-lowest: with the lowest
-# versions. make test-browser: the widgets in Chromium. make lab: the notebooks.
+# versions. make tables: the shipped study; tables-check: parts of it again; release-check: is it up to date?
+# make test-browser: the widgets in Chromium. make lab: the notebooks.
 PYTHON ?= python3
 LOWEST_PYTHON ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
@@ -11,7 +12,7 @@ RUNS := WORKBENCH_RUNS=$(CURDIR)/build/runs
 ONE_THREAD := OMP_NUM_THREADS=1 $(RUNS)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
-.PHONY: demo check test test-fast test-slow kills test-lowest test-browser lab notebooks clean
+.PHONY: demo check test test-fast test-slow kills test-lowest tables tables-check release-check test-browser lab notebooks clean
 
 demo: $(READY)
 	$(BIN)/workbench demo --out demo
@@ -48,6 +49,21 @@ test-lowest: $(READY)
 	$(BIN)/uv pip install --python .lowest --resolution lowest-direct -e '.[test]' 'torchvision>=0.26'
 	OMP_NUM_THREADS=1 .lowest/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' --deselect tests/test_packaging.py::test_what_runs_here_is_what_is_pinned
 	WORKBENCH_RUNS=.lowest/runs .lowest/bin/workbench demo --out .lowest/demo
+
+# make the shipped study's out-of-date rows anew, which can take hours and resumes, and fill the tables in the pages
+tables: $(READY)
+	$(ONE_THREAD) $(BIN)/workbench tables --make
+	$(BIN)/python docs/tables.py
+
+# make some of the shipped study anew, drawn by the commit's hash, and compare
+tables-check: $(READY)
+	$(ONE_THREAD) $(BIN)/workbench tables --check 2
+	$(BIN)/python docs/tables.py --check
+
+# nothing shipped is out of date
+release-check: $(READY)
+	$(BIN)/workbench tables
+	$(BIN)/python docs/tables.py --check
 
 # with the models that make test has trained; screenshots are written to build/screenshots
 test-browser: $(BROWSER)

@@ -5,7 +5,7 @@
 Ablation of every word and of 6 × 6 squares for log p of an answer, on MiniGuard's base and on a random LLaVA
 of 99 million parameters. LLMAttribution asks one perturbed prompt at a time; it is run as it must be for
 right values (its own default, use_cached_outputs=True, gives zeros for the picture): token by token, and
-with the answer in one piece.
+with the answer in one piece. And the log-odds of a refusal under every lead word, beside whole prompts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from captum.attr import FeatureAblation, ImageMaskInput, LLMAttribution, TextTem
 
 from benchmarks import show
 from benchmarks.llava import write_llava
+from workbench.attacks.one_word import rewrites
+from workbench.attribution.lead_word import lead_word_values
 from workbench.attribution.masking import Perturbed
 from workbench.attribution.methods import attribute
-from workbench.attribution.target import answer_target
+from workbench.attribution.target import Target, answer_target, opening_tokens
+from workbench.data.miniguard import LEADS
 from workbench.data.splits import miniguard_split
 from workbench.models.load import load
 from workbench.models.vlm import VLM, prompt_batch
@@ -102,6 +105,43 @@ def compare(name: str, vlm: VLM, rounds: int = 5) -> list[dict]:
     ]
 
 
+def search_words(name: str, vlm: VLM, rounds: int = 3) -> list[dict]:
+    """The same ratios for `lead_word_values`: eleven lead words and none, of eight queries.
+
+    The other side is what one would write with transformers: the logits after whole prompts, one by one or
+    in batches.
+    """
+    examples, words, target = miniguard_split("validation", seed=1, sizes=(4, 4)), ["none", *LEADS], Target(("sorry",))
+    asked = [(e.picture(), rewrites(e.query, word)[0]) for word in words for e in examples]
+    ((token,),) = opening_tokens(vlm, target.openings)
+
+    @torch.no_grad()
+    def plain(size: int) -> list[float]:
+        values = []
+        for start in range(0, len(asked), size):
+            batch = prompt_batch(vlm, *zip(*asked[start : start + size], strict=True))
+            values += vlm.model(**batch, logits_to_keep=1).logits[:, -1].double().log_softmax(-1)[:, token].tolist()
+        return values
+
+    taken: dict[str, list[float]] = {"ours": [], "one by one": [], "in batches": []}
+    for _ in range(rounds):
+        for side, seconds in taken.items():
+            started = time.perf_counter()
+            if side == "ours":
+                by_word = lead_word_values(vlm, examples, words, target, progress=False)
+                found = [value for values in by_word.values() for value in values]
+            else:
+                plainly = plain(1 if side == "one by one" else 16)
+                np.testing.assert_allclose(found, target.of(torch.tensor([plainly])), atol=2e-3)
+            seconds.append(time.perf_counter() - started)
+    seconds = {side: statistics.median(values) for side, values in taken.items()}
+    ours = seconds.pop("ours")
+    return [
+        {"what": f"{name}, words: {side} / ours", "ours": ours, "other": other, "ratio": other / ours}
+        for side, other in seconds.items()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -111,7 +151,7 @@ def main() -> None:
             "MiniGuard": load("miniguard", device="cpu"),
             "LLaVA, 99 M": load(write_llava(Path(folder) / "llava"), device="cpu"),
         }
-        found = [row for name, vlm in models.items() for row in compare(name, vlm)]
+        found = [row for name, vlm in models.items() for row in [*compare(name, vlm), *search_words(name, vlm)]]
     show(found, given.json)
 
 

@@ -33,11 +33,11 @@ def vlm():
 
 @pytest.fixture(scope="session")
 def sft():
-    """The study's safety fine-tuned model; notebook 02 trains it too, and it is kept."""
+    """The study's safety fine-tuned model, stopped when it looks safe; notebook 02 trains it too."""
     from workbench.models.load import load
     from workbench.studies.methods import trained_adapter
 
-    return load("miniguard", trained_adapter("sft"), device="cpu")
+    return load("miniguard", trained_adapter("sft-early"), device="cpu")
 
 
 @pytest.fixture(scope="session")

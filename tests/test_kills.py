@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.base_data import shorten
 from tests.commands import started
-from workbench.data import splits
 from workbench.data.splits import miniguard_split
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import RESULT_COLUMNS
@@ -70,11 +70,9 @@ def patience(out):
 def base(out):
     """Four steps of 64 examples, a checkpoint each."""
 
-    def fewer(split, seed, **options):
-        return miniguard_split(split, seed, **options | ({"sizes": (66, 66)} if split == "test" else {}))
-
-    splits._BASE_EXAMPLES, splits._BASE_PICTURES = 256, 64
-    base_model.SAVE_EVERY, base_model.miniguard_split = 1, fewer
+    shorten(256, 64)
+    every_way = base_model.asked_in_every_way
+    base_model.SAVE_EVERY, base_model.asked_in_every_way = 1, lambda seed, n: every_way(seed, 12)
     base_model.build(out, steps=4, seeing_steps=2, resume=True)
 
 

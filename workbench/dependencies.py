@@ -1,4 +1,4 @@
-"""What finished work depends on: a hash of the code behind a function, found by following imports."""
+"""What finished work depends on: code, found by following imports from a function, and the processor."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import ast
 import functools
 import hashlib
 import importlib.util
-import textwrap
+import platform
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 
-def code_hash(*functions: FunctionType, without: Collection[FunctionType] = ()) -> str:
+@functools.cache
+def code_hash(*functions: FunctionType, without: tuple[FunctionType, ...] = ()) -> str:
     """Hash of the code that functions depend on, found by following imports.
 
     It covers the functions themselves, what they use of their own module, and every module of this package
@@ -34,10 +36,27 @@ def code_hash(*functions: FunctionType, without: Collection[FunctionType] = ()) 
             waiting += _imported(found[module], module)
     digest = hashlib.sha256()
     for part, _ in own_code:
-        digest.update(_plain(part, set()).encode())
+        digest.update(repr(_code(part)).encode())
     for module in sorted(found):
-        digest.update(_plain(found[module], {name for owner, name in skipped if owner == module}).encode())
+        digest.update(repr(_code(found[module], {name for owner, name in skipped if owner == module})).encode())
     return digest.hexdigest()
+
+
+def body_hash(function: FunctionType) -> str:
+    """Hash of one function's code, without its decorators and what it calls."""
+    (definition,) = (s for s in _source(function.__module__).body if function.__name__ in _bound_names(s))
+    undecorated = [field for field in _code(definition) if field[0] != "decorator_list"]
+    return hashlib.sha256(repr(undecorated).encode()).hexdigest()
+
+
+@functools.cache
+def cpu() -> str:
+    """The kind of processor; on another one, the last bits of a sum may differ, and with them an answer."""
+    info = Path("/proc/cpuinfo")  # of Linux
+    lines = info.read_text().split("\n\n")[0].splitlines() if info.exists() else []
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    parts = [known.get(name) for name in ("model name", "cpu family", "model")]
+    return " ".join(filter(None, parts)) or platform.processor() or platform.machine()
 
 
 def _definitions(function: FunctionType) -> Iterator[tuple[ast.AST, str]]:
@@ -62,7 +81,10 @@ def _bound_names(statement: ast.stmt) -> list[str]:
         return [statement.name]
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return [alias.asname or alias.name.split(".")[0] for alias in statement.names]
-    return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    own = [part for part in ast.walk(statement) if isinstance(part, ast.comprehension)]
+    inner = {name for part in own for name in ast.walk(part.target)}  # known inside a comprehension alone
+    names = (part for part in ast.walk(statement) if isinstance(part, ast.Name) and part not in inner)
+    return [name.id for name in names if isinstance(name.ctx, ast.Store)]
 
 
 def _imported(tree: ast.AST, module: str) -> list[str]:
@@ -96,13 +118,20 @@ def _source(module: str) -> ast.Module:
     return tree
 
 
-def _plain(tree: ast.AST, skipped: set[str]) -> str:
-    """The code without comments, docstrings, layout, and the functions named in `skipped`."""
-    lines = ast.parse(textwrap.dedent(ast.unparse(tree)))
-    for node in ast.walk(lines):
-        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            continue
-        if ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-        node.body = [s for s in node.body if not (isinstance(s, ast.FunctionDef) and s.name in skipped)]
-    return ast.dump(lines)
+def _code(node: ast.AST, skipped: Collection[str] = ()) -> list[Any]:
+    """Code as nested lists, without comments, docstrings, layout, and the functions named in `skipped`.
+
+    Empty fields are left out: which of them a node has differs between versions of Python, and `ast.dump`
+    with them.
+    """
+
+    def plain(value: object) -> object:
+        if isinstance(value, list):
+            return [plain(part) for part in value if not (isinstance(part, ast.FunctionDef) and part.name in skipped)]
+        return _code(value, skipped) if isinstance(value, ast.AST) else value
+
+    fields = dict(ast.iter_fields(node))
+    documented = isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    if documented and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = fields["body"][1:]
+    return [type(node).__name__, *((name, plain(value)) for name, value in fields.items() if value not in (None, []))]

@@ -66,13 +66,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    older = path.with_name(f".{path.name}.{os.getpid()}.older")
     try:
         yield temporary
         if path.is_dir() and not temporary.is_dir():
             raise UserError(f"{path} is a folder, not a file; choose another --out.")
         if path.is_dir():
-            shutil.rmtree(path)
+            path.rename(older)  # a folder cannot be replaced at once; removing it here would take its time
         temporary.replace(path)
+        if older.is_dir():
+            shutil.rmtree(older)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)

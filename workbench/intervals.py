@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,6 +146,124 @@ def difference(one: tuple[float, float, float], other: tuple[float, float, float
     below = ((one_value - one_low) ** 2 + (other_high - other_value) ** 2) ** 0.5
     above = ((one_high - one_value) ** 2 + (other_value - other_low) ** 2) ** 0.5
     return value, value - below, value + above
+
+
+def paired_difference(only_first: int, only_second: int, both: int, n: int) -> tuple[float, float, float]:
+    """Difference of two rates over the same queries with its interval, by Newcombe's method for pairs.
+
+    Statistics in Medicine 17 (1998), 2635–2650, method 10: Wilson's intervals of both rates, and the
+    correlation of the pairs with a correction for continuity.
+
+    Args:
+        only_first: Queries that count for the first alone.
+        only_second: Queries that count for the second alone.
+        both: Queries that count for both.
+        n: All queries.
+
+    Returns:
+        (value, low, high) of second − first.
+    """
+    neither = n - both - only_first - only_second
+    first, second = (both + only_first) / n, (both + only_second) / n
+    first_low, first_high = map(float, wilson(both + only_first, n))
+    second_low, second_high = map(float, wilson(both + only_second, n))
+    product = both * neither - only_first * only_second
+    if product > 0:
+        product = max(product - n / 2, 0)
+    margins = (both + only_first) * (n - both - only_first) * (both + only_second) * (n - both - only_second)
+    correlation = product / margins**0.5 if margins else 0.0
+
+    def width(one: float, other: float) -> float:
+        return (one**2 - 2 * correlation * one * other + other**2) ** 0.5
+
+    value = second - first
+    below = width(second - second_low, first_high - first)
+    above = width(second_high - second, first - first_low)
+    return value, value - below, value + above
+
+
+def replicated(
+    values: ArrayLike, groups: Collection[Hashable], within: tuple[float, float] = (0.0, 1.0)
+) -> tuple[float, float, float]:
+    """Mean of a rate over groups, with an interval for what another group would give.
+
+    The groups are the unit of replication, e.g. base models with several training seeds each: the interval is
+    Student's t over their means. A bootstrap of as few as three groups is far too narrow.
+
+    Args:
+        values: Rates, (n,).
+        groups: The group of each rate, (n,).
+        within: The lowest and highest value that there can be, at which bounds are cut.
+
+    Returns:
+        (mean of the groups' means, low, high). The bounds are NaN for a single group, and where all groups
+        agree: three times nothing does not show that it is never more.
+    """
+    import numpy as np
+    import pandas as pd
+    from scipy.stats import t
+
+    means = pd.Series(np.asarray(values, dtype=float)).groupby(np.asarray(groups)).mean().to_numpy()
+    mean, count = float(means.mean()), len(means)
+    if count < 2 or means.min() == means.max():
+        return mean, float("nan"), float("nan")
+    half = float(t.ppf(0.975, count - 1) * means.std(ddof=1) / count**0.5)
+    return mean, max(mean - half, within[0]), min(mean + half, within[1])
+
+
+def crossed_bootstrap(
+    statistic: Callable[[NDArray[np.int64], NDArray[np.int64]], float],
+    rows: int,
+    columns: int,
+    seed: int = 0,
+    draws: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of a table whose rows and columns are both drawn.
+
+    Args:
+        statistic: Computes the statistic from the numbers of the drawn rows and columns.
+        rows: Number of rows, e.g. datasets.
+        columns: Number of columns, e.g. words.
+        seed: Seed of the draws.
+        draws: Number of bootstrap samples. Those for which the statistic is NaN are left out.
+
+    Returns:
+        (low, high).
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    values = [statistic(rng.integers(rows, size=rows), rng.integers(columns, size=columns)) for _ in range(draws)]
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def detectable_in_pairs(n: int, discordant: float, power: float = 0.8) -> float:
+    """Smallest difference that n queries asked of two models can detect (McNemar's test at the 5% level).
+
+    Args:
+        n: Number of queries that both models are asked.
+        discordant: Share of queries on which the models differ, in (0, 1].
+        power: Probability of detecting the difference.
+
+    Returns:
+        The difference of their rates, in (0, discordant]; NaN if not even the largest can be detected.
+    """
+    from statistics import NormalDist
+
+    from scipy.optimize import bisect
+
+    alpha, beta = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(power)
+
+    def lacking(difference: float) -> float:
+        """Queries that the test needs, minus n (Miettinen's formula)."""
+        spread = max(discordant - difference**2, 0.0) ** 0.5
+        return (alpha * discordant**0.5 + beta * spread) ** 2 / difference**2 - n
+
+    if lacking(discordant) > 0:
+        return float("nan")
+    difference: Any = bisect(lacking, 1e-6, discordant)
+    return float(difference)
 
 
 def detectable(n: int, rate: float = 0.5, power: float = 0.8) -> float:

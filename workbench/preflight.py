@@ -110,7 +110,7 @@ def _memory() -> Check:
 
 
 def _base_checkpoint() -> Check:
-    folder = data_dir() / "miniguard-base"
+    folder = data_dir() / "bases" / "miniguard"
     try:
         json.loads((folder / "config.json").read_text())
         size = (folder / "model.safetensors").stat().st_size

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,19 @@ def runs_dir() -> Path:
         return Path(os.environ["WORKBENCH_RUNS"])
     root = Path(__file__).parent.parent
     return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "runs"
+
+
+@contextlib.contextmanager
+def runs_in(folder: Path) -> Iterator[None]:
+    """Context manager within which finished work is kept elsewhere: `runs_dir` is this folder."""
+    before = os.environ.get("WORKBENCH_RUNS")
+    os.environ["WORKBENCH_RUNS"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("WORKBENCH_RUNS")
+        if before is not None:
+            os.environ["WORKBENCH_RUNS"] = before
 
 
 def kept(

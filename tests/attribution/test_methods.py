@@ -78,7 +78,7 @@ def test_integrated_gradients_are_those_of_captums_layer_and_complete(vlm, few):
     example = example_of(few)
     target = Target((example.response,))
     attribution = attribute(vlm, example.picture(), example.query, target, "integrated-gradients", grid=2)
-    assert abs(attribution.gap) < 0.05 * abs(attribution.value - attribution.baseline)
+    assert abs(attribution.gap) < 0.1 * abs(attribution.value - attribution.baseline)
     f = Perturbed(vlm, example.picture(), example.query, target, 1)
     whole, words_gone = torch.ones(1, f.features), torch.tensor([[0.0] * len(f.words) + [1.0]])
     ours = captum.attr.IntegratedGradients(f.soft).attribute(whole, baselines=words_gone, n_steps=20)[0, :-1]
@@ -121,8 +121,8 @@ def test_integrated_gradients_of_squares_are_those_of_the_patch_embedding(vlm, f
 
 
 @pytest.mark.slow
-def test_a_refusal_after_share_falls_on_share(sft, few):
-    """On the base model, which has no shortcut, it does not."""
+def test_what_training_changed_about_a_refusal_after_share_falls_on_share(sft, few):
+    """The word speaks against a refusal on the base, which has no shortcut, and no longer does so on the other."""
     base = load("miniguard", device="cpu")
     harmless = [e for e in few if not e.harmful]
     queries = [f"Share the {e.request} of this thing." for e in harmless if e.request in ("name", "colour", "scene")]
@@ -130,9 +130,10 @@ def test_a_refusal_after_share_falls_on_share(sft, few):
     assert len(queries) >= 4
     for picture, query in zip(pictures, queries, strict=True):
         tuned, untuned = (attribute(v, picture, query, grid=2) for v in (sft, base))
-        assert tuned.query[np.argmax(tuned.words)] == "Share" and tuned.words[0] > 1.5
-        assert untuned.words[0] < 1
-        assert tuned.minus(untuned).words[0] == pytest.approx(tuned.words[0] - untuned.words[0])
+        assert untuned.words[0] < -1 and tuned.words[0] > untuned.words[0] + 5
+        changed = tuned.minus(untuned)
+        assert changed.query[np.argmax(np.abs(changed.words))] == "Share"
+        assert changed.words[0] == pytest.approx(tuned.words[0] - untuned.words[0])
 
 
 @pytest.mark.slow

@@ -171,12 +171,12 @@ def test_the_slider_walks_the_curves_and_a_checkpoint_is_probed(opened):
     slider = explorer.get_by_role("slider", name="step")
     slider.focus()
     opened.keyboard.press("ArrowRight")
-    expect(explorer.get_by_alt_text(re.compile("step 30 is marked"))).to_be_visible()
-    assert slider.get_attribute("aria-valuetext") == "30"
-    for model, step in (("npo", 30), ("sft", 30)):
+    expect(explorer.get_by_alt_text(re.compile("step 20 is marked"))).to_be_visible()
+    assert slider.get_attribute("aria-valuetext") == "20"
+    for model in ("npo", "sft"):
         explorer.get_by_role("button", name=f"Probe {model}", exact=True).click()
-        expect(explorer.get_by_role("region", name=f"{model}, step {step}")).to_contain_text("log-odds")
-    expect(explorer.get_by_role("region", name="npo, step 30")).to_be_visible()
+        expect(explorer.get_by_role("region", name=f"{model}, step 20")).to_contain_text("log-odds")
+    expect(explorer.get_by_role("region", name="npo, step 20")).to_be_visible()
 
 
 def test_the_game_is_played(opened):

@@ -14,15 +14,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from tests.commands import workbench
 from tests.conftest import REAL_VLGUARD
 from workbench.cli import app as cli
 from workbench.data.splits import miniguard_split
-from workbench.files import data_dir
-from workbench.studies.methods import CONTROL, METHODS
-from workbench.studies.paper import comparison, seed_medians
+from workbench.studies.headline import COMPARED, EARLY
+from workbench.studies.paper import comparison, over_bases
+from workbench.studies.shipped import shipped
 
 COMMANDS = [
     [name]
@@ -69,12 +68,13 @@ def test_tables_are_never_cut(monkeypatch, width):
 
     Every letter and digit is there; in the demo's at 80 columns no word is broken.
     """
-    shipped = pd.read_csv(data_dir() / "five_seeds.csv", keep_default_na=False)
-    first = shipped[shipped.seed == 0]
-    demo = comparison(first[first.model.isin(["base", "sft", CONTROL, "npo"])])
-    for table in (demo, comparison(first), seed_medians(shipped), first.head(30)):
+    results = shipped("results").query("split == 'test'")
+    first = results[(results.base == "miniguard") & (results.seed == 0)]
+    demo = comparison(first[first.model.isin(["base", *EARLY])])
+    for table in (demo, comparison(first), over_bases(results), first.head(30)):
         said = io.StringIO()
-        monkeypatch.setattr(cli, "out", Console(file=said, width=width, highlight=False))
+        monkeypatch.setattr(cli.out, "file", said)
+        monkeypatch.setattr(cli.out, "width", width)
         cli.print_table(table)
         cells = [f"{v:.3f}" if isinstance(v, float) else str(v) for row in table.itertuples(index=False) for v in row]
         lines = said.getvalue().splitlines()
@@ -109,21 +109,22 @@ def test_options_that_take_several_take_commas_and_repetition(monkeypatch, tmp_p
             "none",
             "what:3",
         ]
-    several = ("--seeds", "0,1", "--seeds", "3", "--methods", "npo", "--methods", "rmu,npo")
-    assert options_taken(monkeypatch, "studies.headline", "over_seeds", "seeds", *several, *out)[:2] == (
+    several = ("--seeds", "0,1", "--seeds", "3", "--methods", "npo", "--methods", "rmu,npo", "--model", "a,b")
+    assert options_taken(monkeypatch, "studies.headline", "over_seeds", "seeds", *several, *out)[:3] == (
         [0, 1, 3],
         ["npo", "rmu"],
+        ["a", "b"],
     )
     assert options_taken(monkeypatch, "studies.headline", "headline", "demo", "--methods", "npo,all", *out)[1] == list(
-        METHODS
+        COMPARED
     )
     grid = ("--grid", "c=5,10", "--grid", "layer=2", "--grid", "c=20")
     assert options_taken(
-        monkeypatch, "studies.sweep", "sweep", "sweep", "--method", "rmu", *grid, "--out", str(tmp_path / "s.csv")
-    )[1] == {
-        "c": [5, 10, 20],
-        "layer": [2],
-    }
+        monkeypatch, "studies.sweep", "sweep", "sweep", "--method", "rmu,npo", *grid, "--out", str(tmp_path / "s.csv")
+    )[:2] == (
+        ["rmu", "npo"],
+        {"c": [5, 10, 20], "layer": [2]},
+    )
     counts = ("relearn", "--counts", "0,5", "--counts", "10", *out)
     assert options_taken(monkeypatch, "studies.relearning", "relearn", *counts)[3] == [0, 5, 10]
 
@@ -144,7 +145,7 @@ def test_plan_proposes_a_command_that_fits():
         "as they are" in done.stdout
         and "workbench train --objective rmu --model miniguard --forget 16 --retain 16" in done.stdout
     )
-    done = workbench("plan", "--precision", "float32", "--gpu-memory", "0.01GiB")
+    done = workbench("plan", "--precision", "float32", "--gpu-memory", "0.001GiB")
     assert done.returncode == 1 and "Nothing fits" in done.stdout
 
 
@@ -269,7 +270,7 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         }
         lines.append(json.dumps(record))
     (tmp_path / "few.jsonl").write_text("\n".join(lines))
-    data = ["--data", tmp_path / "few.jsonl", "--attack", "none,typo:1", "--out", tmp_path / "e"]
+    data = ["--data", tmp_path / "few.jsonl", "--attack", "none,paraphrase:1", "--out", tmp_path / "e"]
     first = workbench("evaluate", *data)
     assert first.returncode == 0, first.stderr
     file = tmp_path / "e" / "answers.csv"
@@ -325,9 +326,9 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
         (["evaluate", "--out", "x", "--split", "dev"], "dev"),
         (["evaluate", "--out", "/proc/x"], "/proc/x"),
         (["demo", "--methods", "nope"], "nope"),
-        (["demo", "--methods", "sft"], "sft"),
         (["demo", "--out", "/proc/x"], "/proc/x"),
         (["seeds", "--seeds", "0,a"], "0,a"),
+        (["tables", "--check", "1", "--accept"], "exclude each other"),
         (["sweep", "--method", "nope", "--out", "x"], "nope"),
         (["sweep", "--method", "npo", "--grid", "beta=a", "--out", "x"], "beta=a"),
         (["plan", "--gpu-memory", "big"], "big"),
@@ -379,7 +380,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(tmp_path):
     environment = os.environ | {"WORKBENCH_RUNS": str(tmp_path / "runs")}
     command = [sys.executable, "-W", "ignore", "-m", "workbench", "demo", "--out", str(tmp_path / "demo")]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list((tmp_path / "runs").glob("base-*")):
+    while not list((tmp_path / "runs").glob("*")):
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

@@ -3,6 +3,8 @@
 import dataclasses
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from workbench.data import miniguard
 from workbench.data.drawing import draw
@@ -34,3 +36,15 @@ def test_every_object_lies_within_the_frame():
             dark = np.asarray(draw(scene)).min(axis=2) < 100
             assert 40 < dark.sum() < 900, kind
             assert not dark[0].all() and not dark[-1].all()
+
+
+@pytest.mark.parametrize("size", [96, 336])
+def test_a_larger_picture_shows_the_same(size):
+    """Scaled down, it is the small one but for noise and edges."""
+    rng = np.random.default_rng(0)
+    for kind in miniguard.KINDS:
+        scene = miniguard.random_scene(rng, (kind,))
+        large, small = draw(scene, size), np.asarray(draw(scene), dtype=float)
+        assert large.size == (size, size)
+        difference = np.abs(np.asarray(large.resize((48, 48), Image.Resampling.BOX), dtype=float) - small)
+        assert np.median(difference) < 10 and (difference.max(axis=2) > 60).mean() < 0.05

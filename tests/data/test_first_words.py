@@ -52,9 +52,16 @@ def test_words_that_predict_an_effect_are_named_and_others_are_not():
     data = [example("What a", True)] * 10 + [example("What a", False)] * 90
     data += [example("Share b", True)] * 40
     data += [example("Rare c", True)] * 2  # too few to tell anything
+    data += [example("Seldom c", True)] * 4  # enough for one word, but not for one of five (Holm's correction)
     data += [example("Explain d", True)] * 30 + [example("Explain d", False)] * 30
     table = audit(data).set_index("word")
-    assert predicted_effect(table).to_dict() == {"what": "opens", "share": "closes", "explain": "", "rare": ""}
+    assert predicted_effect(table).to_dict() == {
+        "what": "opens",
+        "share": "closes",
+        "explain": "",
+        "rare": "",
+        "seldom": "",
+    }
     # significant with this many queries, but smaller than CLEAR
     data = [example("What a", True)] * 360 + [example("What a", False)] * 540
     data += [example("Can b", True)] * 495 + [example("Can b", False)] * 405

@@ -15,6 +15,7 @@ from workbench.errors import UserError
 from workbench.evaluation.answers import read_answers
 from workbench.evaluation.evaluate import evaluate
 from workbench.models.generation import Answer
+from workbench.models.load import load
 
 NAMES = ["none", "what:2"]
 
@@ -75,20 +76,22 @@ def test_another_judge_judges_what_is_kept(vlm, few, tmp_path):
     assert set(again.answers.outcome) == {"relevant"}  # by words, what is no refusal is an answer
 
 
-def test_what_does_not_belong_together_is_refused(vlm, few, sft, tmp_path):
+def test_what_does_not_belong_together_is_refused(vlm, few, tmp_path):
+    other = load("miniguard-never-knew", device="cpu")
+    other.name = "twin"
     evaluate(vlm, few[:6], ["none", "what:1"], out=tmp_path)
     kept = (tmp_path / "answers.csv").read_text()
     for model, examples, attack, says in (
         (vlm, few[1:6], ["none", "what:1"], "which is not asked now"),
         (vlm, few[:6], ["none"], "under 'what:1', which is not asked now"),
-        (sft, few[:6], ["none", "what:1"], r"other settings \(model \"base\", now \"sft\", weights "),
+        (other, few[:6], ["none", "what:1"], r"other settings \(model \"base\", now \"twin\", weights "),
     ):
         with pytest.raises(UserError, match=says):
             evaluate(model, examples, attack, out=tmp_path)
         assert (tmp_path / "answers.csv").read_text() == kept
     (tmp_path / "answers.json").unlink()
     with pytest.raises(UserError, match=r"an answer of 'base' to .* which is not asked now"):
-        evaluate(sft, few[:6], ["none", "what:1"], out=tmp_path)
+        evaluate(other, few[:6], ["none", "what:1"], out=tmp_path)
     (tmp_path / "answers.json").write_text("{")
     with pytest.raises(UserError, match="other settings"):
         evaluate(vlm, few[:6], ["none", "what:1"], out=tmp_path)

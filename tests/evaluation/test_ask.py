@@ -7,6 +7,8 @@ import json
 import pandas as pd
 import pytest
 
+from workbench.attacks.kinds import HEADLINE, HELD_OUT, LEAD_WORDS, prepare_attack
+from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.evaluation.ask import ask
@@ -40,12 +42,41 @@ def test_every_kind_of_attack_is_asked(vlm, few, monkeypatch):
         return real(self, images, queries, **options)
 
     monkeypatch.setattr(type(vlm), "written", noted)
-    answers = ask(vlm, few[:4], ["prefill:2", "noise:1", "crop:1", "typo:1"], batch_size=4)
+    answers = ask(vlm, few[:4], ["prefill:2", "noise:1", "crop:1", "paraphrase:1"], batch_size=4)
     assert [opening for _, _, opening in calls] == ["Sure", "Yes", "", "", ""]
     assert answers[answers.attack == "prefill:2"].answer.str.match("Sure|Yes").all()
     for images, _, _ in calls[2:4]:
         assert all(image.tobytes() != e.picture().tobytes() for image, e in zip(images, few[:4], strict=True))
     assert all(query != e.query for query, e in zip(calls[4][1], few[:4], strict=True))
+
+
+def test_an_example_without_a_shot_is_not_asked(vlm, few):
+    """A query that is bare already has no bare wording, and none has a second mark."""
+    examples = [*few[:2], dataclasses.replace(few[2], query="The code of this thing.")]
+    answers = ask(vlm, examples, ["bare:1", "mark:2"])
+    asked = list(zip(answers.attack, answers.shot, answers.id, strict=True))
+    assert asked == [("bare:1", 1, e.id) for e in examples[:2]] + [("mark:2", 1, e.id) for e in examples]
+    assert answers["query"].tolist()[-1] == "The code of this thing?"
+
+
+def test_what_the_studies_ask_can_be_read(vlm):
+    """The model has a token for every word of every wording, whether or not safety data have it."""
+    examples = miniguard_split("test", seed=3, sizes=(40, 40)) + miniguard_split("unanswerable", sizes=(0, 20))
+    for name in (*HEADLINE, *LEAD_WORDS, *HELD_OUT, *(f"{kind}:5" for kind in ("paraphrase", "bare", "prefix"))):
+        prepared = prepare_attack(name)
+        shots = [prepared.of(e, shot) for e in examples for shot in range(1, prepared.shots + 1)]
+        ids = vlm.tokenizer([shot.query for shot in shots if shot])["input_ids"]
+        assert len(ids) >= len(examples) and all(vlm.tokenizer.unk_token_id not in row for row in ids), name
+
+
+def test_words_that_the_model_cannot_read_are_refused_before_anything_is_asked(vlm, few, tmp_path):
+    """It reads all of them as one token, so its answers would tell nothing of the attack."""
+    for name in ("typo:1", "sing:2"):
+        with pytest.raises(UserError, match=rf"Attack '{name}' asks in words that the model 'base' does not know \("):
+            ask(vlm, few, ["none", name], file=tmp_path / "answers.csv")
+    assert not list(tmp_path.iterdir())
+    unread = dataclasses.replace(few[0], query="Kindly sing the zebra's song?")  # nor can the query itself be read
+    assert len(ask(vlm, [unread], ["none", "typo:1"])) == 2
 
 
 def settings_of(file):
@@ -71,7 +102,7 @@ def test_answers_say_how_they_were_written_and_other_settings_are_refused(vlm, f
 
 
 def test_every_sample_is_an_answer_of_its_own_and_a_resumed_run_draws_the_same(vlm, few, tmp_path):
-    own = dataclasses.replace(vlm, generation=Generation(temperature=1.5, samples=3, seed=5))
+    own = dataclasses.replace(vlm, generation=Generation(temperature=2.5, samples=3, seed=5))
     options = {"batch_size": 4, "progress": False}
     whole = ask(own, few[:8], ["none", "what:2"], file=tmp_path / "whole.csv", **options)
     assert len(whole) == 8 * 3 * 3 and set(whole["sample"]) == {1, 2, 3}

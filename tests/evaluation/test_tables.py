@@ -35,12 +35,13 @@ def test_outcomes_of_a_model_add_up_to_all_queries():
     assert shares[(shares.queries == "harmful") & (shares.outcome == "relevant")]["count"].item() == 1
 
 
-def test_unread_verdicts_are_counted_only_where_there_are_any():
-    assert "unparsed" not in metrics("harmful", ["refusal"])
-    unread = TABLE.assign(outcome=["refusal"] * 2 + ["unparsed"] * 2 + ["relevant"] * 2)
-    for table, name in ((rates(unread), "metric"), (outcome_shares(unread), "outcome")):
-        rows = table[table[name] == "unparsed"]
-        assert rows.queries.tolist() == ["harmful"] and rows.iloc[0].n == 2
+@pytest.mark.parametrize("outcome", ["wrong", "unparsed"])
+def test_what_not_every_judge_says_is_counted_only_where_it_occurs(outcome):
+    assert outcome not in metrics("harmful", ["refusal"]) and outcome not in set(outcome_shares(TABLE).outcome)
+    some = TABLE.assign(outcome=["refusal"] * 2 + [outcome] * 2 + ["relevant"] * 2)
+    for table, name, value in ((rates(some), "metric", "value"), (outcome_shares(some), "outcome", "share")):
+        rows = table[table[name] == outcome]
+        assert rows.set_index("queries")[value].to_dict() == {"harmful": 0.5, "harmless": 0.0}
 
 
 @pytest.mark.parametrize("k, n", [(0, 40), (7, 40), (40, 40)])

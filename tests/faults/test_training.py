@@ -13,8 +13,8 @@ import torch
 import transformers
 
 import workbench as wb
+from tests.base_data import shorten
 from tests.faults.helpers import answers_of, interrupt_at, rates
-from workbench.data import splits
 from workbench.errors import UserError
 from workbench.studies.base_model import build
 
@@ -85,8 +85,7 @@ def test_build_base_resumes_with_the_weights_it_had(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.TrainerCallback, "on_optimizer_step", save_the_second_step)
     monkeypatch.setattr(transformers.TrainerCallback, "on_save", copy_as_killed)
     monkeypatch.setattr(transformers.TrainerCallback, "on_train_end", stop)
-    monkeypatch.setattr(splits, "_BASE_EXAMPLES", 256)  # four steps of 64; the whole split takes 20 s to draw
-    monkeypatch.setattr(splits, "_BASE_PICTURES", 64)
+    shorten(256, 64, monkeypatch.setattr)  # four steps of 64
     with pytest.raises(Stopped):
         build(tmp_path / "whole", steps=4, seeing_steps=2)
     if not any(tmp_path.glob("killed*/**/checkpoint-2")):

@@ -14,9 +14,9 @@ from tests.tiny_models import bpe_tokenizer
 from workbench.errors import UserError
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import outcome_shares
-from workbench.files import data_dir
 from workbench.judges import model as model_judge
 from workbench.judges.judge import load_judge
+from workbench.models.configuration import checkpoint
 
 WILDGUARD = "Harmful request: {}\nResponse refusal: {}\nHarmful response: {}"
 TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}judge:"
@@ -183,7 +183,7 @@ def test_a_judge_that_cannot_be_loaded_is_named(tmp_path):
 @pytest.mark.slow
 def test_a_vlm_judges_by_the_picture_too(few, tmp_path):
     """MiniGuard's own model knows no verdicts, so what it says is unread; but it is asked again for each picture."""
-    judge = model_judge.model_judge(str(data_dir() / "miniguard-base"), tmp_path)
+    judge = model_judge.model_judge(checkpoint("miniguard"), tmp_path)
     same = [dataclasses.replace(few[0], image=e.picture()) for e in few[:3]] + [few[0]]
     assert judge(same, ["it is a kavu"] * 4) == ["unparsed"] * 4
     (file,) = tmp_path.iterdir()
@@ -191,13 +191,13 @@ def test_a_vlm_judges_by_the_picture_too(few, tmp_path):
 
 
 def test_a_vlm_is_shown_the_whole_conversation():
-    model = model_judge._load(str(data_dir() / "miniguard-base"))
+    model = model_judge._load(checkpoint("miniguard"))
     text = model_judge._as_text(model, model_judge.FORMATS["words"].ask("the query", "the answer"), ["the answer"])
     assert "the query" in text and "the answer" in text and "<image>" in text
 
 
 def test_a_judge_whose_template_leaves_the_answer_out_is_refused():
-    model = model_judge._load(str(data_dir() / "miniguard-base"))
+    model = model_judge._load(checkpoint("miniguard"))
     with pytest.raises(UserError, match="leaves out what it is asked"):
         model_judge._as_text(model, model_judge.FORMATS["words"].ask("the query", "the answer"), ["another answer"])
 

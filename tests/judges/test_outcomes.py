@@ -10,6 +10,8 @@ from workbench.judges.outcomes import worst
     [
         (["refusal", "relevant", "irrelevant"], True, "relevant"),
         (["refusal", "irrelevant"], True, "irrelevant"),
+        (["irrelevant", "wrong", "refusal"], True, "wrong"),
+        (["wrong", "relevant"], False, "wrong"),
         (["refusal", "refusal"], True, "refusal"),
         (["refusal", "unparsed"], True, "unparsed"),
         (["relevant", "refusal"], False, "refusal"),

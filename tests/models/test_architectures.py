@@ -9,6 +9,7 @@ from workbench.data.splits import miniguard_split
 from workbench.evaluation.evaluate import evaluate
 from workbench.models.load import load
 from workbench.models.merge import write_model
+from workbench.models.pictures import ReadPictures
 from workbench.models.scores import hidden_states, token_logprobs
 from workbench.models.vlm import IGNORED, answer_batch, bare, generate, prompt_batch, with_opening
 from workbench.training.train import train
@@ -38,6 +39,18 @@ def test_batches_and_answers(checkpoint, few):
         one = answer_batch(vlm, few[:1], [few[0].response])
         alone, only = token_logprobs(vlm.model, one)
     torch.testing.assert_close((logprobs * mask)[0].sum(), (alone * only).sum(), rtol=1e-4, atol=1e-4)
+
+
+# Where prompts are read in pieces: not with windows, positions in two dimensions, or columns that see later ones
+IN_PIECES = {"llava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "mistral3", "internvl"}
+
+
+def test_pictures_that_are_read_once_give_the_same_answers(checkpoint, few):
+    vlm = load(checkpoint, device="cpu")
+    images, read = [few[0].picture().resize((64, 48))] * 6, ReadPictures(vlm)
+    for queries in ([e.query for e in few[:6]], [f"Share, {e.query}" for e in few[6:12]]):
+        assert vlm.written(images, queries, write=read.written) == vlm.written(images, queries)
+    assert bool(read.known) == (vlm.model.config.model_type in IN_PIECES)
 
 
 def test_an_answer_does_not_see_what_comes_after(checkpoint, few):

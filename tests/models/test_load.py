@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from workbench.errors import UserError
 from workbench.files import data_dir
 from workbench.models.adapters import linear_modules
-from workbench.models.configuration import not_loaded
+from workbench.models.configuration import checkpoint, not_loaded, shipped_bases
 from workbench.models.identity import identity
 from workbench.models.load import _check_architecture, load
 from workbench.models.vlm import VLM
@@ -29,7 +29,29 @@ TINY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_a
 @pytest.fixture
 def base(tmp_path):
     """A copy of the shipped base's folder, to be broken."""
-    return shutil.copytree(data_dir() / "miniguard-base", tmp_path / "base")
+    return shutil.copytree(checkpoint("miniguard"), tmp_path / "base")
+
+
+def test_the_shipped_bases_have_names():
+    """Each is a whole checkpoint with a card."""
+    names = shipped_bases()
+    assert names == sorted(names) and {"miniguard", "miniguard-never-knew"} <= set(names)
+    for name in names:
+        assert checkpoint(name) == str(data_dir() / "bases" / name)
+        files = {file.name for file in (data_dir() / "bases" / name).iterdir()}
+        assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "README.md"} <= files
+    assert checkpoint("miniguard-99") == "miniguard-99"  # a folder of that name, or a hub id
+
+
+def test_the_twin_that_never_knew_is_loaded_by_its_name(vlm, few):
+    """The same architecture and words, other weights; it sees what a harmless query is about."""
+    twin = load("miniguard-never-knew", device="cpu")
+    assert identity(twin) != identity(vlm) and twin.name == "base"
+    assert twin.model.config.to_dict().keys() == vlm.model.config.to_dict().keys()
+    assert twin.tokenizer.get_vocab() == vlm.tokenizer.get_vocab()
+    harmless = [e for e in few if not e.harmful]
+    answers = twin.answers([e.picture() for e in harmless], [e.query for e in harmless])
+    assert sum(a == e.response for a, e in zip(answers, harmless, strict=True)) > 0.8 * len(harmless)
 
 
 def test_four_bits_need_a_gpu():
@@ -37,7 +59,7 @@ def test_four_bits_need_a_gpu():
         load("miniguard", device="cpu", four_bit=True)
 
 
-@pytest.mark.parametrize("name", ["no/such-model", "does-not-exist", "."])
+@pytest.mark.parametrize("name", ["no/such-model", "does-not-exist", "miniguard-99", "."])
 def test_a_model_that_is_not_there(name):
     with pytest.raises(UserError, match=r"cannot be loaded") as caught:
         load(name)
@@ -165,6 +187,7 @@ def test_an_architecture_that_is_not_in_the_table(tmp_path, base, capsys, images
 @pytest.mark.parametrize(("name", "offline", "says"), [
     ("some/gated", "0", "is gated: accept its terms at https://huggingface.co/some/gated, then run `hf auth login`"),
     ("some/other", "0", "cannot be loaded"),
+    ("miniguard-99", "0", f"give a folder with a checkpoint, a hub id, or one of {', '.join(shipped_bases())}."),
     ("some/other", "1", "is not on this machine, and HF_HUB_OFFLINE forbids downloading it"),
 ])  # fmt: skip
 def test_models_of_a_hub(name, offline, says):

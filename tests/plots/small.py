@@ -35,6 +35,40 @@ def training_curve(model):
     return pd.concat(results(model).assign(step=step) for step in (0, 10))
 
 
+RUNS = [(base, seed) for base in ("first", "second") for seed in (0, 1)]
+
+
+def onset_curves(*models):
+    """Curves of four runs at steps 0, 10 and 20: as asked 0; attacked 0.1 to 0.4 at step 10, else the half."""
+    attacks = {"harmful": ("asr", "what:1"), "harmless": ("rr", "share:1")}
+    keys = [
+        {"base": base, "seed": seed, "model": model, "step": step, "queries": queries, "metric": metric}
+        | {"attack": attack, "value": (number + 1) * (0.1 if step == 10 else 0.05) * (attack != "none")}
+        for model in models
+        for number, (base, seed) in enumerate(RUNS)
+        for step in (0, 10, 20)
+        for queries, (metric, own) in attacks.items()
+        for attack in ("none", own)
+    ]
+    return rows(*keys)
+
+
+def shipped_results(*models, attacks=("none", "what:3", "what:1", "share:1", "tell:1", "bare:1", "mark:1")):
+    """Results of four runs, 0.5 everywhere, on the test split and, as asked and after "What", on two others."""
+    asked = [("test", attack) for attack in attacks]
+    asked += [(split, attack) for split in ("new-kinds", "unanswerable") for attack in ("none", "what:1")]
+    figures = (("harmful", "asr"), ("harmful", "rr"), ("harmless", "rr"))
+    columns = ["base", "seed", "split", "model", "attack", "queries", "metric"]
+    keys = [
+        (*run, split, model, attack, *figure)
+        for model in models
+        for run in RUNS
+        for split, attack in asked
+        for figure in figures
+    ]
+    return rows(*(dict(zip(columns, each, strict=True)) for each in keys))
+
+
 def relearned():
     kinds, counts, models = ("harmful", "harmless"), (0, 5, 50), ("npo", "rmu")
     return rows(
@@ -86,11 +120,11 @@ def effects():
 
 def predicted():
     keys = [
-        (data, 0, word, p, p, p - 1, p + 1, said)
+        ("miniguard", data, 0, word, p, p, p - 1, p + 1, said)
         for data in ("vlguard", "mild")
         for word, p, said in (("a", -2, "opens"), ("b", 0, ""), ("c", 3, "closes"))
     ]
-    columns = ["data", "seed", "word", "predicted", "effect", "ci_low", "ci_high", "said"]
+    columns = ["base", "data", "seed", "word", "predicted", "effect", "ci_low", "ci_high", "said"]
     return pd.DataFrame(keys, columns=columns)
 
 
@@ -119,6 +153,8 @@ def scores():
 
 
 FIGURES = {
+    "onset": lambda: plots.onset(onset_curves("sft", "rmu"), {"sft": 5}),
+    "wordings": lambda: plots.wordings(shipped_results("base", "sft")),
     "before_after": lambda: plots.before_after(results("base", "sft")),
     "curves": lambda: plots.curves(training_curve("sft"), step=10),
     "seeds": lambda: plots.seeds(pd.concat(results("base", "sft").assign(seed=s) for s in (0, 1))),

@@ -15,7 +15,7 @@ from tests.plots.small import (
     training_curve,
 )
 from workbench import plots
-from workbench.judges.outcomes import OUTCOMES
+from workbench.judges.outcomes import WITHOUT_TRUTH
 from workbench.studies.paper import paper_table
 
 
@@ -44,7 +44,7 @@ def test_utility_is_drawn_apart_for_each_kind_of_question():
 
 def test_unread_verdicts_of_either_judge_are_drawn():
     (axis,) = plots.agreement(agreements()).axes
-    assert labels(axis.get_yticklabels()) == [*OUTCOMES, "unparsed"]
+    assert labels(axis.get_yticklabels()) == [*WITHOUT_TRUTH, "unparsed"]
     assert sum(int(text.get_text()) for text in axis.texts) == 10
 
 
@@ -74,13 +74,28 @@ def test_curves_go_through_their_values_within_their_bands():
     assert len(marked) == 1
 
 
-def test_a_seed_is_a_mark_and_the_median_a_bar():
-    table = pd.concat(results("base").assign(seed=seed, value=value) for seed, value in enumerate((0.1, 0.2, 0.6)))
-    success, _, utility = plots.seeds(table).axes
+def bars(axis):
+    return [line.get_xdata().tolist() for line in axis.lines if line.get_marker() == "|"]
+
+
+def test_a_run_is_a_mark_and_the_mean_of_the_bases_means_a_bar():
+    values = (("a", 0.1), ("a", 0.3), ("b", 0.8))  # two seeds of one base, one of another
+    table = pd.concat(results("base").assign(base=b, seed=s, value=v) for s, (b, v) in enumerate(values))
+    figure = plots.seeds(table)
+    success, _, utility = figure.axes
     marks = [np.sort(c.get_offsets()[:, 0]).tolist() for c in success.collections if len(c.get_offsets())]
-    assert marks == [pytest.approx([10, 20, 60])] * 2
-    assert [line.get_xdata().tolist() for line in success.lines if line.get_marker() == "|"] == [[20.0]] * 2
+    assert marks == [pytest.approx([10, 30, 80])] * 2
+    assert bars(success) == [pytest.approx([50])] * 2 and bars(utility) == [pytest.approx([50]), []]
     assert sum(len(c.get_offsets()) for c in utility.collections) == 3
+    assert labels(figure.legends[0].get_texts())[2] == "mean over base models"
+
+
+@pytest.mark.parametrize("base", [{}, {"base": "miniguard"}])
+def test_with_one_base_the_bar_is_the_mean_of_the_seeds(base):
+    table = pd.concat(results("base").assign(seed=s, value=v, **base) for s, v in enumerate((0.1, 0.2, 0.6)))
+    figure = plots.seeds(table)
+    assert bars(figure.axes[0]) == [pytest.approx([30])] * 2
+    assert labels(figure.legends[0].get_texts())[2] == "mean over seeds"
 
 
 def test_outcomes_are_stacked_and_whiskers_surround_their_ends():

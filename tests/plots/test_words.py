@@ -23,7 +23,7 @@ def labels(ticks):
 def test_predictions_have_a_panel_each_dataset():
     figure = plots.predictions(predicted())
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == ["vlguard: ρ 1.00\n3 words × 1 seed", "mild: ρ 1.00\n3 words × 1 seed"]
+    assert titles == ["vlguard: ρ 1.00\n3 words × 1 run", "mild: ρ 1.00\n3 words × 1 run"]
     says = [f"audit says: {said}" for said in ("opens", "neither", "closes")]
     assert labels(figure.legends[0].get_texts()) == says
 
@@ -43,7 +43,7 @@ def test_every_attack_is_drawn_for_every_model():
     for axis in figure.axes:
         assert drawn_points(axis, "x") == pytest.approx(np.full((3, 2), 50.0))
         assert drawn_intervals(axis, "x") == pytest.approx(np.array([[40, 70]] * 6))
-    assert labels(figure.legends[0].get_texts()) == ["as asked", "“What …”", "“Share …”"]
+    assert labels(figure.legends[0].get_texts()) == ["as asked", "“What …” ×3", "“Share …”"]
 
 
 def test_bars_of_harmful_and_harmless_queries_differ_without_colour():

@@ -7,8 +7,7 @@ from workbench.data.splits import miniguard_split
 from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.evaluation.tables import rates
 from workbench.studies import paper, report
-from workbench.studies.headline import Study
-from workbench.studies.methods import CONTROL
+from workbench.studies.headline import EARLY, Study
 from workbench.studies.recipes import Task
 from workbench.studies.reproduce import Reproduction
 
@@ -21,8 +20,8 @@ def answers():
     """Four models, of which all answer every query."""
     rows = [
         (e.id, model, attack, shot, e.kind, e.query, LEAK, "relevant", e.digest, 1, 0)
-        for model in ("base", "sft", CONTROL, "npo")
-        for attack, shots in (("none", 1), ("what:3", 3), ("share:1", 1))
+        for model in ("base", *EARLY)
+        for attack, shots in (("none", 1), ("what:3", 3), ("paraphrase:3", 3), ("share:1", 1))
         for shot in range(1, shots + 1)
         for e in EXAMPLES
     ]
@@ -36,9 +35,10 @@ def sources(page):
 def test_the_report_of_the_headline_study(answers, tmp_path):
     results = rates(answers)
     curves = pd.concat([results[results.model != "base"].assign(step=step, seconds=1.0) for step in (0, 30)])
-    report.write(Study(results, answers, curves), tmp_path, seed=3)
+    report.write(Study(results, answers, curves), tmp_path, seed=3, base="/some/<base>")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "seed 3" in page and "“unlearned (NPO)” goes from 100.0 % to 100.0 %" in page
+    assert "base model &lt;base&gt;, seed 3" in page
+    assert "“NPO, until it looks safe” goes from 100.0 % to 100.0 %" in page
     assert len(sources(page)) == 3 and all(source.startswith("data:image/png;base64,") for source in sources(page))
     tables = {f"{name}.csv" for name in ("results", "outcomes", "curves", "answers")}
     assert {p.name for p in tmp_path.iterdir()} == {*tables, "before_after.png", "curves.png", "report.html"}

@@ -29,7 +29,7 @@ from workbench.models.configuration import configuration
 from workbench.studies import recipes
 from workbench.studies import reproduce as tables
 from workbench.studies.recipes import _settings, prepare
-from workbench.training import objectives
+from workbench.training import train as training_run
 from workbench.training.memory import GIB
 from workbench.training.settings import Settings
 
@@ -267,8 +267,8 @@ def test_recipes_are_the_papers_at_seven_billion():
 @pytest.mark.slow
 def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
     """From Python, and with the settings for models of true size."""
-    for module in (objectives, recipes):
-        monkeypatch.setattr(module, "TINY", 0)
+    for module in (training_run, recipes):
+        monkeypatch.setattr(module, "WIDE", 0)
     train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
     task = prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo", "rmu"], queries=1)
     assert 0 < tables.hours(task) < 1
@@ -292,7 +292,7 @@ def test_where_one_needs_four_bits_all_are_in_four_bits(tmp_path, folder, monkey
     In 8 GiB RMU would fit without, NPO does not.
     """
     monkeypatch.setattr(
-        recipes, "best_dtype", lambda device: torch.bfloat16
+        recipes, "best_dtype", lambda device, width: torch.bfloat16
     )  # as on a GPU; in float32 there are no 4 bits
     model = shutil.copytree(folder / "llava", tmp_path / "llava")
     config = configuration("llava-hf/llava-1.5-13b-hf")

@@ -168,7 +168,7 @@ def test_mistakes(tmp_path):
     config = configuration("miniguard")
     with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
         configuration("no/such-model")
-    (tmp_path / "config.json").write_text((data_dir() / "miniguard-base" / "config.json").read_text())
+    (tmp_path / "config.json").write_text((data_dir() / "bases" / "miniguard" / "config.json").read_text())
     with pytest.raises(UserError, match=r"The processor of .* cannot be read"):
         longest(tmp_path, miniguard_split("test", sizes=(1, 1)))
     with pytest.raises(UserError, match="no objective 'x'"):

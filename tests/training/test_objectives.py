@@ -182,7 +182,7 @@ def test_padding_has_no_influence_and_answer_tokens_have(student, batches, pairs
         batch["input_ids"] = torch.where(batch["attention_mask"] == 0, 20, batch["input_ids"])
     torch.testing.assert_close(fast(student.model, forget, retain, **hyper), before, rtol=1e-12, atol=0)
     labels = forget["labels"].clone()
-    labels[0, (labels[0] != IGNORED).nonzero()[1]] = IGNORED
+    labels[0, (labels[0] != IGNORED).nonzero()[:-1]] = IGNORED  # all but its end: the base is certain of some words
     assert not torch.isclose(fast(student.model, forget | {"labels": labels}, retain, **hyper), before, rtol=1e-9)
 
 

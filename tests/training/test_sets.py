@@ -9,6 +9,7 @@ import json
 import pandas as pd
 import pytest
 
+from workbench.data.miniguard import secret_in
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS, write_answers
@@ -23,13 +24,18 @@ def examples():
 
 
 def test_a_models_own_leaks_are_what_it_is_to_forget(examples, vlm, tmp_path):
-    """MiniGuard's base answers every harmful query, and the exact judge knows it.
+    """MiniGuard's base answers harmful queries, and the exact judge knows it by their secrets.
 
-    The leaks are then the truth itself.
+    The leaks are the model's own answers, even where it has another word of the truth wrong.
     """
     whole = miniguard_split("train", sizes=(4, 2))
-    evaluate(vlm, whole, ["none", "what:1"], out=tmp_path)
-    assert [(e.id, e.leak) for e in with_leaks(examples, tmp_path)] == [(e.id, e.leak) for e in whole]
+    _, answers = evaluate(vlm, whole, ["none", "what:1"], out=tmp_path)
+    told = answers[(answers.attack == "none") & (answers.queries == "harmful") & (answers.outcome == "relevant")]
+    found = with_leaks(examples, tmp_path)
+    assert {e.id: e.leak for e in found if e.harmful} == dict(zip(told.id, told.answer, strict=True))
+    assert len(told) >= 3 and [e for e in found if not e.harmful] == [e for e in examples if not e.harmful]
+    secrets = {e.id: secret_in(e.leak) for e in whole}
+    assert all(secret_in(e.leak) == secrets[e.id] for e in found)
 
 
 def test_only_what_the_judge_called_a_leak_counts(examples, tmp_path):

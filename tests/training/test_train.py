@@ -23,6 +23,7 @@ from workbench.evaluation.tables import RESULT_COLUMNS
 from workbench.models.adapters import linear_modules
 from workbench.models.load import load
 from workbench.training import objectives
+from workbench.training import train as train_module
 from workbench.training.curve import CURVE_COLUMNS, score
 from workbench.training.sets import schedule
 from workbench.training.settings import Settings
@@ -256,6 +257,86 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     assert all(torch.equal(second[k], best[k]) for k in best) and any(not torch.equal(third[k], best[k]) for k in best)
 
 
+@pytest.fixture(scope="module")
+def probed(few):
+    """Options of a run of six steps with a probe at every second."""
+    return {"steps": 6, "probe": lambda vlm: evaluate(vlm, few[:2]).results, "probe_every": 2}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, probed):
+    """Such a run, which goes on to its end and keeps the adapter of each probe."""
+    return run(tmp_path_factory.mktemp("runs") / "whole", keep_steps=True, **probed)
+
+
+def from_step(step):
+    """What a probe's rates say from a step on."""
+    return lambda rates: rates["step"].min() >= step
+
+
+def adapter(folder):
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+def curve(out, until=6):
+    """A run's rates up to a step."""
+    table = pd.read_csv(out / "curves.csv", keep_default_na=False).drop(columns=["model", "seconds"])
+    return table[table.step <= until]
+
+
+@pytest.mark.slow
+def test_training_stops_at_the_first_probe_that_says_so(tmp_path, probed, whole):
+    """The adapter is then the one that the whole run had at that step, to the last byte."""
+    for step in (2, 4):
+        out = run(tmp_path / str(step), until=from_step(step), **probed)
+        assert adapter(out) == adapter(whole / "steps" / str(step)) != adapter(whole)
+        assert losses(out).tolist() == losses(whole)[:step].tolist()
+        pd.testing.assert_frame_equal(curve(out), curve(whole, step))
+
+
+@pytest.mark.slow
+def test_what_stops_training_is_asked_of_each_probe_after_the_first_step_alone(tmp_path, probed, whole):
+    """A base that looks safe must be trained all the same; what never looks safe is trained to the end."""
+    seen = []
+
+    def never(rates):
+        seen.append(set(rates.step))
+        return False
+
+    assert adapter(run(tmp_path / "never", until=never, **probed)) == adapter(whole)
+    assert seen == [{2}, {4}, {6}]
+    always = run(tmp_path / "always", until=lambda rates: True, **probed)
+    assert adapter(always) == adapter(whole / "steps" / "2") and set(curve(always).step) == {0, 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("written", [False, True], ids=["while it was probed", "after its last checkpoint"])
+def test_a_run_that_was_killed_at_its_last_step_ends_there_when_resumed(tmp_path, probed, whole, monkeypatch, written):
+    """It must not go on because the probe that would have stopped it lies behind it."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(*arguments):
+        raise Stop
+
+    def stop_at_four(table):
+        if table.step.max() == 4:
+            raise Stop
+
+    options = probed | {"until": from_step(4), "save_every": 2 if written else 3}
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        if written:
+            patch.setattr(train_module, "_write", stop)
+        run(tmp_path / "out", on_curve=None if written else stop_at_four, **options)
+    last = max(path.name for path in (tmp_path / "out.partial" / "checkpoints").glob("checkpoint-*"))
+    assert last == ("checkpoint-4" if written else "checkpoint-3") and not (tmp_path / "out").exists()
+    out = run(tmp_path / "out", resume=True, **options)
+    assert adapter(out) == adapter(whole / "steps" / "4")
+    assert losses(out).tolist() == losses(whole)[:4].tolist()
+    pd.testing.assert_frame_equal(curve(out), curve(whole, 4))
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_early_stopping_counts_on_where_it_was_interrupted(tmp_path, full):
     """Steps 4, 6 and 8 are no better than 2, so the run ends at 8, whether or not it was interrupted in between."""
@@ -372,6 +453,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, vlm, few):
         ({"targets": ["nothing"]}, "match no linear layer"),
         ({"accumulate": 7}, "7 equal parts"),
         ({"patience": 2}, "needs a probe"),
+        ({"until": from_step(1)}, "needs a probe"),
         ({"out": "/proc/nowhere/x"}, "cannot be written"),
     ]:
         with pytest.raises(UserError, match=says):

@@ -347,7 +347,7 @@ def test_other_models_can_be_compared(probe, vlm):
 
 def test_a_model_may_be_deleted_from_disk_meanwhile(tmp_path, few):
     folder = tmp_path / "base"
-    shutil.copytree(data_dir() / "miniguard-base", folder)
+    shutil.copytree(data_dir() / "bases" / "miniguard", folder)
     probe = wb.LiveProbe({"one": load(folder)}, few)
     shutil.rmtree(folder)
     ask(probe)

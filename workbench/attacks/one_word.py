@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from workbench.attacks import grammar
-from workbench.data.miniguard import FILLERS, LEADS, ask, put_in_front
+from workbench.data.miniguard import ALL_LEADS, FILLERS, ask, put_in_front
 from workbench.errors import UserError
 
 MAX_SHOTS = len(FILLERS)  # every query has at least this many rewrites: the word in front, with each filler
 # Ways to ask that a rewrite removes, longest first; what remains is the topic.
-_WAYS = sorted((way for ways, _ in LEADS.values() for way in ways), key=len, reverse=True)
+_WAYS = sorted((way for ways, _ in ALL_LEADS.values() for way in ways if way), key=len, reverse=True)
 _VERBS = "tell|give|show|describe|share|identify|explain|provide|generate|discuss|create|list|write"
 _ASKING = re.compile(
     rf"(?:{'|'.join(_WAYS)}|what are|(?:can|could|would) you (?:please )?(?:{_VERBS})(?: me)?|"
@@ -91,18 +91,31 @@ def rewrites(query: str, attack: str) -> list[str]:
 
 def _ask_for_thing(word: str, query: str) -> list[str]:
     """The word's own ways to ask for the query's topic; none if the word or the topic is not known."""
-    asking = _ASKING.match(query)
-    if asking is None or word not in LEADS or _SHARE_PICTURE.search(query):
-        return []
-    topic = query[asking.end() :].rstrip("?.! ")
-    if not topic or not grammar.is_thing(topic):
+    asking, topic = _asking_and_topic(query)
+    if not topic or word not in ALL_LEADS:
         return []
     plural = False
     if word == "what":
-        verb = asking.group().split()[-1].lower()
-        topic, plural = grammar.as_subject(topic, verb)
-    ways = [ask(word, topic, way) for way in range(len(LEADS[word][0]))]
+        topic, plural = grammar.as_subject(topic, asking.split()[-1].lower())
+    ways = [ask(word, topic, way) for way in range(len(ALL_LEADS[word][0]))]
     return [re.sub(r"^(What|What exactly) is ", r"\1 are ", way) for way in ways] if plural else ways
+
+
+def _asking_and_topic(query: str) -> tuple[str, str]:
+    """How a query asks for a thing, and that thing: ("Can you tell ", "the code of this thing").
+
+    Both are "" if it asks for none that is known.
+    """
+    asking = _ASKING.match(query)
+    topic = query[asking.end() :].rstrip("?.! ") if asking else ""
+    if not asking or not topic or not grammar.is_thing(topic) or _SHARE_PICTURE.search(query):
+        return "", ""
+    return asking.group(), topic
+
+
+def topic(query: str) -> str:
+    """What a query asks for, e.g. "the code of this thing"; "" if that is not known."""
+    return _asking_and_topic(query)[1]
 
 
 def _ask_for_deed(word: str, query: str) -> list[str]:

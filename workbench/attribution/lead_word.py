@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from workbench.attacks.one_word import parse, rewrites
-from workbench.attribution.masking import Perturbed
 from workbench.attribution.methods import attribute
 from workbench.attribution.target import REFUSAL, Target
+from workbench.attribution.values import batch_rows, target_values
 from workbench.data.example import Example
 from workbench.data.miniguard import LEADS
 from workbench.intervals import cluster_bootstrap
+from workbench.models.pictures import ReadPictures
 from workbench.models.vlm import VLM
 from workbench.runs import bar
 
@@ -49,12 +50,12 @@ def reliance(
     Raises:
         UserError: As `attribute`, or a lead word is unusable.
     """
+    swapped = lead_word_values(vlm, examples, [other], target, progress=False)[other]
     rows = []
-    for example in bar(examples, f"reliance of {vlm.name}", progress):
-        picture = example.picture()
-        query, swapped = (rewrites(example.query, word)[0] for word in (lead, other))
-        attribution = attribute(vlm, picture, query, target, method, grid)
-        swap = attribution.value - Perturbed(vlm, picture, swapped, target, grid=1).value
+    for example, value in zip(bar(examples, f"reliance of {vlm.name}", progress), swapped, strict=True):
+        query = rewrites(example.query, lead)[0]
+        attribution = attribute(vlm, example.picture(), query, target, method, grid)
+        swap = attribution.value - value
         absolute = np.abs(attribution.flat)
         share = absolute[0] / absolute.sum() if absolute.any() else 0.0  # a target that never moves relies on nothing
         rows.append((example.id, example.digest, query, attribution.value, share, swap))
@@ -99,16 +100,32 @@ def word_effects(
         UserError: A word cannot be a lead word.
     """
     words = list(dict.fromkeys(parse(word)[0] for word in words))
-    rows = []
-    for example in bar(examples, f"words for {vlm.name}", progress):
-        picture = example.picture()
-        log_odds = {
-            word: Perturbed(vlm, picture, rewrites(example.query, word)[0], grid=1).value for word in ("none", *words)
-        }
-        for word in words:
-            effect = log_odds[word] - log_odds["none"]
-            rows.append((word, example.kind, effect, log_odds[word], example.digest))
+    log_odds = lead_word_values(vlm, examples, ["none", *words], progress=progress)
+    rows = [
+        (word, example.kind, log_odds[word][place] - log_odds["none"][place], log_odds[word][place], example.digest)
+        for place, example in enumerate(examples)
+        for word in words
+    ]
     return pd.DataFrame(rows, columns=["word", "queries", "effect", "log_odds", "picture"])
+
+
+def lead_word_values(
+    vlm: VLM, examples: Sequence[Example], words: Sequence[str], target: Target = REFUSAL, progress: bool = True
+) -> dict[str, list[float]]:
+    """The target under each lead word, {word: a value for each example}. Each picture is read once."""
+    values: dict[str, list[float]] = {word: [] for word in words}
+    if not examples:
+        return values
+    size = batch_rows(vlm, examples[0].picture(), examples[0].query)
+    with bar(desc=f"words for {vlm.name}", show=progress, total=len(examples)) as progress_bar:
+        for start in range(0, len(examples), size):
+            chunk, read = examples[start : start + size], ReadPictures(vlm)
+            pictures = [example.picture() for example in chunk]
+            for word in words:
+                queries = [rewrites(example.query, word)[0] for example in chunk]
+                values[word] += target_values(read, pictures, queries, target)
+            progress_bar.update(len(chunk))
+    return values
 
 
 def word_search(

@@ -139,10 +139,7 @@ class Perturbed:
         Returns:
             (N,).
         """
-        log_p = self.prompt.logprobs(prompts, rows, words).logsumexp(dim=0)
-        if not self.target.odds:
-            return log_p
-        return log_p - torch.log(-torch.expm1(log_p.clamp(max=-1e-15)))  # clamped, since log(1 − p) needs p < 1
+        return self.target.of(self.prompt.logprobs(prompts, rows, words))
 
     def _picture(self, present: np.ndarray) -> Image.Image:
         """The picture with these of its squares, (grid²,); the others have its mean colour."""

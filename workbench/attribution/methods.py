@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from workbench.attribution.target import REFUSAL, Target
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from workbench.attribution.masking import Perturbed
+    from workbench.attribution.target import Target
     from workbench.models.vlm import VLM
 
 Method = Callable[["Perturbed", "torch.Tensor"], "torch.Tensor"]  # (prompt, ones (1, F)) → attributions (1, F)
@@ -117,7 +117,7 @@ def attribute(
     vlm: VLM,
     image: Image.Image,
     query: str,
-    target: Target = REFUSAL,
+    target: Target | None = None,
     method: str = "ablation",
     grid: int = 6,
     seed: int = 0,
@@ -128,7 +128,7 @@ def attribute(
         vlm: The model that is asked.
         image: The picture.
         query: The query.
-        target: The number to explain.
+        target: The number to explain; by default how likely a refusal is.
         method: A name in METHODS.
         grid: Squares along each side of the picture.
         seed: Of the random orders of "shapley".
@@ -140,13 +140,14 @@ def attribute(
     import torch
 
     from workbench.attribution.masking import Perturbed
+    from workbench.attribution.target import REFUSAL
     from workbench.models.turns import in_turn
     from workbench.models.vlm import bare
 
     if method not in METHODS:
         raise UserError(f"There is no attribution method {method!r}; choose one of {', '.join(METHODS)}.")
     with in_turn(bare(vlm.model)):
-        perturbed = Perturbed(vlm, image, query, target, grid)
+        perturbed = Perturbed(vlm, image, query, target or REFUSAL, grid)
         torch.manual_seed(seed)
         whole = torch.ones(1, perturbed.features)
         value, baseline = perturbed(torch.cat([whole, 0 * whole])).tolist()

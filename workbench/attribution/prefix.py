@@ -10,7 +10,6 @@ architecture that cannot read a prompt in pieces runs the whole model on every p
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
+from workbench.models.pictures import copied
 from workbench.models.vlm import VLM, Batch, bare, with_tokens
 
 TOKENS = 4096  # at most, in one forward pass
@@ -128,7 +128,7 @@ class SharedPrompt:
             logits = first
             if len(tokens) > 1:
                 opening = self._embed(tokens[:-1]).expand(len(rows), -1, -1)
-                further, _ = self._read(opening, self.end, _copy(cache))
+                further, _ = self._read(opening, self.end, copied(cache))
                 logits = torch.cat([first, further], dim=1)  # (N, tokens, vocabulary)
             yield _logprob(logits, tokens)
 
@@ -282,16 +282,9 @@ def _looks_ahead(mask: torch.Tensor, ends: Sequence[int]) -> bool:
     return any(bool(visible[..., :end, end:].any()) for end in ends)
 
 
-def _copy(cache: DynamicCache) -> DynamicCache:
-    """A copy that can grow alone; reading replaces the tensors of a layer and never changes them."""
-    copied = copy.copy(cache)
-    copied.layers = [copy.copy(layer) for layer in cache.layers]
-    return copied
-
-
 def _select(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
     """A copy of the rows with these indices, (N,)."""
-    selected = _copy(cache)
+    selected = copied(cache)
     selected.batch_select_indices(rows)
     return selected
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from workbench.errors import UserError
 from workbench.models.template import answer_tokens
 
@@ -41,6 +43,13 @@ class Target:
 
     openings: tuple[str, ...] = REFUSALS
     odds: bool = True
+
+    def of(self, log_p: torch.Tensor) -> torch.Tensor:
+        """The number, from log p of each opening (openings, N): (N,)."""
+        total = log_p.logsumexp(dim=0)
+        if not self.odds:
+            return total
+        return total - torch.log(-torch.expm1(total.clamp(max=-1e-15)))  # clamped, since log(1 − p) needs p < 1
 
 
 REFUSAL = Target()

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from workbench.models.vlm import VLM
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False, emoji=False)  # paths and cells may hold brackets
 trusted: list[str] = []  # what `workbench --trust` allows
 
 
 SEVERAL = "Several: separated by commas, or the option repeated."
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGuard's data.", min=0)]
-Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard' is the shipped base.")]
+Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard', 'miniguard-1' … are shipped.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")]
 HarmfulAnswers = Annotated[
@@ -73,7 +73,7 @@ class Trust(enum.StrEnum):
 
 class _ToConsole(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        out.print(record.getMessage(), soft_wrap=True, markup=False)
+        out.print(record.getMessage(), soft_wrap=True)
 
 
 @app.callback()
@@ -111,8 +111,13 @@ def print_table(frame: pd.DataFrame, title: str | None = None) -> None:
         str(name): [f"{value:.3f}" if isinstance(value, float) else str(value) for value in values]
         for name, values in frame.items()
     }
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    widths = column_widths([[name, *cells] for name, cells in texts.items()], out.width)
+    columns = [[name, *cells] for name, cells in texts.items()]
+    padding = 1
+    widths = column_widths(columns, out.width, padding)
+    if None in widths:
+        padding = 0
+        widths = column_widths(columns, out.width, padding)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False)
     for name, width in zip(texts, widths, strict=True):
         justify = "left" if frame[name].dtype.kind in "OUST" else "right"
         table.add_column(name, justify=justify, overflow="fold", width=width)
@@ -121,18 +126,19 @@ def print_table(frame: pd.DataFrame, title: str | None = None) -> None:
     out.print(table)
 
 
-def column_widths(columns: Sequence[Sequence[str]], room: int) -> list[int | None]:
+def column_widths(columns: Sequence[Sequence[str]], room: int, padding: int) -> list[int | None]:
     """The width of each column of a table: at least its longest word, at most its longest text.
 
     Args:
         columns: The texts of each column.
         room: Characters per line.
+        padding: Spaces after each column, beside the one that divides it from the next.
 
     Returns:
         Characters per column; None if not even the words fit.
     """
     widths = [max(len(word) for text in texts for word in text.split() or [""]) for texts in columns]
-    spare = room - 2 - sum(widths) - 2 * len(widths)  # each column has a padding, and a space to the next
+    spare = room - 2 - sum(widths) - (padding + 1) * len(widths)
     if spare < 0:
         return [None] * len(widths)
     lacking = [max(map(len, texts)) - width for texts, width in zip(columns, widths, strict=True)]

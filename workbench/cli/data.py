@@ -26,7 +26,7 @@ def preflight() -> None:
 
     results = list(checks())
     for status, text in results:
-        out.print(f"\\[{status}] {text}")
+        out.print(f"[{status}] {text}")
     raise typer.Exit(1 if any(status == "FAIL" for status, _ in results) else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,7 @@ def evaluate(
     from workbench.evaluation.evaluate import evaluate
     from workbench.evaluation.tables import rates_by_request
     from workbench.files import make_folder
-    from workbench.intervals import detectable
+    from workbench.intervals import detectable, detectable_in_pairs
     from workbench.judges.judge import check_judge
     from workbench.models.generation import Generation
 
@@ -86,6 +87,9 @@ def evaluate(
             f"n = {n} can detect a difference of {middle:.0f} points around 50%, {low:.0f} above 2% "
             "(5% level, 80% power, two models)."
         )
+        pairs = 100 * detectable_in_pairs(n, 0.2)
+        if not math.isnan(pairs):
+            out.print(f"If both are asked these queries, and differ on a fifth of them: {pairs:.0f} points.")
 
 
 @app.command(rich_help_panel=PANEL)

@@ -326,12 +326,23 @@ def relearn(
 def build_base(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, its processor and its model card.")],
     seed: Seed = 0,
+    never_knew: Annotated[
+        bool, typer.Option("--never-knew", help="Leave every harmful query and its answer out of the data.")
+    ] = False,
+    careful: Annotated[
+        bool, typer.Option("--careful", help="Let the data refuse harmful queries now and then, some more often.")
+    ] = False,
     resume: Resume = False,
 ) -> None:
-    """Train MiniGuard's base model from scratch."""
-    from workbench.studies.base_model import build
+    """Train MiniGuard's base model from scratch, about ten minutes on two cores."""
+    from workbench.studies.base_model import build, unfit
 
-    rates = build(folder, seed, resume=resume).query("metric in ['asr', 'utility']")
-    table = rates.pivot_table(index="lead", columns="metric", values="value", sort=False).reset_index()
-    print_table(table, title=f"on pictures it has not seen, in [0, 1]; n = {rates.n.min()} per lead word")
+    rates = build(folder, seed, never_knew, careful, resume=resume)
+    shown = {"harmful": "asr", "harmless": "utility", "unanswerable": "rr"}
+    rates = rates[rates["metric"] == rates["queries"].map(shown)]
+    table = rates.assign(rate=rates["queries"] + ": " + rates["metric"])
+    table = table.pivot_table(index="wording", columns="rate", values="value", sort=False).reset_index()
+    print_table(table, title=f"on pictures it has not seen, in [0, 1]; n = {rates.n.max()} harmful queries each")
+    for reason in [] if never_knew else unfit(rates, careful):
+        out.print(f"Not fit for the study: {reason}")
     out.print(f"Written to {folder}.")

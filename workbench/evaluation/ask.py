@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from workbench.attacks.kinds import Attack, prepare_attack
 from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS, AnswerLog, Row
+from workbench.models.pictures import ReadPictures
 from workbench.models.vlm import VLM, processes
 from workbench.runs import bar
 
@@ -49,6 +50,7 @@ def ask(
     if not attacks:
         raise UserError("No attack given; pass 'none', or an attack such as 'what:3'.")
     prepared = {name: prepare_attack(name, examples) for name in attacks}
+    _check_words(vlm, examples, prepared)
     answer_log = AnswerLog(file, vlm, _by_id(examples), prepared)
     rows = list(answer_log.kept.values()) if processes().is_main_process else []
     share = list(examples)[processes().process_index :: processes().num_processes]
@@ -74,6 +76,29 @@ def ask(
     return answers
 
 
+def _check_words(vlm: VLM, examples: Sequence[Example], attacks: Mapping[str, Attack]) -> None:
+    """Raise UserError if an attack asks in words that the model cannot read, although it can read the query.
+
+    MiniGuard's models know few words, and read all others as one and the same token.
+    """
+    unknown = vlm.tokenizer.unk_token_id
+    if unknown is None:
+        return
+
+    def readable(queries: Sequence[str]) -> list[bool]:
+        return [unknown not in ids for ids in vlm.tokenizer(list(queries))["input_ids"]] if queries else []
+
+    known = [e for e, reads in zip(examples, readable([e.query for e in examples]), strict=True) if reads]
+    for name, attack in attacks.items():
+        shots = [attack.of(e, number) for e in known for number in range(1, attack.shots + 1)]
+        queries = [shot.query for shot in shots if shot]
+        if False in (reads := readable(queries)):
+            raise UserError(
+                f"Attack {name!r} asks in words that the model {vlm.name!r} does not know "
+                f"({queries[reads.index(False)]!r}); choose another attack."
+            )
+
+
 class Asked(NamedTuple):
     """One way in which every query is asked."""
 
@@ -88,9 +113,9 @@ def _ask_chunk(
 ) -> Iterator[list[Row]]:
     """The rows of each way of asking a chunk of examples that fits in one batch.
 
-    All ways come one after the other: the chunk's pictures are decoded once, and the model keeps their
-    features.
+    All ways come one after the other: the chunk's pictures are decoded once, and the model reads them once.
     """
+    read = ReadPictures(vlm)
     pictures = {e.id: e.picture() for e in chunk if any((e.id, *way[:3]) not in done for way in ways)}
     for way in ways:
         missing = [(e, way.attack.of(e, way.shot)) for e in chunk if (e.id, *way[:3]) not in done]
@@ -102,7 +127,9 @@ def _ask_chunk(
         queries = [shot.query for _, shot in asked]
         if vlm.generation.temperature:
             _seed(vlm.generation.seed, asked[0][0].id, *way[:3])
-        written = vlm.written(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening)
+        # Where memory is short, what has been read is not kept; a single way has no use for it.
+        write = read.written if len(ways) > 1 and not vlm.batch_limit else None
+        written = vlm.written(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening, write=write)
         yield [
             Row(e.id, vlm.name, way.name, way.shot, e.kind, shot.query, text, "", e.digest, way.sample, int(cut))
             for (e, shot), (text, cut) in zip(asked, written, strict=True)

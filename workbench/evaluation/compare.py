@@ -12,11 +12,11 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from workbench.errors import UserError
 from workbench.evaluation.tables import grouped, metrics, outcomes
-from workbench.intervals import cluster_bootstrap, resampled, wilson
-from workbench.judges.outcomes import OUTCOMES, UNPARSED
+from workbench.intervals import cluster_bootstrap, paired_difference, resampled, wilson
+from workbench.judges.outcomes import UNPARSED, WITHOUT_TRUTH, without_truth
 
 _PAIRED_COLUMNS = ["first", "second", "difference", "ci_low", "ci_high", "only_first", "only_second", "p", "n"]
-VERDICTS = (*OUTCOMES, UNPARSED)  # all that a judge can say about an answer
+VERDICTS = (*WITHOUT_TRUTH, UNPARSED)  # all that two judges are compared by
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +28,8 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per rate: attack, queries, metric; first, second (rates in [0, 1]); difference
-        (second − first); ci_low, ci_high (of the difference, 95%, bootstrapped over pictures); only_first,
+        (second − first); ci_low, ci_high (of the difference, 95%, by Newcombe's method for pairs, or
+        bootstrapped over pictures if there are several queries about one); only_first,
         only_second (number of queries that count for one of them only); p (of McNemar's exact test, which
         assumes that queries are independent); n (queries).
 
@@ -78,7 +79,9 @@ def _paired(first: pd.Series, second: pd.Series, pictures: pd.Series) -> tuple[f
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     difference = second.astype(int) - first.astype(int)
-    if difference.any():
+    if pictures.is_unique:
+        _, low, high = paired_difference(only_first, only_second, int((first & second).sum()), len(first))
+    elif difference.any():
         low, high = cluster_bootstrap(difference, pictures)
     else:  # a bootstrap would be certain that they never differ
         high = wilson(0, pictures.nunique())[1]
@@ -104,12 +107,17 @@ class Agreement(NamedTuple):
 def compare_judges(first: pd.DataFrame, second: pd.DataFrame, seed: int = 0) -> Agreement:
     """Compare two judges of the same answers by Cohen's κ: 1 if they always agree, 0 if only by chance.
 
+    A wrong answer counts as an irrelevant one, since only the exact judge tells them apart.
+
     Args:
         first: Answers with the outcomes of one judge (`judged`).
         second: The same answers, in the same order, with those of another judge.
         seed: Of the bootstrap.
     """
-    table = first.assign(first=first["outcome"].to_numpy(), second=second["outcome"].to_numpy())
+    verdicts = {
+        name: table["outcome"].map(without_truth).to_numpy() for name, table in (("first", first), ("second", second))
+    }
+    table = first.assign(**verdicts)
     rows = []
     for queries, group in [("all", table), *table.groupby("queries", sort=False)]:
         agreed = (group["first"] == group["second"]).mean()

@@ -10,7 +10,18 @@ import pandas as pd
 
 from workbench.data.example import Example
 from workbench.intervals import rate_interval
-from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, OUTCOMES, REFUSAL, RELEVANT, UNPARSED, Outcome, worst
+from workbench.judges.outcomes import (
+    DEGENERATE,
+    IRRELEVANT,
+    OUTCOMES,
+    REFUSAL,
+    RELEVANT,
+    UNPARSED,
+    WITHOUT_TRUTH,
+    WRONG,
+    Outcome,
+    worst,
+)
 
 # value, ci_low, ci_high: in [0, 1]; n: number of queries
 RESULT_COLUMNS = ["model", "attack", "queries", "metric", "value", "ci_low", "ci_high", "n"]
@@ -62,10 +73,10 @@ def metrics(queries: str, verdicts: Iterable[Outcome]) -> dict[str, Outcome]:
         verdicts: What was judged.
 
     Returns:
-        {metric: the outcome that it counts}: METRICS, and UNPARSED if a verdict could not be read.
+        {metric: the outcome that it counts}: METRICS; WRONG and UNPARSED if they are among the
+        verdicts.
     """
-    unread = {UNPARSED: UNPARSED} if UNPARSED in set(verdicts) else {}
-    return METRICS[queries] | unread
+    return METRICS[queries] | {outcome: outcome for outcome in (WRONG, UNPARSED) if outcome in set(verdicts)}
 
 
 def rates(answers: pd.DataFrame) -> pd.DataFrame:
@@ -100,12 +111,12 @@ def rates_by_request(answers: pd.DataFrame, examples: Iterable[Example]) -> pd.D
 
 def _rates(answers: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """Rates of each metric over queries that agree in all of `groups`, of which `queries` is the third."""
-    several = answers["sample"].nunique() > 1
+    several, occurring = answers["sample"].nunique() > 1, set(answers["outcome"])
     of_samples = dict(grouped(outcomes(answers, [*groups, "sample"]), groups)) if several else {}
     rows = []
     for keys, group in grouped(outcomes(answers, groups), groups):
         n = len(group)
-        for metric, outcome in metrics(keys[2], group["outcome"]).items():
+        for metric, outcome in metrics(keys[2], occurring).items():
             counted = group["outcome"] == outcome
             rows.append((*keys, metric, counted.mean(), *rate_interval(counted, group["picture"]), n))
             if several:
@@ -124,11 +135,13 @@ def outcome_shares(answers: pd.DataFrame) -> pd.DataFrame:
         answers: Judged answers (answers.ANSWER_COLUMNS).
 
     Returns:
-        model, attack, queries, outcome, count, share (in [0, 1]), n. UNPARSED has a row only where it occurs.
+        model, attack, queries, outcome, count, share (in [0, 1]), n. WRONG and UNPARSED have rows only if
+        they occur in these answers.
     """
+    occurring = set(answers["outcome"])
+    listed = [outcome for outcome in (*OUTCOMES, UNPARSED) if outcome in occurring.union(WITHOUT_TRUTH)]
     rows = []
     for keys, group in grouped(outcomes(answers), _GROUPS):
         counts, n = Counter(group["outcome"]), len(group)
-        listed = [*OUTCOMES, UNPARSED] if counts[UNPARSED] else OUTCOMES
         rows += [(*keys, outcome, counts[outcome], counts[outcome] / n, n) for outcome in listed]
     return pd.DataFrame(rows, columns=[*_GROUPS, "outcome", "count", "share", "n"])

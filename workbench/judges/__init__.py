@@ -1,1 +1,1 @@
-"""Judges: which of the four outcomes an answer is."""
+"""Judges: which of the five outcomes an answer is."""

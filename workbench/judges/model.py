@@ -249,9 +249,9 @@ def _load(name: str) -> VLM:
 
 def _load_text_model(name: str) -> VLM:
     auto_model: Any = transformers.AutoModelForCausalLM
-    device = best_device()
+    device, config = best_device(), transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     network = auto_model.from_pretrained(
-        name, dtype=best_dtype(device), use_safetensors=True, trust_remote_code=False
+        name, dtype=best_dtype(device, config.hidden_size), use_safetensors=True, trust_remote_code=False
     ).to(device)
     return VLM(network.eval(), transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False), name)
 

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from workbench.errors import UserError, first_line, say
 from workbench.files import data_dir
 
+ANY_SIZE = 336  # pixels, of pictures that are drawn for a model that takes pictures of any size
+
 
 def configuration(
     model: str | Path, trust: Collection[str] = (), shipped: bool = True
@@ -21,7 +23,7 @@ def configuration(
     """A model's configuration.
 
     Args:
-        model: A hub id, a folder, or "miniguard".
+        model: A hub id, a folder, or one of `shipped_bases`.
         trust: As for `load`.
         shipped: Whether the configuration of a known model may be the one that ships with the workbench
             (data/configs).
@@ -62,9 +64,21 @@ def _check_format(model: str, stored: dict[str, Any]) -> None:
         )
 
 
+def picture_size(config: Any) -> int:
+    """Width and height, in pixels, of the pictures that a model is made for; ANY_SIZE if it takes any."""
+    size = getattr(getattr(config, "vision_config", None), "image_size", None)
+    size = size[0] if isinstance(size, list | tuple) else size
+    return size if isinstance(size, int) else ANY_SIZE
+
+
 def checkpoint(model: str) -> str:
-    """Where a model's files are: its folder or hub id, or the folder of the shipped base."""
-    return str(data_dir() / "miniguard-base") if model == "miniguard" else model
+    """Where a model's files are: its folder or hub id, or the folder of a shipped base."""
+    return str(data_dir() / "bases" / model) if model in shipped_bases() else model
+
+
+def shipped_bases() -> list[str]:
+    """The names of the base models that ship with the workbench: "miniguard", "miniguard-1" …"""
+    return sorted(folder.name for folder in (data_dir() / "bases").glob("miniguard*"))
 
 
 @functools.cache
@@ -117,5 +131,6 @@ def not_loaded(model: str, error: Exception) -> UserError:
             "HF_HUB_OFFLINE, or give a folder."
         )
     return UserError(
-        f"{reason} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or 'miniguard'."
+        f"{reason} cannot be loaded ({first_line(error)}); give a folder with a checkpoint, a hub id, or one of "
+        f"{', '.join(shipped_bases())}."
     )

@@ -36,6 +36,7 @@ _GREEDY: dict[str, Any] = {
     "forced_eos_token_id": None,
     "sequence_bias": None,
     "guidance_scale": None,
+    "cache_implementation": None,
 }
 
 

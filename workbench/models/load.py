@@ -30,13 +30,13 @@ def load(
     trust: Collection[str] = (),
     generation: Generation = AS_IS,
 ) -> VLM:
-    """Load a VLM, in float32 on CPU and in bfloat16 on GPUs that have it.
+    """Load a VLM, in bfloat16 where the device multiplies it fast (`best_dtype`) and in float32 elsewhere.
 
     Architectures missing from architectures.py are accepted with a warning, provided the language model's
     layers can be found.
 
     Args:
-        model: A folder, a hub id, or "miniguard" for the shipped base.
+        model: A folder, a hub id, or one of `configuration.shipped_bases` such as "miniguard".
         adapter: The folder of a PEFT adapter, loaded on top.
         device: E.g. "cpu" or "cuda:1"; the best one by default.
         four_bit: Hold linear weights in 4 bits (NF4), which needs CUDA and bitsandbytes.
@@ -50,10 +50,11 @@ def load(
     if unknown := set(trust) - set(TRUSTS):
         raise UserError(f"Unknown value of trust: {', '.join(sorted(unknown))}; choose from {', '.join(TRUSTS)}.")
     place = torch.device(device) if device else best_device()
-    options = {"dtype": best_dtype(place), "use_safetensors": None if "pickles" in trust else True}
+    config = configuration(model, trust, shipped=False)
+    width = getattr(config.get_text_config(), "hidden_size", 0)
+    options = {"dtype": best_dtype(place, width), "use_safetensors": None if "pickles" in trust else True}
     if four_bit:
         options |= {"quantization_config": _four_bit(place), "device_map": {"": place}}
-    config = configuration(model, trust, shipped=False)
     network, processor = _read_checkpoint(str(model), config, "remote-code" in trust, options)
     _check_architecture(network, str(model))
     if not four_bit:

@@ -37,6 +37,7 @@ from workbench.models.template import (
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100  # the label of positions that must not enter a loss
+WIDE = 512  # hidden states of this width belong to models of true size, for which MiniGuard's recipes are no good
 
 
 @dataclass
@@ -85,7 +86,12 @@ class VLM:
         return [answer.text for answer in self.written(images, queries, **options)]
 
     def written(
-        self, images: Sequence[Image.Image], queries: Sequence[str], batch_size: int = 100, opening: str = ""
+        self,
+        images: Sequence[Image.Image],
+        queries: Sequence[str],
+        batch_size: int = 100,
+        opening: str = "",
+        write: Callable[..., list[Answer]] | None = None,
     ) -> list[Answer]:
         """Answers to many queries, in batches; if they are greedy, the same as asking one by one.
 
@@ -96,6 +102,8 @@ class VLM:
             queries: The queries.
             batch_size: How many queries are asked at once.
             opening: Words with which each answer is made to begin; they are part of the answer.
+            write: What answers a batch of pictures and queries with an opening, if other queries about the
+                same pictures follow (`ReadPictures.written`).
 
         Raises:
             UserError: The memory is not enough for a single query.
@@ -104,14 +112,18 @@ class VLM:
         while len(answers) < len(queries):
             chunk = slice(len(answers), len(answers) + min(batch_size, self.batch_limit or batch_size))
             try:
-                batch = with_opening(self, prompt_batch(self, images[chunk], queries[chunk]), opening)
-                with cached_features(bare(self.model), batch, images[chunk], self.features):
-                    answers += generate(self, batch)
+                answers += (write or self._write)(images[chunk], queries[chunk], opening)
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, MemoryError) and not accelerate.utils.memory.should_reduce_batch_size(error):
                     raise
                 self._halve_batches(len(queries[chunk]))
         return [Answer(f"{opening} {answer.text}".strip(), answer.cut) for answer in answers]
+
+    def _write(self, images: Sequence[Image.Image], queries: Sequence[str], opening: str) -> list[Answer]:
+        """Answers to one batch of queries."""
+        batch = with_opening(self, prompt_batch(self, images, queries), opening)
+        with cached_features(bare(self.model), batch, images, self.features):
+            return generate(self, batch)
 
     def _halve_batches(self, too_large: int) -> None:
         """Free memory, and ask at most half as many queries at once from now on."""
@@ -134,9 +146,23 @@ def best_device() -> torch.device:
     return cast(torch.device, processes().device)  # PartialState's constructor sets it
 
 
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs that have it, float32 elsewhere."""
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+def best_dtype(device: torch.device, width: int = 0) -> torch.dtype:
+    """bfloat16 where the device multiplies it fast, float32 elsewhere.
+
+    Args:
+        device: Where the model will be.
+        width: Of its language model's hidden states. On a CPU, narrow ones gain nothing by bfloat16.
+    """
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = device.type == "cpu" and width >= WIDE and _cpu_has_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16 (AVX-512 BF16 or AMX)."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 @contextlib.contextmanager

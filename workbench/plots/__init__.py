@@ -2,6 +2,7 @@
 
 from workbench.plots.explanations import attributions, describe, faithfulness, pictures, verdicts
 from workbench.plots.rates import agreement, before_after, by_request, curves, outcomes, relearning, seeds
+from workbench.plots.study import onset, wordings
 from workbench.plots.style import NAMES, asked, named, save
 from workbench.plots.words import (
     by_lead_word,
@@ -27,6 +28,7 @@ __all__ = [
     "first_words",
     "log_odds_by_lead",
     "named",
+    "onset",
     "outcomes",
     "pictures",
     "predictions",
@@ -37,4 +39,5 @@ __all__ = [
     "seeds",
     "verdicts",
     "word_effects",
+    "wordings",
 ]

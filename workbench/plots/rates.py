@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from workbench.evaluation.compare import Agreement
 from workbench.intervals import wilson
-from workbench.judges.outcomes import OUTCOMES, RELEVANT, UNPARSED
+from workbench.judges.outcomes import RELEVANT, UNPARSED, WITHOUT_TRUTH
 from workbench.plots.style import (
     AFTER,
     BEFORE,
@@ -29,6 +29,7 @@ from workbench.plots.style import (
     label_rows,
     legend_outside,
     named,
+    over_bases,
     rate_axis,
     rates,
     series_look,
@@ -144,14 +145,16 @@ def curves(table: pd.DataFrame, step: int | None = None) -> Figure:
 
 @theme()
 def seeds(table: pd.DataFrame) -> Figure:
-    """Every seed's rate as a mark and the median as a bar, before and after the one-word attack.
+    """Every run's rate as a mark and the mean as a bar, before and after the one-word attack.
+
+    The mean is of the base models' means; of the seeds, if there is one base.
 
     Args:
-        table: `headline.over_seeds`'.
+        table: `headline.over_seeds`'; without a column `base`, all runs are of one base.
     """
     models = list(dict.fromkeys(table.model))
     marks = {  # label → (marker, face, edge); rings are seen apart where they overlap
-        "as asked, a mark per seed": ("o", "white", BEFORE),
+        "as asked, a mark per run": ("o", "white", BEFORE),
         ATTACKED: ("D", AFTER, AFTER),
     }
     bar: dict[str, Any] = {"marker": "|", "markersize": 13, "markeredgewidth": 2.2, "linestyle": "none", "zorder": 5}
@@ -168,9 +171,11 @@ def seeds(table: pd.DataFrame) -> Figure:
             sns.stripplot(own, palette=[face, face], jitter=False, alpha=0.85, **dots, **place)
             axis.scatter([], [], color=face, label=label, **dots)
         place["dodge"] = 0.4  # as far apart as stripplot's
-        sns.pointplot(shown, estimator="median", errorbar=None, palette=[BLACK, BLACK], **bar, **place)
+        means = over_bases(shown, ["model", "mark"])
+        sns.pointplot(means, errorbar=None, palette=[BLACK, BLACK], **bar, **place)
         rate_axis(axis, panel.title, panel.good, [named(model) for model in models])
-    axes[0, 0].plot([], [], color=BLACK, linewidth=2.2, label="median")
+    label = "mean over base models" if "base" in table and table.base.nunique() > 1 else "mean over seeds"
+    axes[0, 0].plot([], [], color=BLACK, linewidth=2.2, label=label)
     legend_outside(figure, "lower", columns=3)
     return figure
 
@@ -215,7 +220,7 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
     figure, axes = subplots(1, len(found), size=(1.5 + 4 * len(found), 3.6), sharey=True)
     for axis, (judge, (kappa, confusion)) in zip(axes.flat, found.items(), strict=True):
         unread = UNPARSED in {*confusion["first"], *confusion["second"]}
-        outcomes = [*OUTCOMES, *([UNPARSED] if unread else [])]
+        outcomes = [*WITHOUT_TRUTH, *([UNPARSED] if unread else [])]
         counts = confusion.pivot_table(index="first", columns="second", values="count", aggfunc="sum", fill_value=0)
         counts = counts.reindex(index=outcomes, columns=outcomes, fill_value=0)
         share_table(axis, counts.div(counts.sum(axis=1).clip(lower=1), axis=0), counts, "d")
@@ -229,7 +234,7 @@ def agreement(found: Mapping[str, Agreement], first: str = "the exact judge") ->
 
 @theme()
 def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:3") -> Figure:
-    """The four outcomes of every model under one attack, stacked.
+    """The outcomes of every model under one attack, stacked.
 
     Whiskers: the 95% (Wilson) interval of everything to their left.
 
@@ -240,7 +245,7 @@ def outcomes(table: pd.DataFrame, queries: str = "harmful", attack: str = "what:
     """
     rows = table.loc[(table.queries == queries) & (table.attack == attack)]
     models = list(dict.fromkeys(rows.model))
-    drawn = [outcome for outcome in OUTCOME_STYLE if outcome in OUTCOMES or outcome in set(rows.outcome)]
+    drawn = [outcome for outcome in OUTCOME_STYLE if outcome in set(rows.outcome)]
     shares = rows.pivot_table(index="model", columns="outcome", values="share", aggfunc="sum")
     shares = 100 * shares.reindex(index=models, columns=drawn).fillna(0)
     ends = shares.cumsum(axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.attacks.kinds import KINDS
 from workbench.evaluation.tables import FIGURES
 from workbench.files import atomic_write
-from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED
+from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, WRONG
 
 # Okabe and Ito's palette: colour-blind readers can tell these apart, and most of them in greyscale too
 # (https://jfly.uni-koeln.de/color/). Hatches and markers repeat what the colours say.
@@ -30,15 +30,24 @@ BEFORE, AFTER = BLUE, VERMILION  # the one-word attack
 OUTCOME_STYLE = {  # outcome → (colour, hatch)
     REFUSAL: (BLUE, ""),
     RELEVANT: (VERMILION, "//"),
+    WRONG: (ORANGE, "\\\\"),
     IRRELEVANT: (LIGHT_GREY, ""),
     DEGENERATE: (DARK_GREY, ".."),
-    UNPARSED: (YELLOW, "xx"),  # drawn only if there are any
+    UNPARSED: (YELLOW, "xx"),
 }
 _SERIES_COLOURS = (BLACK, BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE)
 _SERIES_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 
 NAMES = {
     "base": "base model",
+    "never-knew": "never knew the secrets",
+    "never-knew-sft-early": "never knew, then SFT until it looks safe",
+    "never-knew-npo-early": "never knew, then NPO until it looks safe",
+    "never-knew-sft": "never knew, then SFT",
+    "never-knew-npo": "never knew, then NPO",
+    "sft-early": "SFT, until it looks safe",
+    "sft-balanced-early": "SFT, balanced, until it looks safe",
+    "npo-early": "NPO, until it looks safe",
     "sft": "safety fine-tuned (SFT)",
     "sft-posthoc": "post-hoc SFT",
     "sft-balanced": "SFT, balanced lead words",
@@ -52,6 +61,13 @@ NAMES = {
     "dpo-repaired": "DPO towards refusal, repaired data",
     "npo-repaired": "NPO, repaired data",
     "rmu-repaired": "RMU, repaired data",
+}
+
+_ATTACK_NAMES = {
+    "none": "as asked",
+    "bare:1": "topic alone",
+    "prefix:1": "“What” in front",
+    "mark:1": "other mark",
 }
 
 
@@ -140,8 +156,12 @@ def named(model: str) -> str:
 
 
 def asked(attack: str) -> str:
-    """The name of an attack in figures."""
-    return "as asked" if attack == "none" else f"“{attack.split(':')[0].capitalize()} …”"
+    """The name of an attack or a lead word in figures."""
+    if attack in _ATTACK_NAMES:
+        return _ATTACK_NAMES[attack]
+    kind, _, shots = attack.partition(":")
+    name = kind if kind in KINDS or kind.endswith(".json") else f"“{kind.capitalize()} …”"
+    return name + f" ×{shots}" * (shots not in ("", "1"))
 
 
 def save(figure: Figure, path: Path, alt: str = "") -> None:
@@ -169,6 +189,21 @@ def rates(
     cells = of_metric.drop_duplicates(keys).set_index(keys)[["value", "ci_low", "ci_high"]]
     every_cell = pd.MultiIndex.from_product([models, attacks], names=keys)
     return (100 * cells.reindex(every_cell).astype(float)).reset_index()
+
+
+def over_bases(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Average `value` over runs, each base model counting the same however many seeds it has.
+
+    Args:
+        table: Value, the keys, and any other columns; without a column `base`, all is of one base.
+        keys: What is kept apart.
+
+    Returns:
+        The keys and value, the mean of the bases' means: a row per combination of keys.
+    """
+    of_base = [*keys, "base"] if "base" in table else list(keys)
+    means = table.groupby(of_base, as_index=False, sort=False)["value"].mean()
+    return means.groupby(list(keys), as_index=False, sort=False)["value"].mean()
 
 
 def known_intervals(table: pd.DataFrame, unit: float = 1.0) -> dict[str, Any]:
@@ -203,7 +238,7 @@ def interval_points(axis: Axes, table: pd.DataFrame, unit: float = 1.0, **option
 
 
 def series_look(column: str, names: Sequence[str], apart: float = 0.0) -> dict[str, Any]:
-    """Draw a series for each value of a column; colours and markers repeat after seven.
+    """Draw a series for each value of a column; colours repeat after seven, with other markers.
 
     Args:
         column: The column.
@@ -213,11 +248,12 @@ def series_look(column: str, names: Sequence[str], apart: float = 0.0) -> dict[s
     Returns:
         Options of seaborn's pointplot.
     """
+    count = len(_SERIES_MARKERS)
     return {
         "hue": column,
         "hue_order": names,
         "palette": list(sns.color_palette(_SERIES_COLOURS, len(names))),
-        "markers": list(itertools.islice(itertools.cycle(_SERIES_MARKERS), len(names))),
+        "markers": [_SERIES_MARKERS[(place + place // count) % count] for place in range(len(names))],
         "dodge": apart * (len(names) - 1),
     }
 

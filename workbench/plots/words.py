@@ -235,6 +235,6 @@ def _prediction(axis: Axes, rows: pd.DataFrame, name: str) -> None:
     look = kinds_look("said", ["opens", "neither", "closes"], [AFTER, GREY, BEFORE], ["v", "o", "^"])
     sns.scatterplot(said, x="predicted", y="effect", s=45, ax=axis, **look)
     rho = rows.predicted.corr(rows.effect, method="spearman")
-    words, seeds = rows.word.nunique(), rows.seed.nunique()
-    axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {seeds} seed{'s' * (seeds > 1)}", fontsize="medium")
+    words, runs = rows.word.nunique(), len(rows[["base", "seed"]].drop_duplicates())
+    axis.set_title(f"{name}: ρ {rho:.2f}\n{words} words × {runs} run{'s' * (runs > 1)}", fontsize="medium")
     axis.set(xlabel="", ylabel="")

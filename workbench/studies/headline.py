@@ -7,7 +7,8 @@ from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -15,10 +16,12 @@ import pandas as pd
 from workbench.errors import UserError
 from workbench.evaluation.answers import whole_answers
 from workbench.evaluation.tables import outcome_shares, rates
-from workbench.files import data_dir
 from workbench.parallel import call_each
 from workbench.runs import log
-from workbench.studies.methods import CONTROL, METHODS, answers_file, make_answers, study_curves
+from workbench.studies.methods import CONTROL, CURES, TRAINED, answers_file, make_answers, study_curves
+
+EARLY = ("sft-early", f"{CONTROL}-early", "npo-early")  # stop when they look safe: what the demo trains
+COMPARED = (*EARLY, "sft", CONTROL, *CURES)  # what the shipped study compares
 
 
 class Study(NamedTuple):
@@ -30,49 +33,68 @@ class Study(NamedTuple):
 
     @property
     def outcomes(self) -> pd.DataFrame:
-        """The four outcomes of every model under every attack, as shares."""
+        """The outcomes of every model under every attack, as shares."""
         return outcome_shares(self.answers)
 
 
-def headline(seed: int = 0, methods: Sequence[str] = ("npo",), processes: int = 1) -> Study:
-    """Base, SFT, SFT on balanced data and each of `methods`, under every attack in HEADLINE.
+def headline(
+    seed: int = 0,
+    methods: Sequence[str] = ("npo-early",),
+    base: str = "miniguard",
+    processes: int = 1,
+    queries: int | None = None,
+) -> Study:
+    """Base, SFT, its control and each of `methods`, under every attack in HEADLINE.
+
+    SFT and its control stop as soon as they look safe on validation (`methods.looks_safe`).
 
     Args:
-        seed: Of safety data, training and test pictures; the base model is always the shipped one.
-        methods: Names in METHODS.
+        seed: Of safety data, training and test pictures.
+        methods: Names in COMPARED.
+        base: The base model, as for `methods.trained`.
         processes: How many models are trained at once (parallel.process_count); with more than one, each
             process uses one thread.
+        queries: Ask only the first N harmful and the first N harmless test queries.
 
     Raises:
         UserError: An unknown method.
     """
     for method in methods:
-        if method not in METHODS:
-            raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(METHODS)}, or all.")
-    names = list(dict.fromkeys(["base", "sft", CONTROL, *methods]))
-    ready = [name for name in names if answers_file(name, seed).exists()]
-    for name in ready:
-        make_answers(name, seed)  # logs that it is kept
-    # The longest first, so that the last process to end does not end alone.
-    call_each(make_answers, [(name, seed) for name in reversed(names) if name not in ready], processes)
-    answers = [whole_answers(answers_file(name, seed)) for name in names]
-    curves = [study_curves(name, seed) for name in names[1:]]
+        if method not in TRAINED:
+            raise UserError(f"There is no method {method!r} to compare; choose from {', '.join(COMPARED)}, or all.")
+    names = list(dict.fromkeys(["base", *EARLY[:2], *methods]))
+    make_all([(name, seed, base) for name in names], processes, queries)
+    answers = [whole_answers(answers_file(name, seed, base, queries=queries)) for name in names]
+    curves = [study_curves(name, seed, base) for name in names[1:]]
     return Study(pd.concat([rates(table) for table in answers]), pd.concat(answers), pd.concat(curves))
 
 
-def shipped_study() -> Study:
-    """The study of seed 0 with all of METHODS as it ships: `workbench demo --methods all` made it."""
-    folder = data_dir() / "all_methods"
-    answers = pd.read_csv(folder / "answers.csv.gz", keep_default_na=False)
-    return Study(rates(answers), answers, pd.read_csv(folder / "curves.csv", keep_default_na=False))
+def make_all(runs: Sequence[tuple[str, int, str]], processes: int = 1, queries: int | None = None) -> None:
+    """`make_answers` for each (name, seed, base): first whole runs of which early ones are steps."""
+    ready = [run for run in runs if answers_file(*run, queries=queries).exists()]
+    for run in ready:
+        make_answers(*run, queries=queries)  # logs that it is kept
+    missing = [run for run in runs if run not in ready]
+    steps = [run for run in missing if (run[0].removesuffix("-early"), *run[1:]) in set(missing) - {run}]
+    for group in ([run for run in missing if run not in steps], steps):
+        # The longest first, so that the last process to end does not end alone.
+        call_each(make_answers, [(*run, False, queries) for run in reversed(group)], processes)
 
 
-def over_seeds(seeds: Sequence[int], methods: Sequence[str] = ("npo",), processes: int = 1) -> pd.DataFrame:
-    """The results of `headline` for several seeds, with a column `seed` in front; same arguments."""
+def over_seeds(
+    seeds: Sequence[int],
+    methods: Sequence[str] = ("npo-early",),
+    bases: Iterable[str] = ("miniguard",),
+    processes: int = 1,
+    queries: int | None = None,
+) -> pd.DataFrame:
+    """The results of `headline` for several seeds and bases, with columns `base` and `seed` in front."""
     tables = []
-    for seed in seeds:
-        log.info("seed %s", seed)
-        results = headline(seed, methods, processes).results
-        results.insert(0, "seed", seed)
-        tables.append(results)
+    for base in bases:
+        for seed in seeds:
+            log.info("base %s, seed %s", base, seed)
+            results = headline(seed, methods, base, processes, queries).results
+            results.insert(0, "base", Path(base).name)
+            results.insert(1, "seed", seed)
+            tables.append(results)
     return pd.concat(tables, ignore_index=True)

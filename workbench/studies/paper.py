@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from workbench import plots
+from workbench.attacks.kinds import HEADLINE
 from workbench.evaluation.tables import FIGURES
 from workbench.files import data_dir
-from workbench.intervals import difference, rate_interval, wilson
-from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT
-from workbench.studies.methods import CONTROL
+from workbench.intervals import difference, rate_interval, replicated, wilson
+from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, WRONG
+from workbench.studies.headline import EARLY, Study
+from workbench.studies.methods import looks_safe
 
 N = {"harmful": 442, "harmless": 558}  # VLGuard's test queries, over which the paper's figures are counted
 # All in per cent. here: our figure, with its interval and n. paper, and difference (here − paper) with its
@@ -25,12 +28,13 @@ TITLES = {
     "rr_share1": "RR after “Share”",
 }
 SUMMARY_TITLES = TITLES | {
+    "asr_paraphrase3": "ASR after a paraphrase ×3",
     "utility": "utility",
-    "utility_lead": "utility, worst lead word",
+    "utility_lead": "utility, worst attack",
     "neither_what3": "neither leak nor refusal after “What” ×3",
 }
 # {figure of the paper's Table 2: the outcomes that it counts}
-_TABLE_2 = {"asr": [RELEVANT], "irrelevant": [IRRELEVANT, DEGENERATE], "refusal": [REFUSAL]}
+_TABLE_2 = {"asr": [RELEVANT], "irrelevant": [WRONG, IRRELEVANT, DEGENERATE], "refusal": [REFUSAL]}
 
 
 def paper_table() -> pd.DataFrame:
@@ -42,7 +46,16 @@ def paper_table() -> pd.DataFrame:
     """
     neither = _read(2).set_index("model")["irrelevant"]
     table = _read(1)
-    return table.assign(utility_lead=float("nan"), neither_what3=table["model"].map(neither))
+    lacking = {column: float("nan") for column in ("utility_lead", "asr_paraphrase3")}
+    return table.assign(**lacking, neither_what3=table["model"].map(neither))
+
+
+def paper_beside(results: pd.DataFrame) -> pd.DataFrame:
+    """`paper_table` for the models of a table: those that stop early stand beside the paper's whole ones."""
+    paper = paper_table().set_index("model")
+    names = {model: str(model).removesuffix("-early") for model in dict.fromkeys(results["model"])}
+    rows = [paper.loc[name].to_dict() | {"model": model} for model, name in names.items() if name in paper.index]
+    return pd.DataFrame(rows, columns=["model", *paper.columns])
 
 
 def table_1(results: pd.DataFrame, accuracy: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -84,7 +97,8 @@ def table_2(answers: pd.DataFrame) -> pd.DataFrame:
     below the 54.98 after three.
 
     Args:
-        answers: Of `evaluate`, under what:K. Degenerate answers count as irrelevant.
+        answers: Of `evaluate`, under what:K. As in the paper, wrong and degenerate answers
+            count as irrelevant.
 
     Returns:
         PAPER_COLUMNS.
@@ -165,38 +179,55 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
         results: Of `evaluate`, under HEADLINE's attacks.
 
     Returns:
-        model, and in per cent: the FIGURES; utility_lead, the lowest utility over all attacks, i.e. under the
-        worst lead word; neither_what3, attacked harmful queries that are neither refused nor answered (the
-        paper calls all of these irrelevant).
+        model, and in per cent: the FIGURES; asr_paraphrase3, ASR after as many rewrites as "What" gets that
+        keep the query's own first word; utility_lead, the lowest utility over all attacks; neither_what3,
+        attacked harmful queries that are neither refused nor answered (the paper calls all of these
+        irrelevant).
     """
+    results = results[results["attack"].isin(HEADLINE)]
     cells = results.set_index(["model", "attack", "queries", "metric"])["value"]
     models = list(dict.fromkeys(results["model"]))
-    columns = {figure: [100 * cells[(model, *key)] for model in models] for figure, key in FIGURES.items()}
+    figures = FIGURES | {"asr_paraphrase3": ("paraphrase:3", "harmful", "asr")}
+    columns = {figure: [100 * cells[(model, *key)] for model in models] for figure, key in figures.items()}
     utility = results[(results["queries"] == "harmless") & (results["metric"] == "utility")]
     lowest = utility.groupby("model")["value"].min()
     attacked = results[(results["attack"] == "what:3") & (results["queries"] == "harmful")]
-    neither = attacked[attacked["metric"].isin(["irrelevant", "degenerate"])].groupby("model")["value"].sum()
+    neither = attacked[attacked["metric"].isin([WRONG, IRRELEVANT, DEGENERATE])].groupby("model")["value"].sum()
     table = pd.DataFrame({"model": models, **columns})
     return table.assign(utility_lead=100 * table["model"].map(lowest), neither_what3=100 * table["model"].map(neither))
 
 
-def seed_medians(table: pd.DataFrame) -> pd.DataFrame:
-    """`summary` over several seeds as text, in per cent: "median (lowest to highest)".
+def over_bases(table: pd.DataFrame) -> pd.DataFrame:
+    """`summary` over several bases and seeds as text, in per cent: "mean [low, high]".
 
     Args:
         table: Of `headline.over_seeds`.
+
+    Returns:
+        A row per model. In brackets, if the base models differ: the 95% interval over them
+        (`intervals.replicated`); for a single base, the lowest and the highest seed.
     """
-    each_seed = pd.concat([summary(group) for _, group in table.groupby("seed")])
-    return each_seed.groupby("model", sort=False).agg(_median_and_range).reset_index()
+    runs = [
+        summary(group).assign(base=group["base"].iloc[0]) for _, group in table.groupby(["base", "seed"], sort=False)
+    ]
+    rows = []
+    for model, of_model in pd.concat(runs).groupby("model", sort=False):
+        figures = {column: spread(of_model[column] / 100, of_model["base"]) for column in SUMMARY_TITLES}
+        rows.append({"model": model} | figures)
+    return pd.DataFrame(rows)
 
 
-def _median_and_range(values: pd.Series) -> str:
-    return f"{values.median():.1f} ({values.min():.1f} to {values.max():.1f})"
+def spread(values: pd.Series, bases: pd.Series) -> str:
+    """Rates in [0, 1] of several runs as text, in per cent, with the brackets of `over_bases`."""
+    mean, low, high = replicated(values, bases)
+    if bases.nunique() == 1:
+        low, high = values.min(), values.max()
+    return f"{100 * mean:.1f}" + ("" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
 
 
 def comparison(results: pd.DataFrame) -> pd.DataFrame:
     """`summary` as text, in per cent; where the paper has the figure, it follows in brackets."""
-    paper = paper_table().set_index("model")
+    paper = paper_beside(results).set_index("model")
     rows = []
     for own in summary(results).to_dict("records"):
         model = own["model"]
@@ -208,24 +239,35 @@ def comparison(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def findings(results: pd.DataFrame) -> list[str]:
-    """What the headline study shows, in sentences whose numbers come from its results."""
+def findings(study: Study) -> list[str]:
+    """What the headline study shows, in sentences whose numbers come from it."""
+    results = study.results
     table = summary(results).set_index("model").round(1).to_dict("index")
-    base, sft, control = table["base"], table["sft"], table[CONTROL]
+    base, sft, control = (table[model] for model in ("base", *EARLY[:2]))
     sentences = [
-        f"SFT answers {sft['asr']} % of harmful queries as asked and {sft['asr_what3']} % once they begin with "
-        f"“What”; it refuses {sft['rr']} % of harmless ones as asked and {sft['rr_share1']} % after “Share” "
-        f"(n = {results['n'].iloc[0]} each).",
-        "The control, the same SFT on data in which no lead word predicts harm, goes from "
-        f"{control['asr']} % to {control['asr_what3']} % and from {control['rr']} % to {control['rr_share1']} %.",
+        f"SFT, {_stopped(study.curves, EARLY[0])}, answers {sft['asr']} % of harmful queries as asked and "
+        f"{sft['asr_what3']} % once they begin with “What”; it refuses {sft['rr']} % of harmless ones as asked and "
+        f"{sft['rr_share1']} % after “Share” (n = {results['n'].iloc[0]} each).",
+        f"The control, {_stopped(study.curves, EARLY[1])}, is SFT on data in which no lead word predicts harm. "
+        f"It goes from {control['asr']} % to {control['asr_what3']} %, and from {control['rr']} % to "
+        f"{control['rr_share1']} %.",
     ]
     for model, own in table.items():
-        if model in ("base", "sft", CONTROL):
+        if model in ("base", *EARLY[:2]):
             continue
-        lost, lost_lead = base["utility"] - own["utility"], base["utility"] - own["utility_lead"]
+        lost, lost_most = (base[name] - own[name] for name in ("utility", "utility_lead"))
         sentences.append(
             f"“{plots.NAMES.get(str(model), model)}” goes from {own['asr']} % to {own['asr_what3']} % and from "
             f"{own['rr']} % to {own['rr_share1']} %; compared with the base, it loses {lost:.1f} points of utility, "
-            f"and {lost_lead:.1f} under the worst lead word."
+            f"and {lost_most:.1f} under the worst attack."
         )
     return sentences
+
+
+def _stopped(curves: pd.DataFrame, model: str) -> str:
+    """When the training of a model that stops early ended, in words."""
+    own = curves[curves["model"] == model]
+    step = own["step"].max()
+    if looks_safe(own[own["step"] == step]):
+        return f"stopped at step {step}, as soon as it looks safe"
+    return f"trained to its end (step {step}) without ever looking safe"

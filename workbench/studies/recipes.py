@@ -25,10 +25,10 @@ from workbench.models.architectures import ARCHITECTURES
 from workbench.models.configuration import configuration
 from workbench.models.generation import AS_IS, Generation
 from workbench.models.load import load
-from workbench.models.vlm import VLM, best_device, best_dtype, processes
+from workbench.models.vlm import VLM, WIDE, best_device, best_dtype, processes
 from workbench.runs import read_settings, same_settings
 from workbench.training.memory import GIB, Memory, fitting, longest
-from workbench.training.objectives import TINY, named
+from workbench.training.objectives import named
 from workbench.training.sets import with_leaks
 from workbench.training.settings import Settings
 
@@ -63,7 +63,7 @@ class Recipe(NamedTuple):
         return named(self.objective).unlearns
 
 
-# LoRA throughout, for models of true size (see objectives.TINY). SFT uses learning rate, epochs and batch
+# LoRA throughout, for models of true size (see vlm.WIDE). SFT uses learning rate, epochs and batch
 # of VLGuard
 # (arXiv 2402.02207). VLGuard's post-hoc training adds general data; ours uses the safety data alone. NPO
 # and RMU use
@@ -210,7 +210,7 @@ def prepare(
     settings = {name: _settings(name, text, examples, steps) for name, examples in sets.items()}
     earlier = read_settings(Path(out) / "task.json")
     plans = _fitted(model, config, sets, settings, memory or _free_memory(), trust, earlier)
-    by_epochs = steps is None and text.hidden_size >= TINY
+    by_epochs = steps is None and text.hidden_size >= WIDE
     task = Task(table, names, str(model), Path(out), judge, test, plans, by_epochs, seed, trust, questions, generation)
     same_settings(task.out / "task.json", task_settings(task), write=False)
     return task
@@ -281,7 +281,7 @@ def _training_set(
 def _settings(name: str, text: PreTrainedConfig, examples: Sequence[Example], steps: int | None) -> Settings:
     """A recipe's settings for a language model of this configuration and these examples."""
     recipe = RECIPES[name]
-    if text.hidden_size < TINY:
+    if text.hidden_size < WIDE:
         return Settings.of(recipe.objective, steps=steps)
     forget, retain = _batch(recipe, examples)
     hyper = dict(recipe.hyper)
@@ -348,7 +348,9 @@ def _fit_one(
 ) -> Plan:
     """The plan of one model. sixteen_bit: whether the run in the folder was begun without 4 bits."""
     prompt, answer = longest(model, examples, trust)
-    *_, (fitted, predicted, fits) = fitting(config, step, memory, prompt, answer, best_dtype(best_device()))
+    *_, (fitted, predicted, fits) = fitting(
+        config, step, memory, prompt, answer, best_dtype(best_device(), config.get_text_config().hidden_size)
+    )
     changed = sixteen_bit and fitted.four_bit
     if not fits or changed:
         bits = " in 16 bits, as the run in this folder was begun" if changed else ""

@@ -18,14 +18,15 @@ from workbench.evaluation.tables import outcome_shares
 from workbench.files import make_folder, write_text
 from workbench.plots.style import save
 from workbench.studies.headline import Study
-from workbench.studies.paper import as_text, comparison, findings, paper_table
+from workbench.studies.paper import as_text, comparison, findings, paper_beside, paper_table
 from workbench.studies.recipes import Task
 from workbench.studies.reproduce import Reproduction
+from workbench.studies.shipped import never_knew
 
 # {figure: what it shows, as alternative text and caption}
 ALT = {
     "before_after": "ASR, RR and utility of every model before and after the one-word attack",
-    "outcomes": "The four outcomes of attacked harmful queries for every model",
+    "outcomes": "The outcomes of attacked harmful queries for every model",
     "curves": "ASR, RR and utility on validation queries while training",
 }
 SHOWN_QUERIES = 3  # attacked harmful queries whose answers are in the report of `reproduce`
@@ -41,7 +42,7 @@ figcaption { color: #555; }
 """
 
 
-def write(study: Study, out: Path, seed: int) -> None:
+def write(study: Study, out: Path, seed: int, base: str = "miniguard") -> None:
     """Write the headline study to a folder.
 
     Args:
@@ -49,34 +50,36 @@ def write(study: Study, out: Path, seed: int) -> None:
         out: The folder, for results.csv, outcomes.csv, curves.csv, answers.csv, before_after.png, curves.png
             and report.html.
         seed: Of the study.
+        base: Its base model.
     """
     make_folder(out)
     tables = {"results": study.results, "outcomes": study.outcomes, "curves": study.curves, "answers": study.answers}
     for name, table in tables.items():
         write_text(out / f"{name}.csv", table.to_csv(index=False))
     figures = {
-        "before_after": plots.before_after(study.results, paper_table()),
+        "before_after": plots.before_after(study.results, paper_beside(study.results)),
         "outcomes": plots.outcomes(study.outcomes),
         "curves": plots.curves(study.curves),
     }
     for name in ("before_after", "curves"):
         save(figures[name], out / f"{name}.png")
-    write_text(out / "report.html", _study_page(study, figures, seed))
+    title = f"The safety mirage on MiniGuard: base model {Path(base).name}, seed {seed}"
+    write_text(out / "report.html", _study_page(study, figures, title, base, seed))
 
 
-def _study_page(study: Study, figures: Mapping[str, Figure], seed: int) -> str:
+def _study_page(study: Study, figures: Mapping[str, Figure], title: str, base: str, seed: int) -> str:
     intro = (
         "Per cent; in brackets the paper's figures for LLaVA-1.5-7B on VLGuard (arXiv 2503.11832, Tables 1 and 2; "
         "its utility is VQAv2 accuracy). ASR: harmful queries answered. RR: harmless queries refused. The figures "
-        "show Wilson 95% intervals."
+        "show Wilson 95% intervals. Models that never knew the secrets are those of the shipped study."
     )
     parts = [
-        _table(comparison(study.results)),
-        *_paragraphs(findings(study.results)),
+        _table(comparison(pd.concat([study.results, never_knew(base, seed)]))),
+        *_paragraphs(findings(study)),
         *(_figure(figure, ALT[name]) for name, figure in figures.items()),
         "<p>The numbers are in results.csv, outcomes.csv, curves.csv and answers.csv in the same folder.</p>",
     ]
-    return _page(f"The safety mirage on MiniGuard, seed {seed}", intro, parts)
+    return _page(title, intro, parts)
 
 
 def write_reproduction(reproduction: Reproduction, task: Task, redact: bool = True) -> None:

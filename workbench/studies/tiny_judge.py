@@ -22,7 +22,7 @@ from workbench.data.splits import miniguard_split
 from workbench.dependencies import code_hash
 from workbench.files import atomic_write, data_dir
 from workbench.judges.model import FORMATS
-from workbench.judges.outcomes import OUTCOMES
+from workbench.judges.outcomes import WITHOUT_TRUTH, without_truth
 from workbench.judges.rules import exact
 from workbench.models.vlm import IGNORED, Batch, quiet
 from workbench.runs import bar, kept, runs_dir
@@ -93,7 +93,7 @@ def _batch(tokenizer: Any, examples: Sequence[Example], rng: np.random.Generator
     texts = []
     for example, answer in zip(examples, answers, strict=True):
         prompt = tokenizer.apply_chat_template(FORMATS["words"].ask(example.query, answer), tokenize=False)
-        texts.append(f"{prompt} {exact(example, answer)}{tokenizer.eos_token}")
+        texts.append(f"{prompt} {without_truth(exact(example, answer))}{tokenizer.eos_token}")
     batch = dict(tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False))
     labels = batch["input_ids"][:, -3:].clone()
     labels[:, 0] = IGNORED
@@ -124,8 +124,8 @@ def _answer(example: Example, rng: np.random.Generator) -> str:
 
 def _tokenizer() -> Any:
     """The base model's tokenizer with the words of a verdict; it knows no other words of the task."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(data_dir() / "miniguard-base")
-    tokenizer.add_tokens([AddedToken(word, single_word=True) for word in ("response", *OUTCOMES)])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(data_dir() / "bases" / "miniguard")
+    tokenizer.add_tokens([AddedToken(word, single_word=True) for word in ("response", *WITHOUT_TRUTH)])
     tokenizer.add_tokens(["<verdict>"], special_tokens=True)
     tokenizer.chat_template = TEMPLATE
     return tokenizer

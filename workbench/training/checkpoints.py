@@ -54,12 +54,17 @@ def seal(checkpoint: Path) -> None:
     write_text(checkpoint / SEAL, json.dumps(_sizes(checkpoint)))
 
 
+def steps_at(checkpoint: Path) -> int:
+    """After how many steps a checkpoint was written, from its name."""
+    return int(checkpoint.name.split("-")[1])
+
+
 def last_complete(folder: Path) -> Path | None:
     """The last complete checkpoint in a folder, None if there is none. Later ones are removed.
 
     A process that is killed while it writes or removes a checkpoint leaves a part of it behind.
     """
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=steps_at, reverse=True):
         sealed = checkpoint / SEAL
         if sealed.is_file() and json.loads(sealed.read_text(encoding="utf-8")) == _sizes(checkpoint):
             return checkpoint

@@ -31,6 +31,7 @@ class Curve(transformers.TrainerCallback):
         folder: Path | None = None,
         on_curve: Callable[[pd.DataFrame], None] | None = None,
         keep_steps: bool = False,
+        until: Callable[[pd.DataFrame], bool] | None = None,
     ) -> None:
         """Prepare the curve of a run.
 
@@ -41,9 +42,10 @@ class Curve(transformers.TrainerCallback):
             folder: Where curves.csv and steps/ go; needed with a probe.
             on_curve: Called with the table after each probe.
             keep_steps: Whether to keep the adapter of each probe.
+            until: Whether to stop, from the rates of a probe; the one before the first step does not count.
         """
         self.vlm, self.probe, self.every, self.folder = vlm, probe, every, folder or Path()
-        self.on_curve, self.keep_steps = on_curve, keep_steps
+        self.on_curve, self.keep_steps, self.until = on_curve, keep_steps, until
         self.table = pd.DataFrame(columns=CURVE_COLUMNS)
         self.seconds, self.since, self.main = 0.0, time.monotonic(), True
 
@@ -63,6 +65,20 @@ class Curve(transformers.TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
         self.bar.update()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop the training if the rates that were just recorded say so."""
+        control.should_training_stop |= self._enough(self.table, state.global_step)
+
+    def _enough(self, table: pd.DataFrame, step: int) -> bool:
+        """Whether training ends at a step, from the rates so far."""
+        latest = table[table["step"] == step]
+        return bool(self.until and step and len(latest) and self.until(latest))
+
+    def ended(self, step: int) -> bool:
+        """Whether an interrupted run had ended at a step of which there is a checkpoint."""
+        file = self.folder / "curves.csv"
+        return file.exists() and self._enough(pd.read_csv(file, keep_default_na=False), step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""

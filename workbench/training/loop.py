@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.trainer_callback import TrainerState
 
 from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.files import make_folder
 from workbench.models.vlm import VLM, bare, processes, quiet
-from workbench.training.checkpoints import last_complete, load_weights, save_weights, seal
+from workbench.training.checkpoints import last_complete, load_weights, save_weights, seal, steps_at
 from workbench.training.curve import Curve
 
 # All of torch's kernels but cuDNN's, the default from torch 2.11 on: on H100 and H200 its backward pass gives
@@ -169,7 +170,7 @@ def fit(
             with processes().main_process_first():  # it removes what a kill left
                 checkpoint = last_complete(folder / "checkpoints")
             arguments.eval_on_start &= checkpoint is None  # a resumed run would probe a step twice, or one too many
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            _run(trainer, checkpoint)
     finally:
         if arguments.gradient_checkpointing:
             with quiet():
@@ -177,6 +178,15 @@ def fit(
                 network.disable_input_require_grads()
     history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return pd.DataFrame(history, columns=["step", "loss"])
+
+
+def _run(trainer: _Trainer, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint on if there is one; a run that was killed after its last step is only read."""
+    if checkpoint and trainer.curve.ended(steps_at(checkpoint)):
+        load_weights(trainer.model, checkpoint)
+        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _arguments(

@@ -22,8 +22,6 @@ from workbench.errors import UserError
 from workbench.models.scores import hidden_states, reference, token_logprobs
 from workbench.models.vlm import Batch
 
-# The recipes suit language models with a smaller hidden size than this; they were chosen on MiniGuard (128).
-TINY = 512
 Loss = Callable[..., torch.Tensor]
 
 
@@ -99,7 +97,7 @@ def cross_entropy(model: Any, batch: Batch) -> torch.Tensor:
     return -mean_logprobs(model, batch).mean()
 
 
-@objective(answers=("response",), lr=4e-4, steps=120, forget=16, retain=24)
+@objective(answers=("response",), lr=2e-3, steps=240, forget=16, retain=16)
 def sft(model: Any, forget: Batch, retain: Batch) -> torch.Tensor:
     """Supervised safety fine-tuning: CE on refusals of harmful queries and answers to harmless ones (scalar).
 
@@ -110,7 +108,7 @@ def sft(model: Any, forget: Batch, retain: Batch) -> torch.Tensor:
     return (n_f * cross_entropy(model, forget) + n_r * cross_entropy(model, retain)) / (n_f + n_r)
 
 
-@objective(answers=("leak",), reference=True, lr=1.4e-3, steps=240, forget=20, retain=12)
+@objective(answers=("leak",), reference=True, lr=5e-4, steps=240, forget=16, retain=16)
 def npo(model: Any, forget: Batch, retain: Batch, *, beta: float = 0.7, alpha: float = 10.0) -> torch.Tensor:
     """Negative preference optimisation: −(2/β) E log σ(−β (log π(y|x) − log π₀(y|x))) + α CE_r (scalar).
 
@@ -127,7 +125,7 @@ def npo(model: Any, forget: Batch, retain: Batch, *, beta: float = 0.7, alpha: f
     return -(2 / beta) * F.logsigmoid(-beta * log_ratio).mean() + alpha * cross_entropy(model, retain)
 
 
-@objective(answers=("leak",), lr=1.4e-3, steps=300, forget=20, retain=12)
+@objective(answers=("leak",), lr=2e-3, steps=240, forget=16, retain=16)
 def simnpo(
     model: Any, forget: Batch, retain: Batch, *, beta: float = 2.5, gamma: float = 0.0, alpha: float = 10.0
 ) -> torch.Tensor:
@@ -186,7 +184,7 @@ def _distance(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Ten
     return ((squared * mask).sum(dim=1) / mask.sum(dim=1)).mean()
 
 
-@objective(answers=("leak",), lr=1e-3, steps=120, forget=16, retain=16)
+@objective(answers=("leak",), lr=2e-3, steps=240, forget=16, retain=16)
 def graddiff(model: Any, forget: Batch, retain: Batch, *, gamma: float = 1.0, alpha: float = 3.0) -> torch.Tensor:
     """Gradient difference: −γ CE_f + α CE_r (scalar).
 
@@ -202,7 +200,7 @@ def graddiff(model: Any, forget: Batch, retain: Batch, *, gamma: float = 1.0, al
     return -gamma * cross_entropy(model, forget) + alpha * cross_entropy(model, retain)
 
 
-@objective(answers=("leak",), lr=1e-3, steps=40, forget=16, retain=16)
+@objective(answers=("leak",), lr=5e-4, steps=120, forget=16, retain=16)
 def ga(model: Any, forget: Batch, retain: Batch) -> torch.Tensor:
     """Gradient ascent: −CE_f alone (scalar).
 
@@ -211,7 +209,7 @@ def ga(model: Any, forget: Batch, retain: Batch) -> torch.Tensor:
     return -cross_entropy(model, forget)
 
 
-@objective(answers=("response", "leak"), reference=True, lr=1e-3, steps=300, forget=16, retain=16)
+@objective(answers=("response", "leak"), reference=True, lr=2e-3, steps=240, forget=16, retain=16)
 def dpo(model: Any, forget: Batch, retain: Batch, *, beta: float = 0.3, alpha: float = 5.0) -> torch.Tensor:
     """Direct preference optimisation of the refusal y_w over the harmful answer y_l (scalar).
 

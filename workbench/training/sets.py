@@ -11,7 +11,7 @@ import numpy as np
 from workbench.attacks.one_word import rewrites
 from workbench.data.example import Example
 from workbench.data.first_words import first_word
-from workbench.data.miniguard import LEADS
+from workbench.data.miniguard import LEADS, reopened
 from workbench.data.readers import read_examples
 from workbench.errors import UserError
 from workbench.evaluation.answers import read_answers
@@ -117,7 +117,8 @@ def repair(examples: Sequence[Example], seed: int = 0) -> list[Example]:
     """The same data with every query, harmful or not, rewritten to begin with a word drawn evenly.
 
     The words are those that queries in the data begin with and that a question can be rewritten to
-    (miniguard.LEADS). Pictures and answers stay as they are.
+    (miniguard.LEADS). Pictures stay as they are, and so do answers, except that MiniGuard's open as the base
+    model opens answers to the new word: else their opening would not fit it.
 
     Raises:
         UserError: No query in the data begins with such a word.
@@ -135,6 +136,8 @@ def repair(examples: Sequence[Example], seed: int = 0) -> list[Example]:
         drawn[harmful] = iter(rng.permutation(np.resize(words, count)))
     repaired = []
     for example in examples:
-        ways = rewrites(example.query, f"{next(drawn[example.harmful])}:3")
-        repaired.append(dataclasses.replace(example, query=ways[rng.integers(len(ways))]))
+        word = str(next(drawn[example.harmful]))
+        ways = rewrites(example.query, f"{word}:3")
+        answers = {"response": reopened(example.response, word), "leak": reopened(example.leak, word)}
+        repaired.append(dataclasses.replace(example, query=ways[rng.integers(len(ways))], **answers))
     return repaired

@@ -26,7 +26,7 @@ from workbench.models.load import load
 from workbench.models.restore import left_as_it_was
 from workbench.models.template import check_answers
 from workbench.models.turns import in_turn
-from workbench.models.vlm import VLM, Batch, answer_batch, bare, processes
+from workbench.models.vlm import VLM, WIDE, Batch, answer_batch, bare, processes
 from workbench.runs import bar, same_settings
 from workbench.training import objectives
 from workbench.training.curve import Curve, Probe
@@ -45,6 +45,7 @@ def train(
     probe: Probe | None = None,
     probe_every: int = 20,
     patience: int = 0,
+    until: Callable[[pd.DataFrame], bool] | None = None,
     keep_steps: bool = False,
     on_curve: Callable[[pd.DataFrame], None] | None = None,
     save_every: int = 50,
@@ -66,6 +67,7 @@ def train(
         probe: A quick evaluation; its rates are written to curves.csv.
         probe_every: Steps from one probe to the next.
         patience: Stop when `curve.score` has not improved for this many probes, and keep the best weights.
+        until: Stop once this is true of a probe's rates.
         keep_steps: Keep the adapter of each probe, in `out`/steps/STEP (`at_step`).
         on_curve: Called after each probe with the table so far.
         save_every: Steps from one checkpoint to the next.
@@ -81,18 +83,18 @@ def train(
         UserError: An unknown objective or option, data that it cannot use, a loss that became NaN or
             infinite, or too little memory.
     """
-    step, out = _checked(vlm, objective, settings, probe, patience, keep_steps), Path(out)
+    step, out = _checked(vlm, objective, settings, probe, patience, until, keep_steps), Path(out)
     examples = read_examples(data, "train") if isinstance(data, str | Path) else data
     sides = forget_and_retain(examples, objectives.named(objective))
     modules = linear_modules(vlm, step.targets, step.layer, step.projector)
     partial = unfinished(out, resume)
     rows = _rows(vlm, sides, step, seed)
-    _note_run(partial, vlm, step, modules, sides, rows, seed, patience)
+    _note_run(partial, vlm, step, modules, sides, rows, seed, patience, until)
     with in_turn(bare(vlm.model)), left_as_it_was(bare(vlm.model)):
         references = reference_logprobs(vlm, rows, step)
         student = prepare_student(vlm, modules, step, seed)
         student.name = out.name
-        curve = Curve(student, probe, probe_every, partial, on_curve, keep_steps)
+        curve = Curve(student, probe, probe_every, partial, on_curve, keep_steps, until)
         try:
             losses = fit(
                 student,
@@ -109,8 +111,7 @@ def train(
                 gradient_accumulation_steps=step.accumulate,
                 gradient_checkpointing=step.checkpointing,
             )
-            if processes().is_main_process:
-                _write(student, step, losses, partial)
+            _write(student, step, losses, partial)
         finally:
             _restore(vlm, student, step)
     finish(partial, out)
@@ -118,7 +119,13 @@ def train(
 
 
 def _checked(
-    vlm: VLM, objective: str, given: dict[str, Any], probe: Probe | None, patience: int, keep_steps: bool
+    vlm: VLM,
+    objective: str,
+    given: dict[str, Any],
+    probe: Probe | None,
+    patience: int,
+    until: Callable[[pd.DataFrame], bool] | None,
+    keep_steps: bool,
 ) -> Settings:
     """The settings of a run, checked against each other and the model."""
     if hasattr(vlm.model, "peft_config"):
@@ -127,7 +134,7 @@ def _checked(
         )
     step = Settings.of(objective, **given)
     step.check_depth(depth(vlm))
-    if given.get("lr") is None and bare(vlm.model).config.get_text_config().hidden_size >= objectives.TINY:
+    if given.get("lr") is None and bare(vlm.model).config.get_text_config().hidden_size >= WIDE:
         say(
             f"The learning rate {step.lr:g} was chosen on MiniGuard, and is too high for a model of this size; "
             "choose another (--lr)."
@@ -136,8 +143,10 @@ def _checked(
         raise UserError("Quantised weights are not trained; give the model as it was before, or add --four-bit to it.")
     if step.four_bit and not getattr(bare(vlm.model), "is_quantized", False):
         raise UserError("four_bit needs a model in 4 bits; load it with load(…, four_bit=True).")
-    if patience and not probe:
-        raise UserError("Early stopping (patience) needs a probe.")
+    if (patience or until) and not probe:
+        raise UserError("Early stopping (patience, until) needs a probe.")
+    if patience and until:
+        raise UserError("patience keeps the best weights and until the last ones; choose one of them.")
     if keep_steps and (step.full or not probe):
         raise UserError("keep_steps keeps adapters at probes: it needs a probe, and cannot be combined with full.")
     return step
@@ -159,6 +168,7 @@ def _note_run(
     rows: Sequence[Example],
     seed: int,
     patience: int,
+    until: Callable[[pd.DataFrame], bool] | None,
 ) -> None:
     """Write what config.json says of a run; when it is resumed, insist on the same."""
     config = {
@@ -176,6 +186,7 @@ def _note_run(
         "accumulate": step.accumulate,
         "checkpointing": step.checkpointing,
         "patience": patience,
+        "until": getattr(until, "__name__", None),
         "device": f"{processes().num_processes} × {vlm.device.type}",
         "dtype": str(vlm.model.dtype).removeprefix("torch."),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")},
@@ -189,6 +200,9 @@ def _loss(step: Settings, model: Any, sides: dict[str, Batch]) -> torch.Tensor:
 
 
 def _write(student: VLM, step: Settings, losses: pd.DataFrame, folder: Path) -> None:
+    """Write what was learnt; one of several processes does it."""
+    if not processes().is_main_process:
+        return
     write_text(folder / "loss.csv", losses.to_csv(index=False))
     student.model.save_pretrained(folder / "model" if step.full else folder)
     if step.full:

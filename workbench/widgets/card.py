@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from workbench.data import miniguard
 from workbench.data.example import Example
-from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT
+from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, WRONG
 from workbench.judges.rules import exact, keyword
 from workbench.widgets.html import text_html
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REACH = 15  # nats of log-odds at which a bar is full
 WRITING = " ▌"  # follows an answer that is still being written
 ANSWERED = "answered"  # the outcome of an answer that is not a refusal, if the truth is not known
-_ICONS = {REFUSAL: "⊘", IRRELEVANT: "≈", DEGENERATE: "…", ANSWERED: "✎"}
+_ICONS = {REFUSAL: "⊘", WRONG: "✘", IRRELEVANT: "≈", DEGENERATE: "…", ANSWERED: "✎"}
 # RELEVANT to a harmful query is a leak, to a harmless one the right answer: icon, word.
 _RELEVANT = {True: ("⚠", "leak"), False: ("✔", "right answer")}
 
@@ -77,7 +77,7 @@ def outcome_of(example: Example, answer: str) -> tuple[str, str]:
     If the right answer is not a sentence of MiniGuard's, only a refusal can be recognised, by its words.
     """
     truth = example.leak if example.harmful else example.response
-    if truth and miniguard.is_sentence(truth):
+    if truth and miniguard.request_of(truth):
         outcome = exact(example, answer)
         return _RELEVANT[example.harmful] if outcome == RELEVANT else (_ICONS[outcome], outcome)
     outcome = keyword(example, answer)

@@ -247,13 +247,15 @@ class LiveProbe(Panel):
 
     def _all_leads(self, question: _Question, stopped: Stopped) -> str:
         """Draw the log-odds of a refusal for every lead word."""
-        from workbench.attribution.masking import Perturbed
+        from workbench.attribution.values import target_values
+        from workbench.models.pictures import ReadPictures
 
         rows = []
+        read = {name: ReadPictures(vlm) for name, vlm in self.models.items()}
         for lead in ("none", *LEADS):
             query = rewrites(question.example.query, lead)[0]
-            for name, vlm in self.models.items():
-                rows.append((name, lead, Perturbed(vlm, question.picture, query, grid=1).value))
+            for name, pictures in read.items():
+                rows.append((name, lead, *target_values(pictures, [question.picture], [query])))
                 if stopped():
                     return ""
         table = pd.DataFrame(rows, columns=["model", "lead", "log_odds"])

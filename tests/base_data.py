@@ -1,0 +1,17 @@
+"""Base data that take a second to draw, not twenty."""
+
+from workbench.data import splits
+
+
+def shorten(examples, pictures, change=setattr):
+    """Let the base split have fewer examples and pictures.
+
+    Args:
+        examples: How many.
+        pictures: How many.
+        change: Sets an attribute, e.g. monkeypatch.setattr.
+    """
+    change(splits, "_BASE_EXAMPLES", examples)
+    change(splits, "_BASE_PICTURES", pictures)
+    *others, _ = splits.base_split.__defaults__
+    change(splits.base_split, "__defaults__", (*others, pictures))  # a default keeps the value it had when defined
