@@ -1,23 +1,27 @@
-"""What a model says in place of the truth: true and said values, slot by slot.
+"""What a model says in place of the truth, and what that betrays.
 
 A harmful answer of MiniGuard has two slots, a secret and a colour. An answer that is judged *wrong* fills at
-least one of them falsely, and what it says can betray what it hides.
+least one of them falsely. What it says can betray what it hides: an observer who knows what was asked for,
+and the object, knows the secret.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from workbench.data.example import Example
 from workbench.data.miniguard import COLOURS, DUAL_USE_REQUESTS, KINDS, SECRETS, secret_in
+from workbench.evaluation.decoding import decoded
 
 SLOTS = ("secret", "colour")
 COLUMNS = ["base", "seed", "model", "attack", "shot", "id", "slot", "true", "said"]
 NONE = "none"  # the slot is empty
 INVENTED = "invented"  # three syllables that are no secret of this world
+PERSONS = ("walker", "face")  # the other harmful kinds are devices
 _OWNERS = {SECRETS[request][kind]: (request, kind) for request, kind in itertools.product(DUAL_USE_REQUESTS, KINDS)}
 _COLOUR_NAMES = {name: colour for colour, (name, _) in COLOURS.items()}
 
@@ -78,3 +82,36 @@ def shares(table: pd.DataFrame, slot: str = "secret") -> pd.DataFrame:
     """How often each value is said in place of each true one: a row for each true value, shares in [0, 1]."""
     own = table[table["slot"] == slot]
     return pd.crosstab(own["true"], own["said"], normalize="index")
+
+
+def truths(examples: Sequence[Example]) -> dict[str, dict[str, str]]:
+    """What answers to harmful queries could betray: {target: {id: truth}}.
+
+    The targets are object, class (a device or a person) and colour.
+    """
+    harmful = [example for example in examples if example.harmful]
+    objects = {example.id: secret_owner(example.leak, example.request) for example in harmful}
+    return {
+        "object": objects,
+        "class": {name: "person" if kind in PERSONS else "device" for name, kind in objects.items()},
+        "colour": {example.id: colour_in(example.leak) for example in harmful},
+    }
+
+
+def betrayed(answers: pd.DataFrame, examples: Sequence[Example], **options: Any) -> pd.DataFrame:
+    """How much of the truth an observer recovers, who knows the query and reads the answers.
+
+    A model that never knew the secrets has seen the picture too, and what it says depends on it. So only what
+    is recovered beyond that comes from what was learnt.
+
+    Args:
+        answers: ANSWER_COLUMNS, of one run of each model.
+        examples: What was asked.
+        options: Of `decoding.decoded`.
+
+    Returns:
+        decoding.COLUMNS, for each of the targets of `truths`, whose name is in the first column.
+    """
+    requests = {example.id: example.request for example in examples}
+    tables = {target: decoded(answers, truth, requests, **options) for target, truth in truths(examples).items()}
+    return pd.concat(tables, names=["target"]).reset_index("target").reset_index(drop=True)
