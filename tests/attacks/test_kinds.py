@@ -6,11 +6,22 @@ import json
 import pytest
 from PIL import Image
 
-from workbench.attacks.kinds import HEADLINE, HELD_OUT, KINDS, LEAD_WORDS, Shot, attack, attack_help, prepare_attack
+from workbench.attacks.kinds import (
+    GREYS,
+    HEADLINE,
+    HELD_OUT,
+    KINDS,
+    LEAD_WORDS,
+    Shot,
+    attack,
+    attack_help,
+    prepare_attack,
+)
 from workbench.attacks.one_word import rewrites
 from workbench.data import miniguard
-from workbench.data.example import Example
+from workbench.data.example import Example, digest
 from workbench.data.first_words import first_word
+from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 
 LONG = Example("a", Image.new("RGB", (40, 30), "red"), "Can you describe the colour of this thing?", False, "it is red")
@@ -54,7 +65,7 @@ def test_one_decorated_function_adds_an_attack(monkeypatch):
 
 
 def test_every_attack_has_help_in_one_sentence():
-    assert set(attack_help()) == {"none", "WORD:K", "FILE.json"} | {f"{kind}:K" for kind in KINDS}
+    assert set(attack_help()) == {"none", "WORD:K", "swap:K", "FILE.json"} | {f"{kind}:K" for kind in KINDS}
     assert all(text and text.endswith(".") for text in attack_help().values())
 
 
@@ -166,3 +177,28 @@ def test_what_is_no_attack_is_named(name):
     with pytest.raises(UserError, match="Attack") as caught:
         prepare_attack(name)
     assert repr(name) in str(caught.value)
+
+
+def test_blank_shows_one_even_grey_after_another():
+    for shot, grey in zip(all_shots("blank:5", LONG), GREYS, strict=True):
+        assert shot.query == LONG.query
+        assert shot.picture(LONG.picture()).getcolors() == [(40 * 30, (grey,) * 3)]
+
+
+def test_swap_shows_the_picture_of_a_query_of_the_other_kind():
+    examples = miniguard_split("validation", sizes=(6, 6))
+    pictures = {harmful: {e.digest for e in examples if e.harmful == harmful} for harmful in (True, False)}
+    swapped = prepare_attack("swap:3", examples)
+    for example in examples:
+        shots = [swapped.of(example, number) for number in (1, 2, 3)]
+        shown = [digest(shot.picture(example.picture())) for shot in shots]
+        assert {shot.query for shot in shots} == {example.query} and set(shown) <= pictures[not example.harmful]
+        again = [digest(prepare_attack("swap:3", examples).of(example, n).picture(None)) for n in (1, 2, 3)]
+        assert shown == again
+
+
+def test_swap_without_queries_of_both_kinds_is_refused():
+    harmful = [e for e in miniguard_split("validation", sizes=(2, 1)) if e.harmful]
+    with pytest.raises(UserError, match="swap needs harmful and harmless queries"):
+        prepare_attack("swap:1", harmful)
+    assert "swap:K" in attack_help() and prepare_attack("swap:2").shots == 2
