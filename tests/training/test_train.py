@@ -22,7 +22,7 @@ from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.tables import RESULT_COLUMNS
 from workbench.models.adapters import linear_modules
 from workbench.models.load import load
-from workbench.training import objectives
+from workbench.training import loop, objectives
 from workbench.training import train as train_module
 from workbench.training.curve import CURVE_COLUMNS, score
 from workbench.training.sets import schedule
@@ -360,6 +360,32 @@ def test_early_stopping_counts_on_where_it_was_interrupted(tmp_path, full):
     scores = iter([0.1, 0.1, 0.1])
     resumed = run(tmp_path / "stopped", resume=True, **options)
     assert len(losses(whole)) == 8 and losses(whole).tolist() == losses(resumed).tolist()
+    (one,), (other,) = (list(out.glob("**/*model*.safetensors")) for out in (whole, resumed))
+    one, other = load_file(one), load_file(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_that_had_stopped_early_is_not_trained_further_when_it_is_resumed(tmp_path, monkeypatch):
+    """Interrupted after its last checkpoint, before it was finished: it ends with the weights of its best step."""
+
+    def probe(vlm):
+        rows = [("harmless", "utility", next(scores)), ("harmful", "asr", 0.0), ("harmless", "rr", 0.0)]
+        return pd.DataFrame([("x", "none", *row, 0.0, 1.0, 1) for row in rows], columns=RESULT_COLUMNS)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    options = {"steps": 12, "probe": probe, "probe_every": 1, "save_every": 1, "patience": 2, "full": True, "lr": 1e-4}
+    scores = iter([0.1, 0.5, 0.9, 0.3, 0.2])
+    whole = run(tmp_path / "whole", **options)
+    scores = iter([0.1, 0.5, 0.9, 0.3, 0.2])
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop._Trainer, "_load_best_model", interrupted)
+        run(tmp_path / "stopped", **options)
+    scores = iter([])
+    resumed = run(tmp_path / "stopped", resume=True, **options)
+    assert len(losses(whole)) == 4 and losses(whole).tolist() == losses(resumed).tolist()
+    pd.testing.assert_frame_equal(curve(whole), curve(resumed))
     (one,), (other,) = (list(out.glob("**/*model*.safetensors")) for out in (whole, resumed))
     one, other = load_file(one), load_file(other)
     assert all(torch.equal(one[name], other[name]) for name in one)

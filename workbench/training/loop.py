@@ -182,11 +182,22 @@ def fit(
 
 def _run(trainer: _Trainer, checkpoint: Path | None) -> None:
     """Train, from a checkpoint on if there is one; a run that was killed after its last step is only read."""
-    if checkpoint and trainer.curve.ended(steps_at(checkpoint)):
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
+    if checkpoint and state and (trainer.curve.ended(steps_at(checkpoint)) or _out_of_patience(state)):
+        trainer.state = state
         load_weights(trainer.model, checkpoint)
-        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if trainer.args.load_best_model_at_end:
+            trainer._load_best_model()
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _out_of_patience(state: TrainerState) -> bool:
+    """Whether a run had stopped early when its checkpoint was written; Trainer would go on to the next probe."""
+    stopping = state.stateful_callbacks.get(transformers.EarlyStoppingCallback.__name__)
+    if not isinstance(stopping, dict):
+        return False
+    return stopping["attributes"]["early_stopping_patience_counter"] >= stopping["args"]["early_stopping_patience"]
 
 
 def _arguments(
