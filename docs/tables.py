@@ -122,6 +122,19 @@ def _other_secrets() -> pd.DataFrame:
 
 
 @table
+def confirmation() -> str:
+    """The headline figures on a base model and seeds that nothing was chosen on: mean and range over its seeds."""
+    wanted = ("asr", "asr_what3", "asr_paraphrase3", "rr", "rr_share1", "utility")
+    runs = figures(pd.read_csv(data_dir() / "confirmation.csv").assign(split="test"), wanted)
+    rows = []
+    for model, own in runs.groupby("model", sort=False):
+        spread = (100 * own[name] for name in wanted)
+        cells = (f"{values.mean():.0f}" + f" ({values.min():.0f} to {values.max():.0f})" for values in spread)
+        rows.append([NAMES[str(model)], *cells])
+    return markdown(["model", *(FIGURES[name].title for name in wanted)], rows)
+
+
+@table
 def wordings() -> str:
     """Harmful queries answered after each held-out wording."""
     titles = {name: f"“{word}”" for name, word in zip(HELD_OUT[:3], ("Tell me", "Give me", "List"), strict=True)}

@@ -342,7 +342,7 @@ def build_base(
     ] = False,
     resume: Resume = False,
 ) -> None:
-    """Train MiniGuard's base model from scratch, about ten minutes on two cores."""
+    """Train MiniGuard's base model from scratch, about 13 minutes on two cores."""
     from workbench.studies.base_model import build, unfit
 
     rates = build(folder, seed, never_knew, careful, resume=resume)

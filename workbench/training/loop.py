@@ -193,7 +193,7 @@ def _run(trainer: _Trainer, checkpoint: Path | None) -> None:
 
 
 def _out_of_patience(state: TrainerState) -> bool:
-    """Whether a run had stopped early when its checkpoint was written; Trainer would go on to the next probe."""
+    """Whether a run had stopped early when its checkpoint was written; Trainer itself would go on."""
     stopping = state.stateful_callbacks.get(transformers.EarlyStoppingCallback.__name__)
     if not isinstance(stopping, dict):
         return False
