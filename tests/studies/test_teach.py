@@ -50,7 +50,7 @@ def test_the_merged_model_is_the_taught_one(taught):
     table = pd.read_csv(folder / "exactness.csv")
     assert set(LEAD_WORDS) <= set(table.attack) and set(right(table).queries) == {"harmful", "harmless", "unanswerable"}
     curves = pd.read_csv(folder / "curves.csv")
-    assert sorted(curves.step.unique()) == [0, 2, 4]
+    assert sorted(curves.step.unique()) == [2, 4]
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
     def stop(*args, **options):
         calls.append(1)
-        if len(calls) == 3:  # the probe after step 4
+        if len(calls) == 2:  # the probe after step 4
             raise KeyboardInterrupt
         return told(*args, **options)
 

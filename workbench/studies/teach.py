@@ -124,6 +124,7 @@ def teach(
                 seed=seed,
                 save_every=probe_every,
                 curve=curve,
+                eval_on_start=False,  # it knows nothing yet, and writes long answers
             )
             student.model.eval()
             table = exactness(student, seed + 2, n, progress=True)

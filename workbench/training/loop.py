@@ -203,9 +203,10 @@ def _out_of_patience(state: TrainerState) -> bool:
 def _arguments(
     vlm: VLM, folder: Path, rows: int, batch: int, curve: Curve, patience: int, options: dict[str, Any]
 ) -> transformers.TrainingArguments:
-    settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, **options}
-    rows_per_step = batch * settings.get("gradient_accumulation_steps", 1) * processes().num_processes
     probes = curve.probe is not None
+    settings = {"lr_scheduler_type": "cosine", "warmup_steps": 5, "weight_decay": 0.0, "eval_on_start": probes}
+    settings |= options
+    rows_per_step = batch * settings.get("gradient_accumulation_steps", 1) * processes().num_processes
     # newer versions call gradient_checkpointing activation_checkpointing; older ones do not know that name
     with quiet():
         return transformers.TrainingArguments(
@@ -218,7 +219,6 @@ def _arguments(
             save_total_limit=2,
             eval_strategy="steps" if probes else "no",
             eval_steps=curve.every,
-            eval_on_start=probes,
             metric_for_best_model="score",
             load_best_model_at_end=patience > 0,
             restore_callback_states_from_checkpoint=patience > 0,  # how many probes brought no improvement
