@@ -11,7 +11,7 @@ from workbench.evaluation.tables import RESULT_COLUMNS, rates
 from workbench.files import data_dir
 from workbench.models.load import load
 from workbench.studies import pretrained
-from workbench.studies.pretrained import ARMS, COLUMNS, FULL, KEYS, learnt, table
+from workbench.studies.pretrained import ARMS, COLUMNS, FULL, KEYS, learnt, over_seeds, table
 from workbench.studies.teach import merged, teach
 
 
@@ -63,6 +63,21 @@ def test_an_arm_must_have_learnt_what_it_was_trained_for():
     assert learnt(good)
     for place in (0, 1):
         assert not learnt(good.assign(value=good.value.where(good.index != place, 0.2)))
+
+
+def test_figures_are_means_over_seeds_and_say_in_how_many_an_arm_has_learnt():
+    rows = [
+        ("smol", seed, arm, attack, "harmful", "asr", value, value - 0.1, value + 0.1, 100, good)
+        for arm, good_in in (("sft", (0, 1)), ("npo", (0, 1, 2)))
+        for attack, values in (("none", (0.0, 0.02, 0.04)), ("what:3", (0.2, 0.3, 0.4)))
+        for seed, value in enumerate(values)
+        for good in [seed in good_in]
+    ]
+    columns = [*KEYS, "attack", "queries", "metric", "value", "ci_low", "ci_high", "n", "learnt"]
+    found = over_seeds(pd.DataFrame(rows, columns=columns), ["asr", "asr_what3"]).set_index("model")
+    assert list(found.index) == ["sft", "npo"] and list(found.learnt) == ["2 of 3", "3 of 3"]
+    low, high = (round(100 * bound) for bound in (0.3 - 4.303 * 0.1 / 3**0.5, 0.3 + 4.303 * 0.1 / 3**0.5))  # t, 2 df
+    assert found.asr_what3["sft"] == f"30 [{low}, {high}]"
 
 
 @pytest.mark.skipif(not (data_dir() / "pretrained.csv").exists(), reason="no pretrained model has been studied yet")

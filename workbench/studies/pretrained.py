@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
@@ -33,6 +34,7 @@ from workbench.studies.methods import (
     train_method,
     trained_adapter,
 )
+from workbench.studies.summary import as_text, figures, over_bases
 from workbench.studies.teach import merged
 from workbench.training import objectives
 
@@ -52,6 +54,25 @@ def table(name: str = "pretrained.csv") -> pd.DataFrame:
     """One of the tables that ship, by its name in COLUMNS; without rows if none was made yet."""
     file = data_dir() / name
     return pd.read_csv(file, keep_default_na=False) if file.exists() else pd.DataFrame(columns=COLUMNS[name])
+
+
+def over_seeds(rows: pd.DataFrame, wanted: Sequence[str]) -> pd.DataFrame:
+    """The arms of one taught model in few figures, as text in per cent.
+
+    Args:
+        rows: Of `table`, of one base.
+        wanted: Names in summary.FIGURES.
+
+    Returns:
+        A row for each arm: model; the figures, as means over its seeds with 95% intervals over them
+        (`intervals.replicated`); and learnt, in how many of its seeds it learnt what it was trained for. No
+        claim rests on the others.
+    """
+    seeds = rows.assign(base=rows["seed"].astype(str), split="test")  # the seed is what is replicated here
+    text = as_text(over_bases(figures(seeds, wanted)))
+    runs = rows[["model", "seed", "learnt"]].drop_duplicates()
+    learnt_in = runs.groupby("model")["learnt"].agg(lambda learnt: f"{sum(learnt)} of {len(learnt)}")
+    return text.assign(learnt=text["model"].map(learnt_in))
 
 
 def add(model: str, taught: Path, seed: int, arm: str, queries: int = QUERIES) -> None:
