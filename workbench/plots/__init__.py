@@ -1,6 +1,7 @@
 """Figures from the workbench's tables: each function takes a table and returns a matplotlib Figure."""
 
 from workbench.plots.explanations import attributions, describe, faithfulness, pictures, verdicts
+from workbench.plots.inside import directions
 from workbench.plots.rates import agreement, before_after, by_request, curves, outcomes, relearning, seeds
 from workbench.plots.study import onset, wordings
 from workbench.plots.style import NAMES, asked, named, save
@@ -24,6 +25,7 @@ __all__ = [
     "by_request",
     "curves",
     "describe",
+    "directions",
     "faithfulness",
     "first_words",
     "log_odds_by_lead",
