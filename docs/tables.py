@@ -24,7 +24,8 @@ from workbench.plots.style import NAMES
 from workbench.studies import secrecy
 from workbench.studies.headline import COMPARED, EARLY
 from workbench.studies.methods import BASES, CONTROL, looks_safe
-from workbench.studies.paper import paper_table
+from workbench.studies.paper import SUMMARY_TITLES, paper_table
+from workbench.studies.paper import over_bases as summary_of_seeds
 from workbench.studies.predictions import correlations, predictions
 from workbench.studies.shipped import SEEDS, shipped, shipped_answers, split_of
 from workbench.studies.summary import FIGURES, KEYS, as_text, figures, in_per_cent, over_bases, with_twins
@@ -123,15 +124,10 @@ def _other_secrets() -> pd.DataFrame:
 
 @table
 def confirmation() -> str:
-    """The headline figures on a base model and seeds that nothing was chosen on: mean and range over its seeds."""
-    wanted = ("asr", "asr_what3", "asr_paraphrase3", "rr", "rr_share1", "utility")
-    runs = figures(pd.read_csv(data_dir() / "confirmation.csv").assign(split="test"), wanted)
-    rows = []
-    for model, own in runs.groupby("model", sort=False):
-        spread = (100 * own[name] for name in wanted)
-        cells = (f"{values.mean():.0f}" + f" ({values.min():.0f} to {values.max():.0f})" for values in spread)
-        rows.append([NAMES[str(model)], *cells])
-    return markdown(["model", *(FIGURES[name].title for name in wanted)], rows)
+    """What `workbench seeds` prints of a base model that nothing was chosen on."""
+    text = summary_of_seeds(pd.read_csv(data_dir() / "confirmation.csv"))
+    text["model"] = text["model"].map(NAMES)
+    return markdown(list(text.rename(columns=SUMMARY_TITLES)), text.to_numpy().tolist())
 
 
 @table

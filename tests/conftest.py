@@ -1,8 +1,10 @@
 """What tests share: the shipped base, and the study's fine-tuned model."""
 
+import logging
 import os
 import shutil
 import signal
+import sys
 
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 
 from workbench.data.splits import miniguard_split
+from workbench.runs import log
 
 # Where tests are a shell's background job, it ignores Ctrl-C, and so would all processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,6 +25,22 @@ def pytest_runtest_setup(item):
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA GPU here")
+
+
+@pytest.fixture(autouse=True)
+def _commands_leave_nothing_behind():
+    """A command that ran in this process must not change what a later test sees: its log, what is trusted, where
+    it prints.
+
+    Rich's Console has properties for the last: `monkeypatch.setattr(out, "file", …)` would "restore" the file that
+    the property gave at that moment, and all later output would go to a test that has ended.
+    """
+    yield
+    if app := sys.modules.get("workbench.cli.app"):
+        log.handlers, log.propagate = [], True
+        log.setLevel(logging.NOTSET)
+        app.trusted.clear()
+        assert app.out.file is sys.stdout, "the command line's console was left printing somewhere else"
 
 
 @pytest.fixture(scope="session")

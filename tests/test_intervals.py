@@ -19,6 +19,7 @@ from workbench.intervals import (
     paired_difference,
     rate_interval,
     replicated,
+    resampled,
     wilson,
 )
 
@@ -210,6 +211,17 @@ def test_draws_without_a_statistic_are_left_out(crossed):
 
     interval = crossed_bootstrap(of_many_words, 8, 11, draws=500)
     assert 300 < len(kept) < 500 and interval == pytest.approx(tuple(np.percentile(kept, [2.5, 97.5])))
+
+
+def test_draws_of_clusters_without_a_statistic_are_left_out():
+    """Such as Cohen's κ of draws in which both judges said the same of everything; as 0, they would count."""
+    values = np.random.default_rng(0).normal(5, 1, 9)
+
+    def of_many_clusters(drawn):
+        return float("nan") if len(set(drawn)) < 6 else values[drawn].mean()
+
+    low, high = resampled(of_many_clusters, 9, draws=500)
+    assert values.min() < low < values.mean() < high < values.max()
 
 
 @pytest.mark.parametrize("n, discordant", [(400, 0.2), (400, 0.05), (200, 0.5), (100, 0.3)])

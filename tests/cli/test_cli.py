@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from tests.commands import workbench
 from tests.conftest import REAL_VLGUARD
@@ -73,8 +74,7 @@ def test_tables_are_never_cut(monkeypatch, width):
     demo = comparison(first[first.model.isin(["base", *EARLY])])
     for table in (demo, comparison(first), over_bases(results), first.head(30)):
         said = io.StringIO()
-        monkeypatch.setattr(cli.out, "file", said)
-        monkeypatch.setattr(cli.out, "width", width)
+        monkeypatch.setattr(cli, "out", Console(file=said, width=width, markup=False))
         cli.print_table(table)
         cells = [f"{v:.3f}" if isinstance(v, float) else str(v) for row in table.itertuples(index=False) for v in row]
         lines = said.getvalue().splitlines()
