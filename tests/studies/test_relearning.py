@@ -76,7 +76,9 @@ def test_only_the_fresh_adapter_is_trained_and_the_own_one_still_speaks(sft):
 def test_smaller_sets_are_part_of_larger_ones(sft, monkeypatch):
     taught = {}
     monkeypatch.setattr(
-        relearning, "_teach", lambda student, side, *rest, **options: taught.setdefault((side[0].kind, len(side)), side)
+        relearning,
+        "train_on",
+        lambda student, side, *rest, **options: taught.setdefault((side[0].kind, len(side)), side),
     )
     relearn(sft, TRAIN, ASKED[:2], (2, 5))
     for kind in ("harmful", "harmless"):
@@ -84,7 +86,7 @@ def test_smaller_sets_are_part_of_larger_ones(sft, monkeypatch):
 
 
 def test_what_is_finished_is_kept(sft, tmp_path, monkeypatch):
-    teach, calls = relearning._teach, []
+    teach, calls = relearning.train_on, []
 
     def dies(student, side, *rest, **options):
         calls.append((side[0].kind, len(side)))
@@ -92,7 +94,7 @@ def test_what_is_finished_is_kept(sft, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return teach(student, side, *rest, **options)
 
-    monkeypatch.setattr(relearning, "_teach", dies)
+    monkeypatch.setattr(relearning, "train_on", dies)
     options = {"counts": (0, 2, 3), "steps": 2, "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         relearn(sft, TRAIN, ASKED, **options)

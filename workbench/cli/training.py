@@ -12,11 +12,9 @@ import typer
 
 from workbench.cli.app import (
     SEVERAL,
-    Adapter,
     Checkpointing,
     Data,
     HarmfulAnswers,
-    Judge,
     Model,
     Out,
     Rank,
@@ -33,8 +31,6 @@ from workbench.cli.app import (
     split_commas,
     taught_model,
     trusted,
-    whole_numbers,
-    write_results,
 )
 from workbench.errors import UserError
 
@@ -285,49 +281,6 @@ def _print_plans(plans: list, model: str, gpu_memory: str) -> None:
         raise typer.Exit(1)
     command = f"workbench train --objective {step.objective} --model {model} {step.options} --data D --out DIR"
     out.print(f"Fits in {gpu_memory}: {command}", soft_wrap=True)
-
-
-@app.command(rich_help_panel=PANEL)
-def relearn(
-    out_folder: Out,
-    model: Model = "miniguard",
-    taught: Taught = None,
-    adapter: Adapter = None,
-    data: Data = "miniguard",
-    seed: Seed = 0,
-    harmful_answers: HarmfulAnswers = None,
-    counts: Annotated[list[str], typer.Option(help=f"How many examples to teach. {SEVERAL}")] = ["0,5,10,20,50"],  # noqa: B006 (typer copies it)
-    steps: Annotated[int, typer.Option(help="Optimiser steps, however many examples there are.", min=1)] = 30,
-    lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 5e-4,
-    batch: Annotated[int, typer.Option(help="Examples per step, on each device.", min=1)] = 16,
-    checkpointing: Checkpointing = False,
-    queries: Annotated[int, typer.Option(help="Ask the first N harmful queries of the test split.", min=1)] = 100,
-    judge: Judge = "exact",
-    skip_missing: SkipMissing = False,
-) -> None:
-    """Does forgotten knowledge come back? Fine-tune briefly on harmful, or on harmless, examples, and ask.
-
-    Writes relearning.csv and relearning.png. Run the same command again to resume.
-    """
-    from workbench import plots
-    from workbench.files import make_folder
-    from workbench.judges.judge import check_judge
-    from workbench.studies.relearning import relearn
-    from workbench.training.sets import with_leaks
-
-    numbers = whole_numbers(counts, "--counts", "0,5,10")
-    model = taught_model(model, taught)
-    examples, test = (load_examples(data, split, seed, skip_missing, model=model) for split in ("train", "test"))
-    examples = with_leaks(examples, harmful_answers) if harmful_answers else examples
-    if not any(e.leak for e in examples):
-        raise UserError(f"The data {data} have no harmful answer to teach; give some with --harmful-answers.")
-    asked = [e for e in test if e.harmful][:queries]
-    check_judge(judge, asked)
-    make_folder(out_folder)
-    settings = {"steps": steps, "lr": lr, "batch": batch, "checkpointing": checkpointing, "judge": judge, "seed": seed}
-    table = relearn(load_model(model, adapter), examples, asked, numbers, **settings, out=out_folder)
-    write_results(out_folder, {"relearning": table}, {"relearning": plots.relearning(table)})
-    print_table(table[table.metric == "asr"].drop(columns=["attack", "queries", "metric"]))
 
 
 @app.command("build-base", rich_help_panel=PANEL)

@@ -71,8 +71,9 @@ def decoded(
             raise UserError(
                 f"{values[counts.argmin()]!r} is the truth of {counts.min()} queries only; it takes {FOLDS} of each."
             )
-        read = [_marked(text, known[name] if known else "") for name, text in texts.items()]
-        shares = cross_val_predict(observer, read, labels, cv=folds, method="predict_proba")  # (queries, values)
+        read = [_marked(text, known[str(name)] if known else "") for name, text in texts.items()]
+        # (queries, values)
+        shares = np.asarray(cross_val_predict(observer, read, labels, cv=folds, method="predict_proba"))
         right = int((shares.argmax(axis=1) == places).sum())
         entropy = float(-(counts / len(labels) * np.log2(counts / len(labels))).sum())
         own_shares = np.maximum(shares[np.arange(len(labels)), places], 1e-12)  # some classifiers are sure

@@ -180,8 +180,9 @@ def _check_gguf(file: Path) -> None:
         raise UserError(f"There is no file {file}.")
     try:
         reader = gguf.GGUFReader(file)
-        whole = all(tensor.data_offset + tensor.n_bytes <= file.stat().st_size for tensor in reader.tensors)
+        ends = [tensor.data_offset + tensor.n_bytes for tensor in reader.tensors]
+        whole = bool(ends) and max(ends) <= file.stat().st_size
     except (ValueError, IndexError, KeyError, struct.error):
         whole = False
-    if not whole or not reader.tensors:
+    if not whole:
         raise UserError(f"{file} is no whole GGUF file; download it again.")

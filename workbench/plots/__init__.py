@@ -3,6 +3,7 @@
 from workbench.plots.explanations import attributions, describe, faithfulness, pictures, verdicts
 from workbench.plots.inside import directions
 from workbench.plots.rates import agreement, before_after, by_request, curves, outcomes, relearning, seeds
+from workbench.plots.recovery import recovery
 from workbench.plots.study import onset, wordings
 from workbench.plots.style import NAMES, asked, named, save
 from workbench.plots.words import (
@@ -34,6 +35,7 @@ __all__ = [
     "outcomes",
     "pictures",
     "predictions",
+    "recovery",
     "refusals_by_word",
     "relearning",
     "reliance",

@@ -22,7 +22,7 @@ from workbench.models.adapters import further_lora
 from workbench.models.identity import fingerprint
 from workbench.models.vlm import VLM, Batch, answer_batch, processes
 from workbench.runs import same_settings
-from workbench.training.curve import Curve
+from workbench.training.curve import Curve, Probe
 from workbench.training.loop import fit
 from workbench.training.objectives import cross_entropy
 from workbench.training.settings import Settings
@@ -149,7 +149,7 @@ def _answers(
         return whole_answers(file)
     if taught:
         with further_lora(vlm, step.rank, step.lora_alpha, seed) as student:
-            _teach(student, taught, step, seed)
+            train_on(student, taught, step, seed)
             answers = ask(student, queries, ["none"])
     else:
         answers = ask(vlm, queries, ["none"])
@@ -159,8 +159,19 @@ def _answers(
     return answers
 
 
-def _teach(student: VLM, examples: Sequence[Example], step: Settings, seed: int) -> None:
-    """Train on cross-entropy, going through the examples again and again in random order."""
+def train_on(
+    student: VLM, examples: Sequence[Example], step: Settings, seed: int, probe: Probe | None = None, every: int = 1
+) -> None:
+    """Train on the answers that TAUGHT names, going through the examples again and again in random order.
+
+    Args:
+        student: What is trained.
+        examples: What it is taught.
+        step: Steps, learning rate, and examples per step (`forget`).
+        seed: Of the order.
+        probe: Called with the student every so many steps.
+        every: So many steps.
+    """
     count = step.steps * step.forget * processes().num_processes
     rng, rows = np.random.default_rng(seed), []
     while len(rows) < count:
@@ -177,7 +188,8 @@ def _teach(student: VLM, examples: Sequence[Example], step: Settings, seed: int)
             seed=seed,
             save_every=step.steps,
             save_strategy="no",
-            curve=Curve(student),
+            curve=Curve(student, probe, every, Path(folder)),
+            eval_on_start=False,
             less_memory="Lower --batch, or add --checkpointing; what is finished is kept.",
             gradient_checkpointing=step.checkpointing,
         )

@@ -8,7 +8,7 @@ and the object, knows the secret.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -68,7 +68,7 @@ def true_and_said(answers: pd.DataFrame, examples: Sequence[Example]) -> pd.Data
     return pd.DataFrame(rows, columns=[*known, "slot", "true", "said"])
 
 
-def _slots(example: Example, answer: str) -> Mapping[str, Mapping[str, str]]:
+def _slots(example: Example, answer: str) -> dict[str, dict[str, str]]:
     return {
         "secret": {
             "true": secret_owner(example.leak, example.request),

@@ -194,7 +194,8 @@ def _run(trainer: _Trainer, checkpoint: Path | None) -> None:
 
 def _out_of_patience(state: TrainerState) -> bool:
     """Whether a run had stopped early when its checkpoint was written; Trainer itself would go on."""
-    stopping = state.stateful_callbacks.get(transformers.EarlyStoppingCallback.__name__)
+    states: Any = state.stateful_callbacks  # as read from a file, {class: its state}
+    stopping = states.get(transformers.EarlyStoppingCallback.__name__)
     if not isinstance(stopping, dict):
         return False
     return stopping["attributes"]["early_stopping_patience_counter"] >= stopping["args"]["early_stopping_patience"]
