@@ -13,5 +13,3 @@ def shorten(examples, pictures, change=setattr):
     """
     change(splits, "_BASE_EXAMPLES", examples)
     change(splits, "_BASE_PICTURES", pictures)
-    *others, _ = splits.base_split.__defaults__
-    change(splits.base_split, "__defaults__", (*others, pictures))  # a default keeps the value it had when defined

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
 from workbench.attacks.one_word import rewrites
+from workbench.attribution.layers import handed_on, layers_of
 from workbench.data.example import Example
 from workbench.models.features import cached_features
-from workbench.models.turns import in_turn
 from workbench.models.vlm import VLM, bare, prompt_batch
 from workbench.runs import bar
 
@@ -36,7 +35,7 @@ def prompt_states(vlm: VLM, examples: Sequence[Example], lead: str = "none", pro
     Returns:
         (L, N, H): layers, examples, hidden size; float32, on the CPU.
     """
-    states: list[list[torch.Tensor]] = [[] for _ in _layers(vlm)]
+    states: list[list[torch.Tensor]] = [[] for _ in layers_of(vlm)]
 
     def keep(number: int, output: torch.Tensor) -> None:
         states[number].append(output[:, -1].float().cpu())  # prompts are padded on the left: (B, H)
@@ -45,7 +44,7 @@ def prompt_states(vlm: VLM, examples: Sequence[Example], lead: str = "none", pro
         chunk = examples[start : start + BATCH]
         pictures = [example.picture() for example in chunk]
         batch = prompt_batch(vlm, pictures, [rewrites(example.query, lead)[0] for example in chunk])
-        with _handed_on(vlm, keep), cached_features(bare(vlm.model), batch, pictures, vlm.features):
+        with handed_on(vlm, keep), cached_features(bare(vlm.model), batch, pictures, vlm.features):
             vlm.model(**batch, use_cache=False, logits_to_keep=1)
     return torch.stack([torch.cat(parts) for parts in states])
 
@@ -83,7 +82,7 @@ def steered(vlm: VLM, towards: torch.Tensor, strength: float = 1.0, layers: Sequ
     def add(number: int, output: torch.Tensor) -> torch.Tensor | None:
         return output + added[number].to(output) if not layers or number in layers else None
 
-    with _handed_on(vlm, add):
+    with handed_on(vlm, add):
         yield
 
 
@@ -96,30 +95,5 @@ def ablated(vlm: VLM, along: torch.Tensor) -> Iterator[None]:
         axis = unit[number].to(output)
         return output - (output @ axis)[..., None] * axis
 
-    with _handed_on(vlm, remove):
-        yield
-
-
-def _layers(vlm: VLM) -> Any:
-    return bare(vlm.model).get_decoder().layers
-
-
-@contextlib.contextmanager
-def _handed_on(vlm: VLM, change: Any) -> Iterator[None]:
-    """Within this block, `change` is called with each layer's number and output (B, T, H).
-
-    It returns what the layer hands on instead, or None to leave it. Other threads wait for the network.
-    """
-
-    def hook(number: int) -> Any:
-        def replace(module: Any, inputs: Any, output: Any) -> Any:
-            several = isinstance(output, tuple)
-            changed = change(number, output[0] if several else output)
-            return (changed, *output[1:]) if several and changed is not None else changed
-
-        return replace
-
-    with in_turn(bare(vlm.model)), contextlib.ExitStack() as hooks:
-        for number, layer in enumerate(_layers(vlm)):
-            hooks.callback(layer.register_forward_hook(hook(number)).remove)
+    with handed_on(vlm, remove):
         yield

@@ -221,7 +221,7 @@ def base_split(
     for number in itertools.count():
         if len(examples) == _BASE_EXAMPLES:
             break
-        repetition, place = divmod(number, pictures)
+        repetition, place = divmod(number, len(scenes))
         scene = scenes[place]
         requests = miniguard.UNANSWERABLE_REQUESTS if rng.random() < _UNANSWERABLE else miniguard.REQUESTS
         request = requests[rng.integers(len(requests))]
