@@ -211,7 +211,7 @@ def max_sensitivity(
         """(draws, height, width, 3) → (draws, F). Captum puts the unmoved picture into a tuple."""
         pixels = inputs[0] if isinstance(inputs, tuple) else inputs
         pictures = [Image.fromarray(each) for each in (pixels.clamp(0, 1) * 255).round().byte().numpy()]
-        options = perturbed.query, perturbed.target, method, perturbed.grid, seed
+        options = perturbed.query, perturbed.target, method, perturbed.grid, seed, perturbed.baseline
         with torch.enable_grad():  # Captum has switched it off
             rows = [attribute(perturbed.vlm, picture, *options).flat for picture in pictures]
         return (torch.from_numpy(np.stack(rows)),)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.attacks.one_word import parse, rewrites
+from workbench.attribution.baselines import UNKNOWN, baseline_of
 from workbench.attribution.methods import attribute
 from workbench.attribution.target import REFUSAL, Target
 from workbench.attribution.values import batch_rows, target_values
@@ -27,6 +28,7 @@ def reliance(
     target: Target = REFUSAL,
     method: str = "ablation",
     grid: int = 6,
+    baseline: str = UNKNOWN,
     progress: bool = True,
 ) -> pd.DataFrame:
     """How much a target depends on the lead word of each query.
@@ -39,27 +41,29 @@ def reliance(
         target: The number to explain.
         method: As for `attribute`.
         grid: As for `attribute`.
+        baseline: A name in baselines.NAMES; words are resampled from the examples' own queries.
         progress: Whether to show a progress bar.
 
     Returns:
-        A row for each query, with id, picture (a hash), query, value (of the target), share and swap. share:
-        the part of the absolute attribution over all words and squares that falls on the lead word, in [0,
-        1]. swap: how much higher the target is than under the lead word `other`, in nats; this is the causal
-        counterpart, in which no word is missing.
+        A row for each query, with id, picture (a hash), query, value (of the target), blank (the target with
+        everything taken away), share and swap. share: the part of the absolute attribution over all words and
+        squares that falls on the lead word, in [0, 1]. swap: how much higher the target is than under the
+        lead word `other`, in nats; this is the causal counterpart, in which no word is missing.
 
     Raises:
         UserError: As `attribute`, or a lead word is unusable.
     """
     swapped = lead_word_values(vlm, examples, [other], target, progress=False)[other]
-    rows = []
+    rows, pool = [], [rewrites(e.query, lead)[0] for e in examples] + [rewrites(e.query, other)[0] for e in examples]
     for example, value in zip(bar(examples, f"reliance of {vlm.name}", progress), swapped, strict=True):
         query = rewrites(example.query, lead)[0]
-        attribution = attribute(vlm, example.picture(), query, target, method, grid)
+        instead = baseline_of(baseline, vlm, query, pool)
+        attribution = attribute(vlm, example.picture(), query, target, method, grid, baseline=instead)
         swap = attribution.value - value
         absolute = np.abs(attribution.flat)
         share = absolute[0] / absolute.sum() if absolute.any() else 0.0  # a target that never moves relies on nothing
-        rows.append((example.id, example.digest, query, attribution.value, share, swap))
-    return pd.DataFrame(rows, columns=["id", "picture", "query", "value", "share", "swap"])
+        rows.append((example.id, example.digest, query, attribution.value, attribution.baseline, share, swap))
+    return pd.DataFrame(rows, columns=["id", "picture", "query", "value", "blank", "share", "swap"])
 
 
 def reliance_table(reliances: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:

@@ -1,36 +1,38 @@
 """A target as a function of which words of a query and which squares of its picture are present.
 
 A feature is a whole word, or a square of the picture as a person sees it, so an architecture's tiles, crops
-and pixel shuffles need no map of their own. A missing word becomes the tokenizer's unknown token (or its
-padding), a missing square the picture's mean colour. The length of the prompt never changes, so prompts can
+and pixel shuffles need no map of their own. In place of a missing word stands what baselines.py says, and in
+place of a missing square the picture's mean colour. The length of the prompt never changes, so prompts can
 share what they have in common (prefix.py).
 """
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
+from workbench.attribution.baselines import MASKED, UNKNOWN, Baseline
 from workbench.attribution.prefix import Prefix, SharedPrompt
 from workbench.attribution.target import REFUSAL, Target, opening_tokens
+from workbench.attribution.words import tokens_of_words, words_of_tokens
 from workbench.data.example import MAX_PIXELS
 from workbench.errors import UserError
 from workbench.models.features import cached_features
 from workbench.models.template import plain_text
 from workbench.models.turns import in_turn
-from workbench.models.vlm import VLM, Batch, bare, prompt, prompt_batch
+from workbench.models.vlm import VLM, Batch, bare, prompt_batch
 
 
 class Perturbed:
     """A target as a function of F features: the words of the query, then the squares of the picture.
 
     Raises UserError if the query has no words, if the picture is too large or too small for the grid, if the
-    model's prompt has no place for a picture, or if the tokenizer cannot express the openings.
+    model's prompt has no place for a picture, if the tokenizer cannot express the openings, or if the
+    baseline does not fit the query or the model.
 
     Args:
         vlm: The model that is asked.
@@ -38,6 +40,7 @@ class Perturbed:
         query: The query.
         target: The number to explain.
         grid: Squares along each side of the picture.
+        baseline: What stands in place of a missing word (baselines.py).
 
     Attributes:
         query: The query, without special tokens.
@@ -51,24 +54,47 @@ class Perturbed:
         known: The values computed so far, by which features were present.
     """
 
-    def __init__(self, vlm: VLM, image: Image.Image, query: str, target: Target = REFUSAL, grid: int = 6) -> None:
-        self.vlm, self.image, self.target, self.grid = vlm, image, target, grid
+    def __init__(
+        self,
+        vlm: VLM,
+        image: Image.Image,
+        query: str,
+        target: Target = REFUSAL,
+        grid: int = 6,
+        baseline: Baseline = UNKNOWN,
+    ) -> None:
+        self.vlm, self.image, self.target, self.grid, self.baseline = vlm, image, target, grid, baseline
         self.query = plain_text(vlm.processor, query).strip()  # chat templates strip it too
-        spans = [match.span() for match in re.finditer(r"\S+", self.query)]
-        if not spans:
+        self.words = self.query.split()
+        if not self.words:
             raise UserError("The query has no words to attribute to; write one.")
         _check_size(image, grid)
-        self.words = [self.query[start:end] for start, end in spans]
-        self.features = len(spans) + grid**2
+        self.features = len(self.words) + grid**2
         self.openings = opening_tokens(vlm, target.openings)
-        self.word_of = torch.tensor(_words_of_tokens(vlm, image, self.query, spans))
+        self.word_of = torch.tensor(words_of_tokens(vlm, image, self.query))
         self.pixels = np.asarray(image.convert("RGB"))
         row_of, column_of = (np.arange(side) * grid // side for side in (image.height, image.width))
         self.square_of = row_of[:, None] * grid + column_of
         with in_turn(bare(vlm.model)):
-            self.prompt = SharedPrompt(vlm, prompt_batch(vlm, [image], [self.query]), self.openings, self.word_of)
+            whole = prompt_batch(vlm, [image], [self.query])
+            stand_ins = None if baseline == UNKNOWN else [] if baseline == MASKED else self._stand_ins(baseline)
+            self.prompt = SharedPrompt(vlm, whole, self.openings, self.word_of, stand_ins)
         self.rows = max(1, min(self.prompt.rows, MAX_PIXELS // (image.width * image.height)))
         self.known: dict[bytes, float] = {}
+
+    def _stand_ins(self, queries: Baseline) -> list[list[int]]:
+        """The prompt's tokens with each of these queries in it. Raises UserError if its words do not fit."""
+        if isinstance(queries, str):
+            raise UserError(f"There is no baseline {queries!r}; choose {UNKNOWN} or {MASKED}, or give other queries.")
+        own, tokens = tokens_of_words(self.vlm, self.query), []
+        for text in (plain_text(self.vlm.processor, query).strip() for query in queries):
+            if tokens_of_words(self.vlm, text) != own:
+                raise UserError(
+                    f"{text!r} cannot stand in for {self.query!r}: they must have as many words, and each word as many "
+                    "tokens."
+                )
+            tokens.append(prompt_batch(self.vlm, [self.image], [text])["input_ids"][0].tolist())
+        return tokens
 
     def __call__(self, present: torch.Tensor) -> torch.Tensor:
         """The target of N perturbed prompts; values that are already known are not computed again.
@@ -94,7 +120,7 @@ class Perturbed:
     def soft(self, present: torch.Tensor) -> torch.Tensor:
         """The same function for numbers between 0 and 1, differentiable.
 
-        Word embeddings and pixels are mixed linearly from blank (0) and what they are (1).
+        Word embeddings and pixels are mixed linearly from what stands in (0) and what they are (1).
 
         Args:
             present: How much of each feature is present, (N, F).
@@ -102,6 +128,8 @@ class Perturbed:
         Returns:
             (N,).
         """
+        if self.prompt.masks:
+            raise UserError("Words that are masked are there or not; choose another method, or another baseline.")
         words, squares = present.split([len(self.words), self.grid**2], dim=1)
         blank, steps = self._squares
         batch = self.prompt.repeated(len(present))
@@ -129,7 +157,7 @@ class Perturbed:
         return values
 
     def _target_values(self, prompts: Prefix | Batch, rows: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """The target of prompts that have been read.
+        """The target of prompts that have been read, averaged over the queries that stand in.
 
         Args:
             prompts: D prompts, each with its picture.
@@ -139,7 +167,8 @@ class Perturbed:
         Returns:
             (N,).
         """
-        return self.target.of(self.prompt.logprobs(prompts, rows, words))
+        found = [self.target.of(log_p) for log_p in self.prompt.logprobs(prompts, rows, words)]
+        return torch.stack(found).mean(dim=0)
 
     def _picture(self, present: np.ndarray) -> Image.Image:
         """The picture with these of its squares, (grid²,); the others have its mean colour."""
@@ -175,27 +204,3 @@ def _check_size(image: Image.Image, grid: int) -> None:
         raise UserError(f"A picture of {width} × {height} pixels is too large; scale it below {limit} million pixels.")
     if min(width, height) < grid:
         raise UserError(f"A picture of {width} × {height} pixels has no {grid} × {grid} squares; take a larger one.")
-
-
-def _words_of_tokens(vlm: VLM, image: Image.Image, query: str, spans: Sequence[tuple[int, int]]) -> list[int]:
-    """The word that each token of the prompt belongs to, −1 for none.
-
-    The processor writes a picture's tokens into the text before it tokenizes, so the query is located by its
-    distance from the end.
-
-    Args:
-        vlm: The model.
-        image: The picture.
-        query: The query.
-        spans: Begin and end of each word, in characters of the query.
-    """
-    text = prompt(vlm, query)
-    bare_offsets = vlm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    offsets = prompt_batch(vlm, [image], [query], return_offsets_mapping=True)["offset_mapping"][0].tolist()
-    shift = max(end for _, end in offsets) - max(end for _, end in bare_offsets)  # what the picture's tokens add
-    query_begin = text.rindex(query) + shift
-    words = []
-    for start, end in offsets:
-        overlapping = [word for word, (a, b) in enumerate(spans) if start < query_begin + b and end > query_begin + a]
-        words.append(overlapping[0] if overlapping else -1)
-    return words

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from workbench.attribution.baselines import Baseline
     from workbench.attribution.masking import Perturbed
     from workbench.attribution.target import Target
     from workbench.models.vlm import VLM
 
-Method = Callable[["Perturbed", "torch.Tensor"], "torch.Tensor"]  # (prompt, ones (1, F)) → attributions (1, F)
+# (prompt, ones (1, F)) → attributions (R, F), of R independent estimates
+Method = Callable[["Perturbed", "torch.Tensor"], "torch.Tensor"]
+ORDERS, PARTS = 200, 10  # of "shapley": random orders, and parts of them from which errors are estimated
 
 METHODS: dict[str, Method] = {}
 
@@ -36,6 +39,7 @@ class Attribution(NamedTuple):
         value: F(x), the target of the prompt.
         baseline: The target with everything taken away.
         method: Its name in METHODS.
+        errors: The standard error of each feature, words first, (F,); None if there is no chance in it.
     """
 
     query: list[str]
@@ -44,6 +48,7 @@ class Attribution(NamedTuple):
     value: float
     baseline: float
     method: str
+    errors: np.ndarray | None = None
 
     def minus(self, other: Attribution) -> Attribution:
         """The attribution of the difference between two models' targets, for the same picture and query."""
@@ -52,6 +57,7 @@ class Attribution(NamedTuple):
             patches=self.patches - other.patches,
             value=self.value - other.value,
             baseline=self.baseline - other.baseline,
+            errors=None if self.errors is None or other.errors is None else np.hypot(self.errors, other.errors),
         )
 
     @property
@@ -85,13 +91,16 @@ def ablation(perturbed: Perturbed, whole: torch.Tensor) -> torch.Tensor:
 
 @method("shapley")
 def shapley(perturbed: Perturbed, whole: torch.Tensor) -> torch.Tensor:
-    """What each feature adds when features are put back in random order, averaged over 25 orders: (1, F).
+    """What each feature adds when features are put back in random order, averaged over orders: (PARTS, F).
 
-    Complete: the attributions sum to f(x) − f(baseline).
+    Complete: the attributions sum to f(x) − f(baseline). Their errors come from the spread of PARTS parts.
     """
+    import torch
     from captum.attr import ShapleyValueSampling
 
-    return ShapleyValueSampling(perturbed).attribute(whole, n_samples=25, perturbations_per_eval=perturbed.rows)
+    sampling, orders, rows = ShapleyValueSampling(perturbed), ORDERS // PARTS, perturbed.rows
+    parts = [sampling.attribute(whole, n_samples=orders, perturbations_per_eval=rows) for _ in range(PARTS)]
+    return torch.cat(parts)
 
 
 @method("integrated-gradients")
@@ -121,6 +130,7 @@ def attribute(
     method: str = "ablation",
     grid: int = 6,
     seed: int = 0,
+    baseline: Baseline = "unknown",
 ) -> Attribution:
     """Attribute a target to the words of a query and the squares of its picture.
 
@@ -132,10 +142,12 @@ def attribute(
         method: A name in METHODS.
         grid: Squares along each side of the picture.
         seed: Of the random orders of "shapley".
+        baseline: What stands in place of a missing word (baselines.py).
 
     Raises:
         UserError: The method is unknown, the query has no words, the picture does not fit the grid, the
-            model's prompt has no place for a picture, or the tokenizer cannot express the target's openings.
+            model's prompt has no place for a picture, the tokenizer cannot express the target's openings, or
+            the baseline fits neither query nor method.
     """
     import torch
 
@@ -147,10 +159,11 @@ def attribute(
     if method not in METHODS:
         raise UserError(f"There is no attribution method {method!r}; choose one of {', '.join(METHODS)}.")
     with in_turn(bare(vlm.model)):
-        perturbed = Perturbed(vlm, image, query, target or REFUSAL, grid)
+        perturbed = Perturbed(vlm, image, query, target or REFUSAL, grid, baseline)
         torch.manual_seed(seed)
         whole = torch.ones(1, perturbed.features)
-        value, baseline = perturbed(torch.cat([whole, 0 * whole])).tolist()
-        attributions = METHODS[method](perturbed, whole)[0].detach().double().numpy()  # (F,)
-    words, squares = np.split(attributions, [len(perturbed.words)])
-    return Attribution(perturbed.words, words, squares.reshape(grid, grid), value, baseline, method)
+        value, blank = perturbed(torch.cat([whole, 0 * whole])).tolist()
+        found = METHODS[method](perturbed, whole).detach().double().numpy()  # (R, F)
+    words, squares = np.split(found.mean(axis=0), [len(perturbed.words)])
+    errors = found.std(axis=0, ddof=1) / len(found) ** 0.5 if len(found) > 1 else None
+    return Attribution(perturbed.words, words, squares.reshape(grid, grid), value, blank, method, errors)

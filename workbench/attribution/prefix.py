@@ -39,13 +39,15 @@ class Prefix(NamedTuple):
 class SharedPrompt:
     """A prompt of T columns, read with many pictures and with parts of its query blanked.
 
-    A part is a set of columns that are blanked together.
+    A part is a set of columns that are blanked together: other embeddings stand in, or they are masked.
 
     Args:
         vlm: The model.
         prompt: The prompt as a batch of one row, without padding.
         openings: Token ids of each opening of an answer.
         part_of: The part that each column belongs to, (T,); −1 for none. The query starts at the first part.
+        stand_ins: Token ids of prompts whose embeddings stand in for blanked ones (T each). None for the
+            unknown token or else the padding; empty if blanked columns are masked.
 
     Attributes:
         batch: The prompt followed by the tail, one row.
@@ -55,7 +57,14 @@ class SharedPrompt:
         rows: How many prompts fit into one forward pass.
     """
 
-    def __init__(self, vlm: VLM, prompt: Batch, openings: Sequence[list[int]], part_of: torch.Tensor) -> None:
+    def __init__(
+        self,
+        vlm: VLM,
+        prompt: Batch,
+        openings: Sequence[list[int]],
+        part_of: torch.Tensor,
+        stand_ins: Sequence[list[int]] | None = None,
+    ) -> None:
         self.vlm = vlm
         self.openings = openings
         self.tail = max(openings, key=len)[:-1]
@@ -67,6 +76,8 @@ class SharedPrompt:
         self.query_start = int((part_of >= 0).nonzero()[0])
         self.end = len(part_of)
         self.rows = max(1, TOKENS // len(ids))
+        self.masks = stand_ins == []
+        self.blanks = self._blanks(stand_ins)
         with torch.no_grad():
             inputs = decoder_inputs(vlm, self.batch)
         ends = [self.picture_start, self.query_start, self.end]
@@ -95,8 +106,8 @@ class SharedPrompt:
         _, cache = self._read(embedded[:, self.picture_start : self.query_start], self.picture_start, text)
         return Prefix(embedded, cache)
 
-    def logprobs(self, prompts: Prefix | Batch, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of the openings after N versions of the query.
+    def logprobs(self, prompts: Prefix | Batch, rows: torch.Tensor, weights: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Log-probabilities of the openings after N versions of the query, for each of the stand-ins.
 
         Args:
             prompts: What `read` returned for D prompts.
@@ -104,50 +115,59 @@ class SharedPrompt:
                 pieces, this must be 0 … D − 1.
             weights: How much of its embeddings each part keeps, from 0 (blanked) to 1, (N, parts).
 
-        Returns:
+        Yields:
             log p of each opening, in nats: (openings, N).
         """
-        if isinstance(prompts, Prefix):
-            return torch.stack(list(self._logprobs_in_pieces(prompts, rows, weights)))
-        return torch.stack(list(self._logprobs_of_whole(prompts, weights)))
+        for blank in self.blanks:
+            if isinstance(prompts, Prefix):
+                yield torch.stack(list(self._logprobs_in_pieces(prompts, rows, weights, blank)))
+            else:
+                yield torch.stack(list(self._logprobs_of_whole(prompts, weights, blank)))
 
-    def _logprobs_in_pieces(self, prefix: Prefix, rows: torch.Tensor, weights: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _logprobs_in_pieces(
+        self, prefix: Prefix, rows: torch.Tensor, weights: torch.Tensor, blank: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
         """Continue each picture's cache with its queries, and each query's cache with the openings.
 
         Args:
             prefix: D prompts.
             rows: Which of the D prompts each version of the query belongs to, (N,).
             weights: How much of its embeddings each part keeps, (N, parts).
+            blank: One of `blanks`.
 
         Yields:
             log p of each opening, (N,).
         """
-        query = self._blanked(prefix.embedded[rows, self.query_start : self.end], weights, self.query_start)
-        first, cache = self._read(query, self.query_start, _select(prefix.cache, rows))  # (N, 1, vocabulary)
+        query = self._blanked(prefix.embedded[rows, self.query_start : self.end], weights, self.query_start, blank)
+        seen = self._seen(weights) if self.masks else None
+        first, cache = self._read(query, self.query_start, _select(prefix.cache, rows), seen)  # (N, 1, vocabulary)
         for tokens in self.openings:
             logits = first
             if len(tokens) > 1:
                 opening = self._embed(tokens[:-1]).expand(len(rows), -1, -1)
-                further, _ = self._read(opening, self.end, copied(cache))
+                further, _ = self._read(opening, self.end, copied(cache), seen)
                 logits = torch.cat([first, further], dim=1)  # (N, tokens, vocabulary)
             yield _logprob(logits, tokens)
 
-    def _logprobs_of_whole(self, batch: Batch, weights: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _logprobs_of_whole(self, batch: Batch, weights: torch.Tensor, blank: torch.Tensor) -> Iterator[torch.Tensor]:
         """Run the whole model once for each opening.
 
         Args:
             batch: N prompts with their tail.
             weights: How much of its embeddings each part keeps, (N, parts).
+            blank: One of `blanks`.
 
         Yields:
             log p of each opening, (N,).
         """
+        seen = self._seen(weights) if self.masks else None
         for tokens in self.openings:
 
             def change(inputs: dict[str, Any], tokens: list[int] = tokens) -> dict[str, Any]:
-                embedded = self._blanked(inputs["inputs_embeds"], weights, 0)
+                embedded = self._blanked(inputs["inputs_embeds"], weights, 0, blank)
                 embedded[:, self.end : self.end + len(tokens) - 1] = self._embed(tokens[:-1])
-                return inputs | {"inputs_embeds": embedded}
+                mask = inputs.get("attention_mask")
+                return inputs | {"inputs_embeds": embedded, "attention_mask": _hidden(mask, seen)}
 
             with _decoder_inputs_changed(self.vlm, change):
                 logits = self.vlm.model(**batch, use_cache=False, logits_to_keep=len(self.tail) + 1).logits
@@ -161,52 +181,66 @@ class SharedPrompt:
         with torch.no_grad():
             return self._read(self._text, 0, DynamicCache())[1]
 
-    @functools.cached_property
-    def _blank(self) -> torch.Tensor:
-        """The embedding that replaces blanked ones, of the unknown token or else the padding: (H,)."""
+    def _blanks(self, stand_ins: Sequence[list[int]] | None) -> list[torch.Tensor]:
+        """The embeddings that replace blanked ones, for each way to do so: (1, H), or (T + tail, H)."""
+        if stand_ins:
+            return [self._embed([*tokens, *self.tail]) for tokens in stand_ins]
         tokenizer = self.vlm.tokenizer
-        return self._embed([tokenizer.pad_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id])[0]
+        return [self._embed([tokenizer.pad_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id])]
+
+    def _seen(self, weights: torch.Tensor) -> torch.Tensor:
+        """Which columns can be attended to (N, T + tail), ones and zeros, from the parts kept (N, parts)."""
+        return torch.nn.functional.pad((weights > 0.5).long(), (0, 1), value=1)[:, self.part_of]
 
     def _embed(self, tokens: Sequence[int]) -> torch.Tensor:
         """The embeddings of token ids: (tokens, H)."""
         with torch.no_grad():
             return self.vlm.model.get_input_embeddings()(torch.tensor(tokens, device=self.vlm.device, dtype=torch.long))
 
-    def _blanked(self, embedded: torch.Tensor, weights: torch.Tensor, begin: int) -> torch.Tensor:
-        """Blank embeddings of the columns from `begin` on.
+    def _blanked(self, embedded: torch.Tensor, weights: torch.Tensor, begin: int, blank: torch.Tensor) -> torch.Tensor:
+        """Blank embeddings of the columns from `begin` on, unless these are masked instead.
 
         Args:
             embedded: (N, t, H).
             weights: How much of its embeddings each part keeps, (N, parts).
             begin: The first column of `embedded`.
+            blank: One of `blanks`.
 
         Returns:
-            The embeddings, mixed with the blank one: (N, t, H).
+            The embeddings, mixed with those that stand in: (N, t, H).
         """
-        part_of = self.part_of[begin : begin + embedded.shape[1]]
+        if self.masks:
+            return embedded
+        end = begin + embedded.shape[1]
         weights = torch.nn.functional.pad(weights.float(), (0, 1), value=1.0)  # part −1, none, is kept whole
-        of_column = weights[:, part_of, None].to(embedded)  # (N, t, 1)
-        return of_column * embedded + (1 - of_column) * self._blank
+        of_column = weights[:, self.part_of[begin:end], None].to(embedded)  # (N, t, 1)
+        return of_column * embedded + (1 - of_column) * (blank if len(blank) == 1 else blank[begin:end])
 
-    def _read(self, embedded: torch.Tensor, begin: int, cache: DynamicCache) -> tuple[torch.Tensor, DynamicCache]:
+    def _read(
+        self, embedded: torch.Tensor, begin: int, cache: DynamicCache, seen: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, DynamicCache]:
         """Read the columns from `begin` on.
 
         Args:
             embedded: Their embeddings, (N, t, H).
             begin: The first of these columns. From `end` on they belong to an opening.
             cache: Keys and values of all columns before.
+            seen: Which columns can be attended to (N, T + tail); all if None.
 
         Returns:
             Logits of the last column (N, 1, vocabulary), or of every column of an opening (N, t, vocabulary);
             and the cache with these columns added.
         """
         columns = embedded.shape[1]
+        order = _cut(self._order, begin, begin + columns, len(embedded))
+        if seen is not None:
+            order["attention_mask"] = _hidden(order.get("attention_mask"), seen[:, : begin + columns])
         output = self.vlm.model(
             inputs_embeds=embedded,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1 if begin < self.end else columns,
-            **_cut(self._order, begin, begin + columns, len(embedded)),
+            **order,
         )
         return output.logits, output.past_key_values
 
@@ -280,6 +314,25 @@ def _looks_ahead(mask: torch.Tensor, ends: Sequence[int]) -> bool:
     """
     visible = mask if mask.dtype == torch.bool else mask == 0
     return any(bool(visible[..., :end, end:].any()) for end in ends)
+
+
+def _hidden(mask: Any, seen: torch.Tensor | None) -> Any:
+    """A mask in which some columns can be attended to by none.
+
+    Args:
+        mask: None, (N, T), (N, 1, t, T), or a dictionary of the latter for each kind of layer.
+        seen: Which columns can be attended to, ones and zeros (N, T); None for all, which leaves the mask.
+    """
+    if seen is None:
+        return mask
+    if isinstance(mask, dict):
+        return {name: _hidden(each, seen) for name, each in mask.items()}
+    if mask is None:
+        return seen
+    if mask.dim() == 2:
+        return mask * seen
+    gone = seen[:, None, None, :] == 0
+    return mask & ~gone if mask.dtype == torch.bool else mask.masked_fill(gone, torch.finfo(mask.dtype).min)
 
 
 def _select(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:

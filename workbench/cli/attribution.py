@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.attribution.baselines import NAMES, RESAMPLED
 from workbench.attribution.methods import METHODS
 from workbench.cli.app import (
     SEVERAL,
@@ -32,14 +33,13 @@ from workbench.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from PIL import Image
 
+    from workbench.attribution.masking import Perturbed
     from workbench.attribution.methods import Attribution
-    from workbench.attribution.target import Target
-    from workbench.models.vlm import VLM
 
 PANEL = "Attribution"  # of `workbench --help`
 Method = Annotated[str, typer.Option(help=f"Attribution method: {', '.join(METHODS)}.")]
+Baseline = Annotated[str, typer.Option(help=f"What stands in place of a missing word: {', '.join(NAMES)}.")]
 Grid = Annotated[int, typer.Option(help="Squares along each side of the picture.", min=1, max=32)]
 
 
@@ -56,6 +56,12 @@ def attribute(
     ] = None,
     method: Method = "ablation",
     grid: Grid = 6,
+    baseline: Baseline = "unknown",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="A query whose words stand in, word for word, instead of --baseline; may be repeated."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="The data whose words stand in with --baseline resampled.")] = "miniguard",
     check: Annotated[
         bool, typer.Option("--check", help="Also test it against random orders; some hundred times the work.")
     ] = False,
@@ -65,6 +71,8 @@ def attribute(
     With --check also faithfulness.csv, faithfulness_curves.csv and faithfulness.png.
     """
     from workbench import plots
+    from workbench.attribution.baselines import baseline_of
+    from workbench.attribution.masking import Perturbed
     from workbench.attribution.methods import attribute
     from workbench.attribution.target import REFUSAL, answer_target
     from workbench.data.example import read_picture
@@ -73,12 +81,15 @@ def attribute(
     make_folder(out_folder)
     picture, target = read_picture(image), answer_target(answer) if answer else REFUSAL
     vlm = load_model(taught_model(model, taught), adapter)
-    attribution = attribute(vlm, picture, query, target, method, grid)
+    pool = [e.query for e in read_data(data, "train", 0, model)] if baseline == RESAMPLED else []
+    instead = against or baseline_of(baseline, vlm, query, pool)
+    attribution = attribute(vlm, picture, query, target, method, grid, baseline=instead)
     table = _features(attribution, grid)
     write_results(out_folder, {"attribution": table})
     title = answer or "refusal"
     if check:
-        worse = _check_faithfulness(vlm, picture, query, target, grid, attribution, out_folder)
+        perturbed = Perturbed(vlm, picture, query, target, grid, instead)
+        worse = _check_faithfulness(perturbed, attribution, out_folder)
         title += f"\nno better than random in {', '.join(worse)}" if worse else ""
     columns = [(title, picture, attribution)]
     for kind in ("png", "svg"):
@@ -95,7 +106,7 @@ def attribute(
 
 
 def _features(attribution: Attribution, grid: int) -> pd.DataFrame:
-    """One row per word and square: kind, feature, place, attribution."""
+    """One row per word and square: kind, feature, place, attribution, and error if there is chance in it."""
     import pandas as pd
 
     rows = [
@@ -103,18 +114,16 @@ def _features(attribution: Attribution, grid: int) -> pd.DataFrame:
     ]
     for place, value in enumerate(attribution.patches.ravel()):
         rows.append(("square", f"{place // grid + 1},{place % grid + 1}", place, value))
-    return pd.DataFrame(rows, columns=["kind", "feature", "place", "attribution"])
+    table = pd.DataFrame(rows, columns=["kind", "feature", "place", "attribution"])
+    return table if attribution.errors is None else table.assign(error=attribution.errors)
 
 
-def _check_faithfulness(
-    vlm: VLM, picture: Image.Image, query: str, target: Target, grid: int, attribution: Attribution, folder: Path
-) -> list[str]:
+def _check_faithfulness(perturbed: Perturbed, attribution: Attribution, folder: Path) -> list[str]:
     """Test an attribution against random orders; returns the measures in which it is no better."""
     from workbench import plots
     from workbench.attribution.faithfulness import faithfulness
-    from workbench.attribution.masking import Perturbed
 
-    tested = faithfulness(Perturbed(vlm, picture, query, target, grid), attribution)
+    tested = faithfulness(perturbed, attribution)
     tables = {"faithfulness": tested.scores, "faithfulness_curves": tested.curves}
     write_results(folder, tables, {"faithfulness": plots.faithfulness(*tested)})
     print_table(tested.scores, title="compared with the middle 95% of random orders")
@@ -136,6 +145,7 @@ def reliance(
     other: Annotated[str, typer.Option(help="The lead word that replaces it.")] = "what",
     method: Method = "ablation",
     grid: Grid = 6,
+    baseline: Baseline = "unknown",
     queries: Annotated[int, typer.Option(help="Use the first N harmless queries.", min=2)] = 60,
     skip_missing: SkipMissing = False,
 ) -> None:
@@ -164,7 +174,7 @@ def reliance(
         vlm = load_model(model, folder)
         if vlm.name in by_model:
             raise UserError(f"Two of the models are named {vlm.name!r}; give each adapter's folder a name of its own.")
-        by_model[vlm.name] = reliance(vlm, harmless, lead, other, method=method, grid=grid)
+        by_model[vlm.name] = reliance(vlm, harmless, lead, other, method=method, grid=grid, baseline=baseline)
     table = reliance_table(by_model)
     by_query = pd.concat([rows.assign(model=name) for name, rows in by_model.items()])
     figures = {"reliance": plots.reliance(table, lead, other)}

@@ -71,7 +71,8 @@ def attributions(columns: Sequence[Column], words: bool = True, across: int | No
         axis.axis("off")
     # pictures stand in every other row of axes, and each one's chips below it
     for squares, chips, (title, image, attribution) in zip(axes[::2].flat, axes[1::2].flat, columns, strict=False):
-        squares.set_title(f"{title}\nf = {attribution.value:.1f}", fontsize="medium", parse_math=False)
+        f = f"f = {attribution.value:.1f}, {attribution.baseline:.1f} without all of it"
+        squares.set_title(f"{title}\n{f}", fontsize="medium", parse_math=False)
         _draw_squares(squares, image, attribution.patches, scale)
         chips.set(xlim=(0, 1), ylim=(longest - 0.4, -0.6))
         _draw_chips(chips, attribution, colours)
@@ -130,7 +131,8 @@ def describe(columns: Sequence[Column], squares: int = 2) -> str:
         largest = np.argsort(-np.abs(attribution.patches.ravel()), kind="stable")[:squares]
         places = zip(*np.unravel_index(largest, attribution.patches.shape), strict=True)
         named = "; ".join(f"row {r + 1}, column {c + 1} {attribution.patches[r, c]:+.1f}" for r, c in places)
-        heading = f"{' '.join(title.split())}: target {attribution.value:.1f}."
+        without = f"{attribution.baseline:.1f} without words and picture"
+        heading = f"{' '.join(title.split())}: target {attribution.value:.1f}, {without}."
         sentences.append(f"{heading} Words: {words}. Largest squares: {named}.")
     return "Attribution in nats. " + " ".join(sentences)
 
