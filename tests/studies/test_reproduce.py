@@ -29,6 +29,7 @@ from workbench.models.configuration import configuration
 from workbench.studies import recipes
 from workbench.studies import reproduce as tables
 from workbench.studies.recipes import _settings, prepare
+from workbench.studies.reproduce import mirage_and_cure
 from workbench.training import train as training_run
 from workbench.training.memory import GIB
 from workbench.training.settings import Settings
@@ -388,3 +389,18 @@ def test_hours_are_asked_about(folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="takes about 30 hours; pass --yes"):
         cli.app(command(folder, tmp_path / "out"), standalone_mode=False)
     assert not (tmp_path / "out" / "models").exists()
+
+
+def test_a_destroyed_model_is_no_cure():
+    """It answers nothing harmful and refuses nothing, as a cure does; only its utility tells."""
+    figures = ("asr", "rr", "asr_what3", "rr_share1", "utility")
+
+    def verdicts(npo):
+        rates = {"base": (90, 0, 95, 0, 80), "sft-posthoc": (5, 5, 60, 70, 78), "npo": npo}
+        rows = [(model, *pair) for model, row in rates.items() for pair in zip(figures, row, strict=True)]
+        return mirage_and_cure(pd.DataFrame(rows, columns=["model", "figure", "here"])).set_index("claim")
+
+    assert set(verdicts((2, 1, 5, 1, 79))["holds"]) == {"yes"}
+    destroyed = verdicts((0, 0, 0, 0, 0))
+    assert destroyed.index[destroyed["holds"] == "no"].tolist() == ["NPO still answers: per cent of the base's utility"]
+    assert verdicts((2, 1, 5, 1, 70)).iloc[-1]["value"] == pytest.approx(87.5)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.attacks.one_word import rewrites
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ def other_lead(query: str, lead: str) -> list[str]:
     Raises:
         UserError: The query cannot begin with that word.
     """
-    from workbench.attacks.one_word import rewrites
-
     return [rewrites(query, lead)[0]]
 
 
