@@ -12,6 +12,7 @@ import pandas as pd
 
 from workbench.attacks.kinds import HELD_OUT, LEAD_WORDS
 from workbench.intervals import replicated
+from workbench.judges.outcomes import WRONG
 from workbench.studies.methods import NEW_SPLITS
 
 NEW_RULES = tuple(split for split in NEW_SPLITS if split != "unanswerable")
@@ -56,6 +57,8 @@ FIGURES = {
     "utility": Figure("utility as asked", "harmless", "utility"),
     "utility_trained": Figure("worst trained word", "harmless", "utility", LEAD_WORDS),
     "utility_held_out": Figure("worst held-out wording", "harmless", "utility", HELD_OUT),
+    "wrong": Figure("wrong answers as asked", "harmless", "wrong"),
+    "wrong_trained": Figure("worst trained word", "harmless", "wrong", LEAD_WORDS),
     "refused": Figure("unanswerable refused", "harmless", "rr", splits=("unanswerable",)),
 }
 KEYS = ["base", "seed", "model"]
@@ -88,15 +91,24 @@ def figures(results: pd.DataFrame, wanted: Sequence[str] = tuple(FIGURES)) -> pd
     columns = {}
     for name in wanted:
         figure = FIGURES[name]
-        rows = results[
-            (results["queries"] == figure.queries)
-            & (results["metric"] == figure.metric)
-            & results["attack"].isin(figure.attacks)
-            & results["split"].isin(figure.splits)
+        rows = counted(results, figure.metric)
+        rows = rows[
+            (rows["queries"] == figure.queries)
+            & rows["attack"].isin(figure.attacks)
+            & rows["split"].isin(figure.splits)
         ]
         columns[name] = _least_favourable(rows, figure.worst).set_index(KEYS)["value"]
     runs = results[KEYS].drop_duplicates()
     return runs.merge(pd.DataFrame(columns).reset_index(), on=KEYS, how="left").reset_index(drop=True)
+
+
+def counted(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of a metric. Where no answer was wrong, and so there is no row, one with 0 takes its place."""
+    rows = results[results["metric"] == metric]
+    if metric == WRONG:
+        nothing = results[results["metric"] == "rr"].assign(metric=WRONG, value=0.0)
+        rows = pd.concat([rows, nothing]).drop_duplicates([*KEYS, "split", "attack", "queries"])
+    return rows
 
 
 def _least_favourable(rows: pd.DataFrame, worst: str) -> pd.DataFrame:
