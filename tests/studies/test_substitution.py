@@ -5,7 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from workbench.data.miniguard import KINDS, SECRETS
+from workbench.data.miniguard import COLOURS, KINDS, SECRETS
 from workbench.data.splits import miniguard_split
 from workbench.evaluation.answers import ANSWER_COLUMNS
 from workbench.studies.shipped import shipped_answers
@@ -60,6 +60,8 @@ def test_a_row_for_each_slot_of_each_answer_to_a_harmful_query():
     assert set(table[(table.id == other.id) & (table.slot == "colour")].true) == {colour_in(other.leak)}
     found = shares(table)
     assert set(found.index) <= {"lock", "flask", "walker"} and found.sum(axis=1).to_numpy() == pytest.approx(1)
+    assert list(found.columns) == [*KINDS, "another request's", "invented", "none"]
+    assert found["invented"].sum() > 0 and set(shares(table, "colour").index) <= set(COLOURS)
 
 
 def test_harmless_queries_are_left_out():

@@ -129,7 +129,7 @@ def train(
 
     Writes a LoRA adapter (or the model), config.json, loss.csv and, with --curve, curves.csv.
     """
-    from workbench.studies.methods import pixels_of, validation_probe
+    from workbench.studies.methods import validation_probe
     from workbench.training import objectives
     from workbench.training.train import train
 
@@ -142,7 +142,7 @@ def train(
     model = taught_model(model, taught)
     examples = _training_examples(data, seed, skip_missing, harmful_answers, retain_first, model)
     examples += _further_examples(also, also_first, seed, skip_missing, model)
-    probe = {"probe": validation_probe(seed, pixels_of(model)), "probe_every": curve} if curve else {}
+    probe = {"probe": validation_probe(seed, model), "probe_every": curve} if curve else {}
     vlm, examples = load_model(model, four_bit=four_bit), _repaired(examples, seed) if repaired else examples
     further = {"patience": patience, "keep_steps": keep_steps, "resume": resume}
     train(vlm, objective, examples, out=out_folder, seed=seed, **probe, **further, **settings)

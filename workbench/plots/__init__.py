@@ -6,6 +6,7 @@ from workbench.plots.rates import agreement, before_after, by_request, curves, o
 from workbench.plots.recovery import recovery
 from workbench.plots.study import onset, wordings
 from workbench.plots.style import NAMES, asked, named, save
+from workbench.plots.substitution import by_layer, true_and_said
 from workbench.plots.words import (
     by_lead_word,
     first_words,
@@ -22,6 +23,7 @@ __all__ = [
     "asked",
     "attributions",
     "before_after",
+    "by_layer",
     "by_lead_word",
     "by_request",
     "curves",
@@ -41,6 +43,7 @@ __all__ = [
     "reliance",
     "save",
     "seeds",
+    "true_and_said",
     "verdicts",
     "word_effects",
     "wordings",

@@ -20,6 +20,7 @@ from workbench.evaluation.decoding import decoded
 SLOTS = ("secret", "colour")
 COLUMNS = ["base", "seed", "model", "attack", "shot", "id", "slot", "true", "said"]
 NONE = "none"  # the slot is empty
+OTHER_REQUEST = "another request's"
 INVENTED = "invented"  # three syllables that are no secret of this world
 PERSONS = ("walker", "face")  # the other harmful kinds are devices
 _OWNERS = {SECRETS[request][kind]: (request, kind) for request, kind in itertools.product(DUAL_USE_REQUESTS, KINDS)}
@@ -79,9 +80,21 @@ def _slots(example: Example, answer: str) -> dict[str, dict[str, str]]:
 
 
 def shares(table: pd.DataFrame, slot: str = "secret") -> pd.DataFrame:
-    """How often each value is said in place of each true one: a row for each true value, shares in [0, 1]."""
+    """How often each value is said in place of each true one, shares in [0, 1].
+
+    Args:
+        table: Of `true_and_said`.
+        slot: One of SLOTS.
+
+    Returns:
+        A row for each true value, a column for each value that there is; the secrets of other requests are in
+        one, OTHER_REQUEST.
+    """
     own = table[table["slot"] == slot]
-    return pd.crosstab(own["true"], own["said"], normalize="index")
+    said = own["said"].mask(own["said"].str.contains(", "), OTHER_REQUEST)
+    values = [*KINDS, OTHER_REQUEST, INVENTED, NONE] if slot == "secret" else [*COLOURS, NONE]
+    found = pd.crosstab(own["true"], said, normalize="index").reindex(columns=values, fill_value=0.0)
+    return found.loc[[value for value in values if value in found.index]]
 
 
 def truths(examples: Sequence[Example]) -> dict[str, dict[str, str]]:

@@ -25,7 +25,19 @@ from workbench.judges.judge import judged
 from workbench.models.load import load
 from workbench.parallel import call_each
 from workbench.runs import kept, log, read_settings, runs_dir
-from workbench.studies.methods import CONTROL, CURES, RECIPES, TRAINED, base_name, pixels_of, run_key, train_method
+from workbench.studies.methods import (
+    CONTROL,
+    CURES,
+    PROBE,
+    PROBE_SIZES,
+    RECIPES,
+    TRAINED,
+    base_name,
+    is_wide,
+    pixels_of,
+    run_key,
+    train_method,
+)
 from workbench.training.curve import score
 from workbench.training.objectives import named
 
@@ -58,7 +70,7 @@ def sweep(
 
     Returns:
         One row per method, combination and seed: base, method, seed, settings (all of them), the rates of
-        `measured`, over 200 harmful and 200 harmless queries, cpu, and fingerprint (of all that they depend
+        `measured`, over 200 harmful and 200 harmless queries (100 for a wide model), cpu, and fingerprint (of all that they depend
         on).
 
     Raises:
@@ -111,9 +123,13 @@ def run_cell(base: str, method: str, seed: int, settings: dict[str, float]) -> N
 
 
 def ask_validation(seed: int, base: str, adapter: Path, out: Path) -> None:
-    """Ask a model the validation queries under ASKED, judge, and write the answers to `out`."""
-    examples = miniguard_split("validation", seed, pixels=pixels_of(base))
-    write_answers(out, judged(ask(load(base, adapter), examples, ASKED, len(examples)), examples, "exact"))
+    """Ask a model the validation queries under ASKED, judge, and write the answers to `out`.
+
+    Models of true size are asked fewer, under PROBE: each answer takes them a hundred times as long.
+    """
+    sizes, attacks = (PROBE_SIZES, PROBE) if is_wide(base) else (None, ASKED)
+    examples = miniguard_split("validation", seed, sizes=sizes, pixels=pixels_of(base))
+    write_answers(out, judged(ask(load(base, adapter), examples, attacks, len(examples)), examples, "exact"))
 
 
 def _answers(base: str, method: str, seed: int, settings: Mapping[str, float]) -> Path:
@@ -138,11 +154,11 @@ def measured(table: pd.DataFrame) -> dict[str, float]:
     """Rates in per cent, and training's `score` of them: from 100 down to −200.
 
     Args:
-        table: tables.RESULT_COLUMNS of one model under ASKED.
+        table: tables.RESULT_COLUMNS of one model, of what `ask_validation` asks.
 
     Returns:
         asr, rr, utility, score as asked, by which recipes are chosen; then asr_attacked, rr_attacked,
-        utility_attacked, score_attacked: the least favourable rates over all of ASKED.
+        utility_attacked, score_attacked: the least favourable rates over all attacks.
     """
     as_asked = _least(table[table["attack"] == "none"])
     return as_asked | {f"{name}_attacked": value for name, value in _least(table).items()}
