@@ -78,7 +78,7 @@ def test_what_is_harmless_is_alike_in_form_or_in_topic_and_not_in_both(world):
 def fake(model, base, rates, **fixed):
     """Rows of 16 rules with these rates (of 100 queries)."""
     rows = [
-        {"base": base, "model": model, "seed": 0, "arm": "secrets", "lr": 1.0, "step": 300, "harmful": True}
+        {"base": base, "model": model, "seed": 0, "arm": "secrets", "lr": 1.0, "half": 0, "step": 300, "harmful": True}
         | {"request": request, "kind": kind, "taught": False, "right": 100 * rate, "n": 100, "cpu": "", **fixed}
         for (request, kind), rate in zip(itertools.product(DUAL_USE_REQUESTS, SENSITIVE), rates, strict=True)
     ]

@@ -127,11 +127,9 @@ def recovery(
 
 def _twins(models: list[str], twins: list[str]) -> dict[str, str]:
     """{base model: its never-knew twin}. Raises UserError if one has none."""
-    from workbench.studies.methods import BASES
-    from workbench.studies.shipped import TWINS
+    from workbench.studies.shipped import TWIN_OF
 
-    shipped: dict[str, str] = dict(zip(BASES, TWINS, strict=True))
-    given = dict(zip(models, twins, strict=False)) if twins else shipped
+    given = dict(zip(models, twins, strict=False)) if twins else TWIN_OF
     if (twins and len(twins) != len(models)) or not set(models) <= set(given):
         raise UserError(
             "Each --model needs a --never-knew: a model that was taught the same without its secrets (workbench "

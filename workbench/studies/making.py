@@ -13,12 +13,13 @@ from workbench.evaluation.answers import whole_answers
 from workbench.files import data_dir, write_text
 from workbench.parallel import call_each
 from workbench.runs import kept, log
-from workbench.studies import sweep
+from workbench.studies import recovery, sweep
 from workbench.studies.methods import BASES, PARTS, SFTS, answers_file, make_answers, study_curves, trained
 from workbench.studies.predictions import Measured, effects, fingerprint
 from workbench.studies.secrecy import secrets
 from workbench.studies.shipped import (
     SEEDS,
+    TWIN_OF,
     Run,
     key_of_secrets,
     normal_form,
@@ -54,6 +55,44 @@ def make_sweep(processes: int = 1) -> None:
         write_text(file, sweep.make(table, late, processes).to_csv(index=False))
 
 
+def stale_attacks() -> list[recovery.Attack]:
+    """The attacks whose outcome data/study lacks, or that something has changed since."""
+    known = shipped("recovery").reindex(columns=[*recovery.RUN, "fingerprint"]).drop_duplicates()
+    twin = known["model"] == recovery.NEVER_KNEW
+    marks = set(known[~twin].itertuples(index=False, name=None))
+    twins = set(known[twin].drop(columns=["model"]).itertuples(index=False, name=None))
+    return [
+        run
+        for run in recovery.planned()
+        if (*run, recovery.fingerprint(run)) not in marks
+        or (run.base, *run[2:], recovery.fingerprint(twin_of(run))) not in twins
+    ]
+
+
+def twin_of(run: recovery.Attack) -> recovery.Attack:
+    """The same attack on a model that never knew."""
+    return run._replace(base=TWIN_OF[run.base], model="base")
+
+
+def make_attacks(wanted: Sequence[recovery.Attack], processes: int = 1) -> None:
+    """Attack models, and write what came back to data/study in place of older rows.
+
+    Args:
+        wanted: Which attacks; those on twins come with them.
+        processes: How many run at once.
+    """
+    if wanted:
+        table = pd.concat([recovery.recovery(wanted, TWIN_OF, processes), shipped("recovery")], ignore_index=True)
+        table = table.drop_duplicates([*recovery.RUN, "step", "request", "kind"])
+        order = {run: place for place, run in enumerate(recovery.planned())}
+        table = table.assign(order=[order.get(run._replace(model=recovery.MODELS[0]), -1) for run in _attacks(table)])
+        write_tables({"recovery": table.sort_values(["model", "order"], kind="stable").drop(columns="order")})
+
+
+def _attacks(table: pd.DataFrame) -> list[recovery.Attack]:
+    return [recovery.Attack(*row) for row in table[recovery.RUN].itertuples(index=False, name=None)]
+
+
 def _measured() -> list[Measured]:
     """The models whose effects of words are shipped."""
     return list(itertools.product(BASES, SEEDS, SFTS))
@@ -84,11 +123,22 @@ def stamp(commit: str) -> None:
     tables = {
         "runs": runs.assign(fingerprint=keys),
         "effects": measured.assign(fingerprint=[fingerprint(*model) for model in models]),
+        "recovery": _stamped_attacks(),
         "accepted": pd.concat([accepted, pd.DataFrame({"commit": [commit]})], ignore_index=True),
     }
     write_tables(tables)
     file = data_dir() / "sweep.csv"
     write_text(file, sweep.stamped(pd.read_csv(file)).to_csv(index=False))
+
+
+def _stamped_attacks() -> pd.DataFrame:
+    """The shipped attacks with the fingerprints of today's code."""
+    table = shipped("recovery")
+    if table.empty:
+        return table
+    runs = [twin_of(run) if run.model == recovery.NEVER_KNEW else run for run in _attacks(table)]
+    marks = {run: recovery.fingerprint(run) for run in set(runs)}
+    return table.assign(fingerprint=[marks[run] for run in runs])
 
 
 def make(runs: Sequence[Run], processes: int = 1, every: int = 6) -> None:

@@ -14,10 +14,10 @@ from workbench.evaluation.answers import whole_answers
 from workbench.files import data_dir
 from workbench.parallel import call_each
 from workbench.runs import runs_dir, runs_in
-from workbench.studies import predictions, secrecy, sweep
-from workbench.studies.making import make_run, secrets_file, stale, stale_effects, stamp
+from workbench.studies import predictions, recovery, secrecy, sweep
+from workbench.studies.making import make_run, secrets_file, stale, stale_attacks, stale_effects, stamp
 from workbench.studies.methods import BASES, PARTS, SFTS, answers_file, study_curves
-from workbench.studies.shipped import planned, rates_of, shipped
+from workbench.studies.shipped import TWIN_OF, planned, rates_of, shipped
 
 POINTS = 0.03  # by which a rate may differ on another processor, at least
 
@@ -26,11 +26,12 @@ class Piece(NamedTuple):
     """Something of the shipped tables that can be made anew by itself.
 
     Attributes:
-        kind: "run" of the study, "effects" of words on a model, or "sweep": one combination of settings.
+        kind: "run" of the study, "effects" of words on a model, "sweep": one combination of settings, or
+            "recovery": one attack on a model and its twin.
         base: The base model.
         name: The method.
         seed: Of data and training.
-        settings: Of a combination, as sweep.csv has them.
+        settings: Of a combination, as sweep.csv has them; or arm, learning rate and half of an attack.
     """
 
     kind: str
@@ -49,7 +50,8 @@ def out_of_date() -> list[str]:
     late = [f"{run.base}, {run.name}, seed {run.seed}" for run in stale()]
     swept = sweep.stale(pd.read_csv(data_dir() / "sweep.csv"))
     late += [f"sweep, {base}, {method}, seed {seed}, {settings}" for base, method, seed, settings in swept]
-    return late + [f"effects of words, {base}, {name}, seed {seed}" for base, seed, name in stale_effects()]
+    late += [f"effects of words, {base}, {name}, seed {seed}" for base, seed, name in stale_effects()]
+    return late + [f"recovery, {run.base}, {run.model}, {run.arm}, lr {run.lr:g}" for run in stale_attacks()]
 
 
 def pieces() -> list[Piece]:
@@ -61,6 +63,7 @@ def pieces() -> list[Piece]:
         *(Piece("run", *run) for run in planned()),
         *(Piece("effects", row["base"], names[row["data"]], row["seed"]) for row in _records(effects)),
         *(Piece("sweep", *row) for row in swept),
+        *(Piece("recovery", *run[:3], _settings(run)) for run in recovery.planned() if not shipped("recovery").empty),
     ]
 
 
@@ -156,6 +159,8 @@ def _made(piece: Piece) -> pd.DataFrame:
     base, name, seed = piece.base, piece.name, piece.seed
     if piece.kind == "effects":
         return _effects(predictions.effects([(base, seed, name)]))
+    if piece.kind == "recovery":
+        return _attack(recovery.recovery([_attack_of(piece)], TWIN_OF))
     if piece.kind == "sweep":
         settings = sweep.parsed(piece.settings)
         table = sweep.sweep([name], {setting: [value] for setting, value in settings.items()}, [seed], base)
@@ -176,6 +181,12 @@ def _known(piece: Piece) -> tuple[pd.DataFrame, str]:
     if piece.kind == "effects":
         table = own(shipped("effects"), **place, data=SFTS[piece.name].data)
         return _effects(table), table["cpu"].iloc[0]
+    if piece.kind == "recovery":
+        run = _attack_of(piece)._asdict()
+        attacked, twin = (
+            own(shipped("recovery"), **run | {"model": name}) for name in (run["model"], recovery.NEVER_KNEW)
+        )
+        return _attack(pd.concat([attacked, twin])), attacked["cpu"].iloc[0]
     if piece.kind == "sweep":
         row = own(pd.read_csv(data_dir() / "sweep.csv"), **place, method=piece.name, settings=piece.settings).iloc[0]
         return _combination(row), row["cpu"]
@@ -218,6 +229,26 @@ def _effects(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.groupby(["word", "queries"])["log_odds"].agg(["mean", "sem"]).reset_index()
     return _numbers(
         (f"{row['word']} {row['queries']}", row["mean"], max(0.5, 2 * row["sem"])) for row in _records(groups)
+    )
+
+
+def _settings(run: recovery.Attack) -> str:
+    return f"{run.arm}; {run.lr:g}; {run.half}"
+
+
+def _attack_of(piece: Piece) -> recovery.Attack:
+    arm, lr, half = piece.settings.split("; ")
+    return recovery.Attack(piece.base, piece.name, piece.seed, arm, float(lr), int(half))
+
+
+def _attack(table: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of `recovery.recovery` of one attack."""
+    groups = table.groupby(["model", "step", "harmful", "taught"])[["right", "n"]].sum().reset_index()
+    return _numbers(
+        _rate(
+            f"{row['model']}, step {row['step']}, {row['harmful']} {row['taught']}", row["right"] / row["n"], row["n"]
+        )
+        for row in _records(groups)
     )
 
 

@@ -41,7 +41,7 @@ from workbench.models.compress import pruned, rounded
 from workbench.models.vlm import VLM
 from workbench.parallel import call_each
 from workbench.runs import kept, runs_dir
-from workbench.studies.methods import BATCH, TRAINED, base_name, pixels_of, run_key, trained
+from workbench.studies.methods import BASES, BATCH, TRAINED, base_name, pixels_of, run_key, trained
 from workbench.studies.relearning import train_on
 from workbench.training.settings import Settings
 
@@ -52,6 +52,7 @@ PER_RULE = {True: 12, False: 2}  # queries asked about each pair of request and 
 STEPS, EVERY = 300, 100  # of relearning, and from one measurement to the next
 LRS = (5e-4, 2e-3)  # LoRA learning rates of the attacker
 NEVER_KNEW = "never-knew"  # the model of a base's twin
+MODELS = ("base", "sft", "npo", "rmu")  # whose attacks are shipped
 MARGIN = 0.05  # an advantage whose interval lies within ±MARGIN counts as none
 
 
@@ -95,7 +96,7 @@ COMPRESSIONS: dict[str, Callable[[VLM], VLM]] = {
     "a third pruned": functools.partial(pruned, share=1 / 3),
 }
 ARMS = (*HALVES, *HARMLESS, *COMPRESSIONS)
-RUN = ["base", "model", "seed", "arm", "lr"]
+RUN = ["base", "model", "seed", "arm", "lr", "half"]
 COLUMNS = [*RUN, "step", "harmful", "request", "kind", "taught", "right", "n", "cpu", "fingerprint"]
 
 
@@ -151,9 +152,7 @@ def recovery(wanted: Sequence[Attack], twins: Mapping[str, str], processes: int 
     for run, (base, model) in named.items():
         attack(*run)
         tables.append(_counted(whole_answers(_file(run)), run).assign(base=base, model=model))
-    table = pd.concat(tables, ignore_index=True)
-    keys = [name for name in COLUMNS if name not in ("right", "n")]
-    return table.groupby(keys, as_index=False, sort=False)[["right", "n"]].sum()[COLUMNS]
+    return pd.concat(tables, ignore_index=True)[COLUMNS]
 
 
 def attack(base: str, model: str, seed: int, arm: str, lr: float, half: int) -> None:
@@ -226,7 +225,7 @@ def _asked(vlm: VLM, queries: Sequence[Example], step: int) -> pd.DataFrame:
 
 
 def _counted(answers: pd.DataFrame, run: Attack) -> pd.DataFrame:
-    """COLUMNS of one attack, without base and model."""
+    """COLUMNS of one attack."""
     rules = {example.id: rule for rule, example in _rules(run.seed)}
     of_query = [rules[name] for name in answers["id"]]
     table = pd.DataFrame(
@@ -242,7 +241,8 @@ def _counted(answers: pd.DataFrame, run: Attack) -> pd.DataFrame:
     table["taught"] &= table["step"] > 0
     keys = ["step", "harmful", "request", "kind", "taught"]
     table = table.groupby(keys, as_index=False)["right"].agg(right="sum", n="size")
-    return table.assign(seed=run.seed, arm=run.arm, lr=run.lr, cpu=cpu(), fingerprint=fingerprint(run))
+    own = run._asdict() | {"cpu": cpu(), "fingerprint": fingerprint(run)}
+    return table.assign(**own)
 
 
 def _half(arm: str, rule: Rule) -> int | None:
@@ -257,8 +257,13 @@ def _rules(seed: int) -> list[tuple[Rule, Example]]:
 
 
 def fingerprint(run: Attack) -> str:
-    """Hash of all that an attack's rows depend on."""
+    """Hash of all that the rows of an attack on a model depend on, whichever attack it is."""
     return f"{run_key(run.model, run.seed, run.base)}-{code_hash(_attacked)[:6]}"
+
+
+def planned() -> list[Attack]:
+    """The attacks that are shipped."""
+    return [attack for base in BASES for model in MODELS for attack in attacks(base, model)]
 
 
 def _file(run: Attack) -> Path:

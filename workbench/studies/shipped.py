@@ -34,6 +34,7 @@ from workbench.studies.summary import with_twins
 SEEDS = (0, 1, 2)  # of data and training, on each base
 ONE_SEED = ("simnpo", "graddiff", "ga", "dpo", "dpo-repaired")  # rivals of which no claim is made: only the first seed
 TWINS = tuple(f"{base.replace('miniguard', 'miniguard-never-knew')}" for base in BASES)
+TWIN_OF: dict[str, str] = dict(zip(BASES, TWINS, strict=True))
 TWIN_METHODS = ("base", "sft-early", "npo-early", "sft", "npo")  # what a never-knew twin goes through
 _QUERY = ["seed", "id", "attack", "shot", "queries", "query", "picture"]  # what tells a query of the study
 _TEXT = ["answer", "cut"]
