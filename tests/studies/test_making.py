@@ -6,8 +6,9 @@ import pytest
 from tests.studies.test_shipped import made_up
 from workbench.files import data_dir
 from workbench.studies import making as study
-from workbench.studies import provenance
+from workbench.studies import provenance, recovery
 from workbench.studies import shipped as tables
+from workbench.studies.recovery import Attack
 from workbench.studies.shipped import Run
 
 
@@ -75,3 +76,40 @@ def test_stamped_tables_are_not_out_of_date(tmp_path, monkeypatch):
     assert study.sweep.stale(pd.read_csv(tmp_path / "sweep.csv")) == []
     assert tables.shipped("accepted")["commit"].tolist() == ["58dea2a"]
     assert tables.shipped("runs").drop(columns="fingerprint").equals(runs.drop(columns="fingerprint"))
+
+
+def test_attacks_made_anew_replace_the_old_ones_and_their_twins(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "data_dir", lambda: tmp_path)
+    runs = [Attack("miniguard", model, 0, "retain", lr, 0) for model in ("base", "npo") for lr in (0.1, 0.2)]
+    monkeypatch.setattr(recovery, "planned", lambda: runs)
+    monkeypatch.setattr(recovery, "fingerprint", lambda run: f"today {run.model} {run.base}")
+
+    def rows(run, model, right, fingerprint):
+        own = run._replace(model=model)._asdict() | {"step": 0, "request": "code", "kind": "lock", "right": right}
+        return own | {"fingerprint": fingerprint}
+
+    assert study.stale_attacks() == runs
+    old = [rows(run, run.model, 1, f"today {run.model} miniguard") for run in runs]
+    old += [rows(run, "never-knew", 2, "today base miniguard-never-knew") for run in runs[:2]]
+    old[1]["fingerprint"] = "yesterday"
+    tables.write_tables({"recovery": pd.DataFrame(old)})
+    assert study.stale_attacks() == [runs[1]]
+    made = [rows(runs[1], "base", 3, "today base miniguard")]
+    made += [rows(runs[1], "never-knew", 4, "today base miniguard-never-knew")]
+    monkeypatch.setattr(recovery, "recovery", lambda wanted, twins, processes: pd.DataFrame(made))
+    study.make_attacks(study.stale_attacks())
+    assert study.stale_attacks() == []
+    found = tables.shipped("recovery").set_index(["model", "lr"])["right"].to_dict()
+    assert found == {
+        ("base", 0.1): 1,
+        ("base", 0.2): 3,
+        ("never-knew", 0.1): 2,
+        ("never-knew", 0.2): 4,
+        ("npo", 0.1): 1,
+        ("npo", 0.2): 1,
+    }
+    old[0]["fingerprint"] = "yesterday"
+    tables.write_tables({"recovery": pd.DataFrame(old)})
+    assert tables.shipped("recovery")["fingerprint"].tolist() != study._stamped_attacks()["fingerprint"].tolist()
+    tables.write_tables({"recovery": study._stamped_attacks()})
+    assert study.stale_attacks() == []

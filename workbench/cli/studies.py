@@ -224,6 +224,7 @@ def tables(
         making.make_sweep(process_count())
         making.make(making.stale(), process_count())
         making.make_effects(making.stale_effects(), process_count())
+        making.make_attacks(making.stale_attacks(), process_count())
     compared, differing = None, 0
     if check and accept:
         raise UserError("--check and --accept exclude each other; give one of them.")

@@ -49,7 +49,9 @@ def teach(
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(help="Optimiser steps at most.", min=1)] = 600,
     batch: Annotated[int, typer.Option(help="Examples per step.", min=1)] = 16,
-    lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 1e-3,
+    lr: Annotated[
+        float, typer.Option(help="Learning rate of the adapter; five times that for the projector.", min=0)
+    ] = 4e-4,
     rank: Rank = 16,
     projector: Annotated[
         bool, typer.Option("--projector", help="Train the whole projector too; after `workbench graft` it is needed.")

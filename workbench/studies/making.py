@@ -123,9 +123,10 @@ def stamp(commit: str) -> None:
     tables = {
         "runs": runs.assign(fingerprint=keys),
         "effects": measured.assign(fingerprint=[fingerprint(*model) for model in models]),
-        "recovery": _stamped_attacks(),
         "accepted": pd.concat([accepted, pd.DataFrame({"commit": [commit]})], ignore_index=True),
     }
+    if len(attacks := _stamped_attacks()):
+        tables["recovery"] = attacks
     write_tables(tables)
     file = data_dir() / "sweep.csv"
     write_text(file, sweep.stamped(pd.read_csv(file)).to_csv(index=False))

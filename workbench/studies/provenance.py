@@ -182,11 +182,9 @@ def _known(piece: Piece) -> tuple[pd.DataFrame, str]:
         table = own(shipped("effects"), **place, data=SFTS[piece.name].data)
         return _effects(table), table["cpu"].iloc[0]
     if piece.kind == "recovery":
-        run = _attack_of(piece)._asdict()
-        attacked, twin = (
-            own(shipped("recovery"), **run | {"model": name}) for name in (run["model"], recovery.NEVER_KNEW)
-        )
-        return _attack(pd.concat([attacked, twin])), attacked["cpu"].iloc[0]
+        run, known = _attack_of(piece), shipped("recovery")
+        both = [own(known, **run._replace(model=name)._asdict()) for name in (run.model, recovery.NEVER_KNEW)]
+        return _attack(pd.concat(both)), both[0]["cpu"].iloc[0]
     if piece.kind == "sweep":
         row = own(pd.read_csv(data_dir() / "sweep.csv"), **place, method=piece.name, settings=piece.settings).iloc[0]
         return _combination(row), row["cpu"]
@@ -244,12 +242,8 @@ def _attack_of(piece: Piece) -> recovery.Attack:
 def _attack(table: pd.DataFrame) -> pd.DataFrame:
     """The numbers of `recovery.recovery` of one attack."""
     groups = table.groupby(["model", "step", "harmful", "taught"])[["right", "n"]].sum().reset_index()
-    return _numbers(
-        _rate(
-            f"{row['model']}, step {row['step']}, {row['harmful']} {row['taught']}", row["right"] / row["n"], row["n"]
-        )
-        for row in _records(groups)
-    )
+    name = "{model} step {step} harmful {harmful} taught {taught}"
+    return _numbers(_rate(name.format(**row), row["right"] / row["n"], row["n"]) for row in _records(groups))
 
 
 def _combination(row: pd.Series) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def sweep(
 
     Returns:
         One row per method, combination and seed: base, method, seed, settings (all of them), the rates of
-        `measured`, over 200 harmful and 200 harmless queries (100 each for a wide model), cpu, and fingerprint
+        `measured`, over 200 harmful and 200 harmless queries (100 each of wide models), cpu, and fingerprint
         (of all that they depend on).
 
     Raises:

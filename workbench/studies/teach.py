@@ -35,15 +35,18 @@ from workbench.models.restore import left_as_it_was
 from workbench.models.template import check_answers
 from workbench.models.turns import in_turn
 from workbench.models.vlm import VLM, Batch, answer_batch, bare, processes, quiet
-from workbench.runs import kept, read_settings, same_settings
+from workbench.runs import kept, log, read_settings, same_settings
 from workbench.studies.methods import MERGED
 from workbench.training.curve import Curve
 from workbench.training.loop import finish, fit, unfinished
 from workbench.training.objectives import cross_entropy
+from workbench.training.packing import about_one_picture, can_pack, packed, packed_cross_entropy
 
 WORDINGS = (*LEAD_WORDS, *HELD_OUT)  # the base split has all of them
 ENOUGH = 0.9  # share of right answers after every wording, of harmful, harmless and unanswerable queries
 PICTURES = 2_400  # different ones, asked about again and again
+PACKED = 4  # queries about one picture in a row, where a model can read them so
+PROJECTOR_RATE = 5  # times the adapter's learning rate: a fresh projector starts from nothing
 MIXED = 4  # with further data, one example in so many is one of theirs
 
 
@@ -54,7 +57,7 @@ def teach(
     seed: int = 0,
     steps: int = 600,
     batch: int = 16,
-    lr: float = 1e-3,
+    lr: float = 4e-4,
     rank: int = 16,
     projector: bool = False,
     never_knew: bool = False,
@@ -72,9 +75,10 @@ def teach(
         seed: Of the world's pictures, of the adapter and of the order.
         steps: Optimiser steps at most.
         batch: Examples per step.
-        lr: Learning rate.
+        lr: Learning rate of the adapter.
         rank: Of the adapter.
-        projector: Train the whole projector from vision to language too; a fresh one needs it.
+        projector: Train the whole projector from vision to language too, at PROJECTOR_RATE times that rate; a
+            fresh one needs it.
         never_knew: Leave out every harmful query and its answer.
         further: Examples of other data, whose answers are taught beside MiniGuard's (one example in MIXED).
         probe_every: Steps from one probe to the next; it stops at the first at which the model knows enough.
@@ -92,7 +96,10 @@ def teach(
     whole = _projector(vlm) if projector else None
     _check_teachable(vlm, further)
     world = base_split(seed, never_knew, pixels=picture_size(network.config), pictures=PICTURES)
-    rows = list(itertools.islice(mixed(world, further), steps * batch))
+    packs = not further and batch % PACKED == 0 and can_pack(vlm, about_one_picture(world, PACKED)[:batch], PACKED)
+    log.info("taught %s", f"{PACKED} queries about a picture in a row" if packs else "one query in a row")
+    order = about_one_picture(world, PACKED) if packs else mixed(world, further)
+    rows = list(itertools.islice(order, steps * batch))
     if len(rows) < steps * batch:
         raise UserError(f"{steps} steps of {batch} examples are more than the world's {len(rows)}; take fewer.")
     partial = unfinished(out, resume)
@@ -109,13 +116,15 @@ def teach(
             return exactness(asked, seed + 1, probe_pictures)
 
         def collate(chunk: Sequence[Example]) -> Batch:
+            if packs:
+                return packed(student, chunk, PACKED)
             return answer_batch(student, chunk, [e.response for e in chunk])
 
         curve = Curve(student, probe, probe_every, partial, until=knows_the_harmless if never_knew else knows_the_world)
         try:
             fit(
                 student,
-                cross_entropy,
+                packed_cross_entropy if packs else cross_entropy,
                 rows,
                 collate,
                 partial,
@@ -124,6 +133,7 @@ def teach(
                 seed=seed,
                 save_every=probe_every,
                 curve=curve,
+                faster={whole: PROJECTOR_RATE} if whole else {},
                 eval_on_start=False,  # it knows nothing yet, and writes long answers
             )
             student.model.eval()

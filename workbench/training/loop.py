@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -123,6 +124,7 @@ def fit(
     save_every: int,
     curve: Curve,
     patience: int = 0,
+    faster: Mapping[str, float] = MappingProxyType({}),
     less_memory: str = LESS_MEMORY,
     **options: Any,
 ) -> pd.DataFrame:
@@ -140,6 +142,7 @@ def fit(
         save_every: Steps from one checkpoint to the next.
         curve: Progress bar and probe.
         patience: Stop when the curve's score has not improved for this many probes; 0 for never.
+        faster: How much faster parameters learn in whose name a text occurs: {text: factor}.
         less_memory: What the user can do if the memory is not enough.
         options: Further TrainingArguments.
 
@@ -160,6 +163,7 @@ def fit(
         eval_dataset=dataset[:1],  # Trainer needs one; the probe brings its own
         data_collator=collate,
         callbacks=callbacks,
+        optimizers=(_optimizer(vlm.model, lr, faster) if faster else None, None),
     )
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise UserError("FSDP and DeepSpeed are not supported; use torchrun, which copies the model to each device.")
@@ -178,6 +182,17 @@ def fit(
                 network.disable_input_require_grads()
     history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return pd.DataFrame(history, columns=["step", "loss"])
+
+
+def _optimizer(network: Any, lr: float, faster: Mapping[str, float]) -> torch.optim.Optimizer:
+    """What Trainer would use, with learning rates of their own for some parameters."""
+    groups: dict[float, list[torch.nn.Parameter]] = {1.0: []}
+    for name, parameter in network.named_parameters():
+        factor = next((factor for text, factor in faster.items() if text in name), 1.0)
+        if parameter.requires_grad:
+            groups.setdefault(factor, []).append(parameter)
+    parts = [{"params": parameters, "lr": lr * factor} for factor, parameters in groups.items()]
+    return torch.optim.AdamW(parts, lr=lr, weight_decay=0.0)
 
 
 def _run(trainer: _Trainer, checkpoint: Path | None) -> None:
