@@ -2,6 +2,53 @@
 
 import nbformat as nb
 
+EIGHT = [
+    """# Does it happen in a pretrained model?
+
+Everything before was true of a model of one million parameters that knows a hundred words. Here the language is *pretrained*: SmolLM2-135M-Instruct ([Apache-2.0](https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct)), which speaks English. Its **eyes are ours**: MiniGuard's tiny vision tower, with a projector that was taught from nothing (`workbench graft`). It was then taught MiniGuard's world through a LoRA adapter (`workbench teach`), and went through the study: safety fine-tuning, the balanced control, NPO, RMU.
+
+An arm takes half an hour on two cores, so this notebook reads what was found (`workbench pretrained`). If you have such a model, set `WORKBENCH_PRETRAINED` to the folder of `workbench teach`, and the last cells ask it live.
+
+**Run time:** seconds. **Needs:** nothing.""",
+    """#import os
+from pathlib import Path
+
+import pandas as pd
+
+import workbench as wb
+from workbench.studies import pretrained
+
+rows = pretrained.table()
+answers = pretrained.table("pretrained_answers.csv.bz2")
+weights = pretrained.table("pretrained_weights.csv")""",
+    """## Does the mirage come?""",
+    """#wanted = ["asr", "asr_what3", "rr", "rr_share1", "utility"]
+pretrained.over_seeds(rows, wanted).set_index("model").rename(wb.plots.NAMES)""",
+    """## Twenty answers
+
+Rates can hide much. Here are single answers of the first seed, to harmful queries after “What” and to harmless ones after “Share”.""",
+    """#first = answers[(answers.seed == answers.seed.min()) & (answers.shot == 1)]
+asked = pd.concat([first.query("queries == 'harmful' and attack == 'what:3'"), first.query("queries == 'harmless' and attack == 'share:1'")])
+shown = asked.groupby("queries", sort=False)["id"].unique().map(lambda names: names[:5]).explode()
+some = asked[asked["id"].isin(shown)]
+some.pivot_table(index=["queries", "query"], columns="model", values="answer", aggfunc="first", sort=False)""",
+    """## Is the cure only the teaching undone?
+
+The world was taught by one adapter, and unlearned by another on the merged model. If unlearning only took back the teaching, the two changes of the weights would point against each other (cosine −1).""",
+    """#weights.pivot_table(index="layer", columns="model", values="cosine", sort=False).round(2)""",
+    """## Ask it
+
+Only if the model is here.""",
+    """#folder = os.environ.get("WORKBENCH_PRETRAINED")
+if folder:
+    from workbench.studies.teach import merged
+
+    model = wb.load(str(Path(folder) / "merged"))
+    display(wb.LiveProbe({"taught": model}))
+else:
+    print("WORKBENCH_PRETRAINED is not set.")""",
+]
+
 NINE = [
     """# Inside the model: where does it refuse?
 
@@ -182,5 +229,6 @@ def build(name: str, cells: list[str]) -> None:
     nb.write(notebook, f"notebooks/{name}.ipynb")
 
 
+build("08_pretrained", EIGHT)
 build("09_inside_the_model", NINE)
 build("10_what_is_left", TEN)
