@@ -62,7 +62,6 @@ def test_a_judge_reads_every_answer_or_is_refused(tmp_path, llama_guard, workben
     assert done.refused or done.code == 0, done.text
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 25: the keyword judge knows few refusals")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -83,7 +82,6 @@ def test_a_plain_refusal_is_a_refusal(answer):
     assert keyword(HARMFUL, answer) == "refusal"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 25: words of the picture count as a refusal")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -99,7 +97,6 @@ def test_an_answer_about_what_the_picture_shows_is_not_a_refusal(answer):
     assert keyword(HARMLESS, answer) == "relevant"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 25: repetition is looked for between spaces only")
 @pytest.mark.parametrize(
     "answer",
     ["ab-" * 3000, "ted" * 100, "这是一张图片" * 200, "a/" * 3000],
