@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from PIL import Image
 
-from workbench.data.example import Example, content, digest, read_picture
+from workbench.data.example import Example, content, digest
+from workbench.data.pictures import read_picture
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 
@@ -26,7 +27,7 @@ def test_bad_pictures_are_named(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=says) as caught:
             read_picture(path)
         assert path.name in str(caught.value)
-    monkeypatch.setattr("workbench.data.example.MAX_PIXELS", 47 * 48)
+    monkeypatch.setattr("workbench.data.pictures.MAX_PIXELS", 47 * 48)
     with pytest.raises(UserError, match="48 × 48 pixels"):
         read_picture(good)
 

@@ -19,7 +19,7 @@ from workbench.attribution.baselines import MASKED, UNKNOWN, Baseline
 from workbench.attribution.prefix import Prefix, SharedPrompt
 from workbench.attribution.target import REFUSAL, Target, opening_tokens
 from workbench.attribution.words import tokens_of_words, words_of_tokens
-from workbench.data.example import MAX_PIXELS
+from workbench.data.pictures import MAX_PIXELS
 from workbench.errors import UserError
 from workbench.models.features import cached_features
 from workbench.models.template import plain_text

@@ -10,7 +10,7 @@ from PIL import Image
 from workbench.attribution.masking import Perturbed
 from workbench.attribution.prefix import TOKENS
 from workbench.attribution.target import REFUSAL, Target, opening_tokens
-from workbench.data.example import MAX_PIXELS
+from workbench.data.pictures import MAX_PIXELS
 from workbench.models.pictures import ReadPictures
 from workbench.models.vlm import VLM, prompt_batch
 

@@ -75,7 +75,7 @@ def attribute(
     from workbench.attribution.masking import Perturbed
     from workbench.attribution.methods import attribute
     from workbench.attribution.target import REFUSAL, answer_target
-    from workbench.data.example import read_picture
+    from workbench.data.pictures import read_picture
     from workbench.files import make_folder
 
     make_folder(out_folder)

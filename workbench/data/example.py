@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from workbench.errors import UserError, first_line
-
-MAX_PIXELS = 50_000_000  # larger pictures are refused before they are decoded, which could exhaust the memory
+from workbench.data.pictures import read_picture
 
 
 @dataclass(frozen=True)
@@ -61,37 +57,6 @@ class Example:
         if "digest" not in vars(self):  # taken now, so that an evaluation decodes a picture once
             vars(self)["digest"] = digest(picture)
         return picture
-
-
-def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:
-    """Read a picture as RGB, upright.
-
-    Args:
-        path: A file's path, or an open file.
-        name: What messages call the picture; by default its path.
-
-    Raises:
-        UserError: It is missing, broken or has more than MAX_PIXELS pixels.
-    """
-    name = name or str(path)
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures and refuses only huge ones; MAX_PIXELS replaces both limits.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(
-                        f"{name} has {image.width} × {image.height} pixels; "
-                        f"scale it below {MAX_PIXELS // 10**6} million."
-                    )
-                # Phones store pixels as the sensor has them and note the orientation in the Exif data.
-                return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"Picture {name} not found; add the file or remove its record.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"Picture {name} cannot be read ({first_line(error)}); replace the file or remove its record."
-        ) from None
 
 
 def digest(picture: Image.Image) -> str:

@@ -15,8 +15,9 @@ import pandas as pd
 from workbench import plots
 from workbench.attacks.one_word import MAX_SHOTS, rewrites
 from workbench.attribution.methods import attribute
-from workbench.data.example import Example, read_picture
+from workbench.data.example import Example
 from workbench.data.miniguard import LEADS
+from workbench.data.pictures import read_picture
 from workbench.errors import UserError
 from workbench.widgets.card import WRITING, Reply, card, stream_answer
 from workbench.widgets.html import csv_html, figure_html, picture_html, table_html, text_html
