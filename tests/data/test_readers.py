@@ -73,7 +73,7 @@ def test_llavas_conversations_are_harmless_examples(tmp_path):
         assert (example.id, example.query, example.response) == ("a", "What is it?", "A cat.")
         assert not example.harmful and example.image == tmp_path / "a.png"
     for turns, says in (
-        (TURNS[1:], "Record 'a' of .*mix.json has no field 'conversations' that begins"),
+        (TURNS[1:], "Record 'a' of .*mix.json has no turn of 'human'"),
         ("talk", "'conversations'"),
         ([{"from": "human", "value": ""}, TURNS[1]], "no text in its field 'value'"),
     ):

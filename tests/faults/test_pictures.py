@@ -25,7 +25,6 @@ def write_letters(folder, kind):
     return file
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 25: transparency is dropped, not laid on white")
 @pytest.mark.parametrize("kind", MODES)
 def test_black_letters_on_a_transparent_ground_stay_readable(tmp_path, kind):
     """A10: typographic pictures became one black rectangle, without a warning."""
@@ -34,7 +33,6 @@ def test_black_letters_on_a_transparent_ground_stay_readable(tmp_path, kind):
     assert darkest < lightest
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 25: only the first unreadable picture is named")
 def test_unreadable_pictures_are_left_out_or_all_named_before_anything_is_asked(tmp_path, workbench):
     """A13: a run with --skip-missing stopped at each empty picture file in turn, of which there may be hundreds."""
     records = [harmless(f"q{i}", f"{i}.png", f"What is thing {i}?") for i in range(1, 6)]
@@ -49,7 +47,6 @@ def test_unreadable_pictures_are_left_out_or_all_named_before_anything_is_asked(
         assert done.code == 0 and set(pd.read_csv(answers).id) == {"q1", "q2", "q4"}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 25: attack files ignore --skip-missing")
 def test_attack_variants_of_skipped_queries_are_skipped_too(tmp_path, workbench):
     """A14: --skip-missing refused an attack file made for the whole dataset, whose picture for one query is missing."""
     records = [harmless("q1", "1.png", "What is it?"), harmless("q2", "2.png", "What is that?")]

@@ -114,7 +114,8 @@ def test_the_keyword_judge_agrees_with_labels_on_english_answers(answers):
     assert right["endless"] == right["picture"] == 1
     assert right.drop("partial", errors="ignore").min() > 0.75
     assert len(answers) >= 120 and answers["answer"].is_unique
-    assert len(set(LABELLED["answer"]) & set(BLIND["answer"])) <= 2
+    both = LABELLED[LABELLED["answer"].isin(BLIND["answer"])]
+    assert set(both["outcome"]) == {"degenerate"}  # there are few ways to repeat "the"
 
 
 def test_what_the_keyword_judge_cannot_do():

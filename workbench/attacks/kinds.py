@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,18 +85,19 @@ def attack_help() -> dict[str, str]:
     }
 
 
-def prepare_attack(name: str, examples: Iterable[Example] = ()) -> Attack:
+def prepare_attack(name: str, examples: Iterable[Example] = (), left_out: Collection[str] = ()) -> Attack:
     """Find an attack by its name.
 
     Args:
         name: "none", "WORD:K", "KIND:K" or "FILE.json".
         examples: The examples it will be used on; a file of prepared queries must belong to them.
+        left_out: Ids of further examples that a file may be about, since their pictures are missing.
 
     Raises:
         UserError: There is no such attack, or the file does not belong to the examples.
     """
     if name.endswith(".json"):
-        return _from_file(Path(name), list(examples))
+        return _from_file(Path(name), list(examples), left_out)
     word, shots = parse(name)
     if word == "swap":
         return _swap(shots, list(examples))
@@ -225,7 +226,7 @@ def _random(example: Example, shot: int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(example.id.encode()), shot])
 
 
-def _from_file(path: Path, examples: list[Example]) -> Attack:
+def _from_file(path: Path, examples: list[Example], left_out: Collection[str]) -> Attack:
     """An attack from a file in VLGuard's format whose records are variants of the examples' queries.
 
     A variant belongs to the example with its id that is as harmful as it is; in a record with a safe and an
@@ -238,6 +239,8 @@ def _from_file(path: Path, examples: list[Example]) -> Attack:
     for variant in read_variants(path):
         ids = (variant.id, f"{variant.id}-{'unsafe' if variant.harmful else 'safe'}")
         target = next((name for name in ids if name in by_id and by_id[name].harmful == variant.harmful), None)
+        if target is None and left_out and any(name in left_out for name in ids):
+            continue
         if by_id and target is None:
             raise UserError(
                 f"Attack file {path} has a {variant.kind} record {variant.id!r} that is not in the data; "
@@ -249,4 +252,6 @@ def _from_file(path: Path, examples: list[Example]) -> Attack:
         shots = shots_by_id.get(example.id, [])
         return shots[shot - 1] if shot <= len(shots) else None
 
+    if not shots_by_id:
+        raise UserError(f"Attack file {path} is only about queries that are left out; give their pictures.")
     return Attack(max(map(len, shots_by_id.values())), of)

@@ -80,8 +80,8 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     pictures = table.drop_duplicates("id").set_index("id")["picture"].loc[wide.index]
     best = wide[wide.mean().idxmax()].to_numpy(dtype=bool)
     rows, tests = [], []
-    for (method, baseline), column in wide.items():
-        own = column.to_numpy(dtype=bool)
+    for method, baseline in wide.columns:
+        own = wide[method, baseline].to_numpy(dtype=bool)
         lost, won = int((best & ~own).sum()), int((own & ~best).sum())
         tests.append(binomtest(lost, lost + won).pvalue if lost + won else 1.0)
         blank = table[(table["method"] == method) & (table["baseline"] == baseline)]["blank"].mean()

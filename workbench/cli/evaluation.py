@@ -75,11 +75,12 @@ def evaluate(
     model = taught_model(model, taught)
     examples = load_examples(data, split, seed, skip_missing, model=model)
     attacks = split_commas(attack)
+    left_out = {e.id for e in read_data(data, split, seed, model)} - {e.id for e in examples} if skip_missing else ()
     for name in attacks:
-        prepare_attack(name, examples)
+        prepare_attack(name, examples, left_out)
     check_judge(judge, examples)  # before the model is loaded
     vlm = load_model(model, adapter, generation=generation)
-    evaluation = evaluate(vlm, examples, attacks, judge, out=make_folder(out_folder))
+    evaluation = evaluate(vlm, examples, attacks, judge, out=make_folder(out_folder), left_out=left_out)
     write_results(out_folder, {"results": evaluation.results})
     by_request = rates_by_request(evaluation.answers, examples)
     if by_request.request.nunique() > 1:

@@ -11,16 +11,20 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from workbench.data.example import Example
+from workbench.data.pictures import problem
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
+from workbench.runs import bar
 
 PICTURE_MARKER = "<image>"
 SAFE_PICTURE = "safe picture"  # `request` of VLGuard's harmful queries about pictures that are themselves harmless
 
+DECODED = 20_000  # pictures at most that are decoded before a run
 Reader = Callable[[Path], list[Example]]
 READERS: dict[str, Reader] = {}  # {file suffix, or field of the first record in a JSON list: its reader}
 
@@ -95,27 +99,38 @@ def _reader_of(path: Path) -> Reader:
 
 
 def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> list[Example]:
-    """The examples whose pictures exist. Pictures are not opened.
+    """The examples whose pictures exist and can be read.
+
+    Every picture is decoded, so that a run does not stop at a broken one after hours; of more than DECODED,
+    it is only looked whether they exist.
 
     Args:
         examples: The examples to check.
-        skip_missing: Leave out examples without a picture, as long as others remain.
+        skip_missing: Leave out examples without a picture that can be read, as long as others remain.
 
     Raises:
-        UserError: Counts the missing pictures and names the first five.
+        UserError: Counts the missing and the unreadable pictures and names the first five of each.
     """
-    exists = [not isinstance(e.image, Path) or e.image.is_file() for e in examples]
-    present = [e for e, found in zip(examples, exists, strict=True) if found]
-    absent = [str(e.image) for e, found in zip(examples, exists, strict=True) if not found]
-    missing = list(dict.fromkeys(absent))  # several queries may share a picture
-    if missing and not (skip_missing and present):
-        pictures = "picture is" if len(missing) == 1 else "pictures are"
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise UserError(
-            f"{len(missing)} {pictures} missing: {', '.join(missing[:5])}{more}; "
-            "add the files, or leave out their queries with --skip-missing."
-        )
+    paths = list(dict.fromkeys(e.image for e in examples if isinstance(e.image, Path)))
+    if len(paths) > DECODED:
+        found = ["" if path.is_file() else "missing" for path in paths]
+    else:
+        with ThreadPoolExecutor() as threads:
+            found = list(bar(threads.map(problem, paths), "checking pictures", len(paths) > 200, total=len(paths)))
+    problems = {path: what for path, what in zip(paths, found, strict=True) if what}
+    present = [e for e in examples if not (isinstance(e.image, Path) and e.image in problems)]
+    if problems and not (skip_missing and present):
+        said = "; ".join(filter(None, [_named(problems, "missing"), _named(problems, "unreadable")]))
+        raise UserError(f"{said}; add the files, or leave out their queries with --skip-missing.")
     return present
+
+
+def _named(problems: Mapping[Path, str], what: str) -> str:
+    """The pictures with a problem, counted, and the first five named; "" if there are none."""
+    names = [str(path) for path, problem in problems.items() if problem == what]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    verb = "picture is" if len(names) == 1 else "pictures are"
+    return f"{len(names)} {verb} {what}: {', '.join(names[:5])}{more}" if names else ""
 
 
 def first_of_each(examples: Sequence[Example], n: int) -> list[Example]:
@@ -131,7 +146,7 @@ def read_jsonl(path: Path) -> list[Example]:
     `harmful` is true or false, the other fields are text. Without an id, the line's number serves as one.
     """
     examples = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"Line {number} of {path}"
@@ -172,20 +187,28 @@ def _example(
 def read_llava(path: Path) -> list[Example]:
     """LLaVA's format: a list of {"id"?, "image"?, "conversations": [{"from": "human" or "gpt", "value"}]}.
 
-    Each conversation about a picture gives one harmless example, its first question with its answer.
-    Conversations without a picture are left out.
+    Each conversation about one picture gives one harmless example, its first question with its answer; turns
+    before that question are left out. So are conversations without a picture, or about several.
     """
     examples = []
     for number, record in enumerate(_json_list(path)):
         name = record.get("id", number)
         where = f"Record {name!r} of {path}"
-        question, answer = _first_exchange(record, where)
-        if "image" in record:
-            image = _picture_path(path, record, where)
-            query = _query_text(question, "value", where)
-            response = text_field(answer, "value", where).strip()
+        exchange, pictures = _first_exchange(record, where), _pictures(record)
+        if pictures and not exchange:
+            raise UserError(f"{where} has no turn of 'human' that is followed by one of 'gpt'; add it.")
+        if len(pictures) == 1:
+            image = _picture_path(path, {"image": pictures[0]}, where)
+            query = _query_text(exchange[0], "value", where)
+            response = text_field(exchange[1], "value", where).strip()
             examples.append(Example(str(name), image, query, harmful=False, response=response))
     return examples
+
+
+def _pictures(record: Mapping[str, object]) -> list[object]:
+    """What a record's field `image` names: nothing, a picture, or a list of pictures."""
+    image = record.get("image")
+    return [each for each in (image if isinstance(image, list) else [image]) if each not in (None, "")]
 
 
 def _query_text(record: Mapping[str, object], field: str, where: str) -> str:
@@ -199,14 +222,15 @@ def _query_text(record: Mapping[str, object], field: str, where: str) -> str:
 
 
 def _first_exchange(record: Mapping[str, object], where: str) -> list[Mapping[str, object]]:
-    """The first two turns of a conversation: a question by the human and its answer."""
+    """The first question by the human that is followed by an answer, and that; empty if there is none."""
     turns = record.get("conversations")
-    first_two = [_as_record(turn) for turn in turns[:2]] if isinstance(turns, list) else []
-    if [turn.get("from") for turn in first_two] != ["human", "gpt"]:
-        raise UserError(
-            f"{where} has no field 'conversations' that begins with a turn of 'human' and one of 'gpt'; add it."
-        )
-    return first_two
+    if not isinstance(turns, list):
+        raise UserError(f"{where} has no field 'conversations' with a list of turns; add it.")
+    said = [_as_record(turn) for turn in turns]
+    for question, answer in itertools.pairwise(said):
+        if (question.get("from"), answer.get("from")) == ("human", "gpt"):
+            return [question, answer]
+    return []
 
 
 @reader("instr-resp")
@@ -278,8 +302,11 @@ def _json_list(path: Path) -> list[Mapping[str, object]]:
 
 
 def _as_record(value: object) -> Mapping[str, object]:
-    """A JSON object as it is; anything else as an empty one, so that its missing fields are reported."""
-    return value if isinstance(value, dict) else {}
+    """A JSON object without fields that are null; anything else as an empty one, whose fields are reported.
+
+    Tables that are exported as JSON have null where a row lacks a column.
+    """
+    return {name: each for name, each in value.items() if each is not None} if isinstance(value, dict) else {}
 
 
 def text_field(
@@ -318,8 +345,9 @@ def confined(path: Path, name: str, root: Path, where: str) -> Path:
 
     Args:
         path: The picture's path.
-        name: The picture's name in the dataset, which must not be an absolute path.
-        root: The folder. Links are followed, so a link inside it must not lead outside.
+        name: The picture's name in the dataset.
+        root: The folder. Links are followed, so a link inside it must not lead outside; but files in the
+            hub's cache are links to their repository's blobs.
         where: What messages call the record.
 
     Returns:
@@ -328,6 +356,15 @@ def confined(path: Path, name: str, root: Path, where: str) -> Path:
     Raises:
         UserError: The picture lies outside of the folder.
     """
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+    inside = path.resolve().is_relative_to(root.resolve()) or _in_the_hubs_cache(path, root.resolve())
+    if not inside or ".." in Path(name).parts:
         raise UserError(f"{where} names the image {name!r} outside of {root}; move it inside.")
     return path
+
+
+def _in_the_hubs_cache(path: Path, root: Path) -> bool:
+    """Whether a link leads to a blob of the very repository in the hub's cache in which the folder lies."""
+    for parent in (root, *root.parents):
+        if parent.parent.name == "snapshots":
+            return path.resolve().parent == (parent.parent.parent / "blobs").resolve()
+    return False

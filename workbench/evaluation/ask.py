@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ def ask(
     batch_size: int = 100,
     progress: bool = True,
     file: Path | None = None,
+    left_out: Collection[str] = (),
 ) -> pd.DataFrame:
     """Ask every example's query under each attack.
 
@@ -40,6 +41,7 @@ def ask(
         batch_size: Examples per batch.
         progress: Whether to show a bar.
         file: A CSV file to which each batch is added as it comes; what it holds already is not asked again.
+        left_out: As for `prepare_attack`.
 
     Returns:
         One row per shot and sample (`vlm.generation`): ANSWER_COLUMNS, with an empty outcome.
@@ -49,7 +51,7 @@ def ask(
     """
     if not attacks:
         raise UserError("No attack given; pass 'none', or an attack such as 'what:3'.")
-    prepared = {name: prepare_attack(name, examples) for name in attacks}
+    prepared = {name: prepare_attack(name, examples, left_out) for name in attacks}
     _check_words(vlm, examples, prepared)
     answer_log = AnswerLog(file, vlm, _by_id(examples), prepared)
     rows = list(answer_log.kept.values()) if processes().is_main_process else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ def evaluate(
     judge: str = "exact",
     batch_size: int = 100,
     out: str | Path | None = None,
+    left_out: Collection[str] = (),
 ) -> Evaluation:
     """Ask every example's query under each attack, judge the answers, and count.
 
@@ -42,6 +43,7 @@ def evaluate(
         judge: "exact", "keyword", or a model by folder or hub id.
         batch_size: Examples per batch.
         out: A folder for answers.csv, written as answers come; an interrupted evaluation resumes from it.
+        left_out: As for `prepare_attack`.
 
     Returns:
         Rates in [0, 1] with 95% intervals (`intervals.rate_interval`), and the answers.
@@ -51,9 +53,8 @@ def evaluate(
     """
     check_judge(judge, examples)  # before anything is asked
     file = Path(out) / "answers.csv" if out else None
-    answers = judged(
-        ask(vlm, examples, [attack] if isinstance(attack, str) else attack, batch_size, file=file), examples, judge
-    )
+    attacks = [attack] if isinstance(attack, str) else attack
+    answers = judged(ask(vlm, examples, attacks, batch_size, file=file, left_out=left_out), examples, judge)
     if file and processes().is_main_process:
         write_judged(file, answers, judge)
     return Evaluation(rates(answers), answers)

@@ -50,20 +50,20 @@ def packed(vlm: VLM, examples: Sequence[Example], size: int) -> Batch:
     """
     batch = answer_batch(vlm, examples, [e.response for e in examples])
     image = bare(vlm.model).config.image_token_id
-    tensors = (batch[name].cpu() for name in ("input_ids", "attention_mask", "labels"))
-    rows = [_parts(*row, image) for row in zip(*tensors, strict=True)]
+    ids, mask, labels = (batch[name].cpu() for name in ("input_ids", "attention_mask", "labels"))
+    rows = [_parts(*row, image) for row in zip(ids, mask, labels, strict=True)]
     start = len(rows[0][0])  # tokens as far as the picture, the same in all rows
     query, answer = (max(len(row[part]) for row in rows) for part in (1, 2))
     pad = vlm.tokenizer.pad_token_id
-    ids, real, targets = [], [], []
+    packed_ids, real, targets = [], [], []
     for _, asked, answered in rows:
         before, after = query - len(asked), answer - len(answered)
-        ids.append(F.pad(torch.cat([asked, answered]), (before, after), value=pad))
+        packed_ids.append(F.pad(torch.cat([asked, answered]), (before, after), value=pad))
         real.append(F.pad(torch.ones(len(asked) + len(answered), dtype=torch.bool), (before, after), value=False))
         targets.append(F.pad(answered, (0, after), value=IGNORED))
     count, width = len(rows) // size, query + answer
     prefix = torch.stack([rows[place][0] for place in range(0, len(rows), size)])  # (P, start)
-    own_ids, own_real = (torch.stack(each).reshape(count, size * width) for each in (ids, real))
+    own_ids, own_real = (torch.stack(each).reshape(count, size * width) for each in (packed_ids, real))
     within = own_real.reshape(count, size, width).long().cumsum(-1).reshape(count, -1) - 1
     positions = torch.cat([torch.arange(start).expand(count, -1), start + within.clamp(min=0)], dim=1)
     firsts = start + width * torch.arange(size) + query - 1  # the column before each answer
