@@ -29,18 +29,18 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True)
 def _commands_leave_nothing_behind():
-    """A command that ran in this process must not change what a later test sees: its log, what is trusted, where
-    it prints.
+    """A command that ran in this process must not change what a later test sees.
 
-    Rich's Console has properties for the last: `monkeypatch.setattr(out, "file", …)` would "restore" the file that
-    the property gave at that moment, and all later output would go to a test that has ended.
+    Its log and what it trusts are put back. A test that leaves its console with a file fails: later output would
+    go there. `monkeypatch.setattr(out, "file", …)` does, since it restores what that property gave at the time.
     """
     yield
     if app := sys.modules.get("workbench.cli.app"):
         log.handlers, log.propagate = [], True
         log.setLevel(logging.NOTSET)
         app.trusted.clear()
-        assert app.out._file is None, "the command line's console no longer prints where sys.stdout goes"
+        left, app.out._file = app.out._file, None
+        assert left is None, "the command line's console no longer prints where sys.stdout goes"
 
 
 @pytest.fixture(scope="session")

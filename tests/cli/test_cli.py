@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from tests.commands import workbench
 from tests.conftest import REAL_VLGUARD
@@ -68,25 +67,25 @@ def test_preflight_is_content_here():
 
 
 @pytest.mark.parametrize("width", [80, 60])
-def test_tables_are_never_cut(monkeypatch, width):
+def test_tables_are_never_cut(monkeypatch, capsys, width):
     """The demo's, the seeds' and one of raw rates.
 
     Every letter and digit is there; in the demo's at 80 columns no word is broken.
     """
+    monkeypatch.setenv("COLUMNS", str(width))
     results = shipped("results").query("split == 'test'")
     first = results[(results.base == "miniguard") & (results.seed == 0)]
     demo = comparison(first[first.model.isin(["base", *EARLY])])
     for table in (demo, comparison(first), over_bases(results), first.head(30)):
-        said = io.StringIO()
-        monkeypatch.setattr(cli, "out", Console(file=said, width=width, markup=False))
         cli.print_table(table)
+        said = capsys.readouterr().out
         cells = [f"{v:.3f}" if isinstance(v, float) else str(v) for row in table.itertuples(index=False) for v in row]
-        lines = said.getvalue().splitlines()
-        assert max(map(len, lines)) <= width and "…" not in said.getvalue()
+        lines = said.splitlines()
+        assert max(map(len, lines)) <= width and "…" not in said
         words = Counter(word for line in lines for word in line.split())
         if width == 80 and table is demo:
             assert not Counter(word for cell in cells for word in cell.split()) - words
-        letters = Counter("".join(cells)) - Counter(said.getvalue())
+        letters = Counter("".join(cells)) - Counter(said)
         assert not {letter: n for letter, n in letters.items() if letter != " "}
 
 
