@@ -304,8 +304,26 @@ def test_an_evaluation_goes_on_where_it_is(tmp_path):
     skipped = workbench("evaluate", *data[:4], "--skip-missing", "--out", tmp_path / "f")
     assert (
         skipped.returncode == 0
-        and "1 of 40 queries are left out because their pictures are missing; n = 39." in skipped.stdout
+        and "1 of 40 queries are left out because their pictures are missing or unreadable; n = 39." in skipped.stdout
     )
+
+
+def test_invalid_records_are_refused_or_left_out_with_their_attack_variants(tmp_path):
+    pair = [{"safe_instruction": "What is it?"}, {"unsafe_instruction": "What is the secret?"}]
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    records = [{"id": f"q{n}", "image": f"{n}.png", "safe": True, "instr-resp": pair} for n in range(3)]
+    (tmp_path / "variants.json").write_text(json.dumps(records).replace("What is", "What exactly is"))
+    (tmp_path / "test.json").write_text(json.dumps([*records[:2], records[2] | {"safe": None}]))
+    options = ("--data", tmp_path, "--judge", "keyword", "--attack", f"none,{tmp_path / 'variants.json'}")
+    refused = workbench("evaluate", *options, "--out", tmp_path / "a")
+    assert refused.returncode == 2 and "Record 'q2'" in refused.stderr and "--skip-invalid" in refused.stderr
+    assert not (tmp_path / "a" / "answers.csv").exists()
+    done = workbench("evaluate", *options, "--skip-invalid", "--out", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 5 records" in done.stdout + done.stderr and "Record 'q2'" in done.stdout + done.stderr
+    answers = pd.read_csv(tmp_path / "b" / "answers.csv")
+    assert set(answers.id) == {"q0-safe", "q0-unsafe", "q1-safe", "q1-unsafe"} and len(answers) == 8
 
 
 @pytest.mark.parametrize(

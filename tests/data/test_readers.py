@@ -17,9 +17,7 @@ from workbench.data.readers import (
     read_examples,
     read_variants,
     reader,
-    with_pictures,
 )
-from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 
 RECORD = {"id": "x", "image": "a.png", "safe": False, "instr-resp": [{"instruction": "Can you?", "response": "no"}]}
@@ -136,21 +134,6 @@ def test_bad_files_other_than_records(tmp_path):
         (tmp_path / "d.jsonl").write_text(line)
         with pytest.raises(UserError, match=r"Line 1 of .*d\.jsonl.*'harmful'"):
             read_examples(tmp_path / "d.jsonl")
-
-
-def test_missing_pictures_are_counted_and_can_be_left_out(tmp_path):
-    records = [RECORD | {"id": str(i), "image": f"{i}.png"} for i in range(9)]
-    (tmp_path / "train.json").write_text(json.dumps(records))
-    Image.new("RGB", (4, 4)).save(tmp_path / "3.png")
-    examples = read_examples(tmp_path)
-    with pytest.raises(
-        UserError, match=r"8 pictures are missing: .*0\.png, .*1\.png, .*2\.png, .*4\.png, .*5\.png and 3 more;"
-    ):
-        with_pictures(examples)
-    assert [e.id for e in with_pictures(examples, skip_missing=True)] == ["3"]
-    with pytest.raises(UserError, match="1 picture is missing"):  # nothing would be left
-        with_pictures(examples[:1], skip_missing=True)
-    assert with_pictures(miniguard_split("test", sizes=(2, 2)))[3].id == "test_00003"  # drawn ones need no file
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path):

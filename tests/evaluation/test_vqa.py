@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -122,18 +123,18 @@ def test_the_command_writes_answers_and_accuracy(folder, monkeypatch):
     assert table.n.tolist() == [2, 1, 1] and len(pd.read_csv(folder / "v" / "answers.csv")) == 2
 
 
-def test_numbered_pictures_do_not_lead_out_of_the_folder(folder):
+def test_numbered_pictures_do_not_lead_out_of_the_folder(folder, caplog):
     inside = folder / "pictures" / f"VAL_{3:012d}.png"
     inside.rename(folder / "elsewhere.png")
     inside.symlink_to(folder / "elsewhere.png")
-    with pytest.raises(UserError, match="outside of"):
-        read_questions(folder / "questions.json", folder / "pictures", folder / "annotations.json")
+    questions = read_questions(folder / "questions.json", folder / "pictures", folder / "annotations.json")
+    assert [e.id for e in questions.examples] == ["100", "101", "102"] and "outside of" in caplog.text
 
 
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"answers": []}, "Question 100 of .*plain.json has no list of texts in its field 'answers'"),
+        ({"answers": []}, "Question '100' of .*plain.json has no list of texts in its field 'answers'"),
         ({"answers": [1] * 10}, "'answers'"),
         ({"question": " "}, "no text in its field 'question'"),
         ({"image": None}, "'image'"),
@@ -142,11 +143,15 @@ def test_numbered_pictures_do_not_lead_out_of_the_folder(folder):
         ({"question_id": 101}, "Question id 101 appears twice in .*plain.json"),
     ],
 )
-def test_what_is_wrong_with_a_question_is_said(folder, change, says):
-    records = json.loads((folder / "plain.json").read_text())
-    (folder / "plain.json").write_text(json.dumps([records[0] | change, *records[1:]]))
-    with pytest.raises(UserError, match=says):
-        read_questions(folder / "plain.json", folder / "pictures")
+def test_one_wrong_question_is_left_out_and_named_and_two_of_four_are_refused(folder, caplog, change, says):
+    plain = folder / "plain.json"
+    records = json.loads(plain.read_text())
+    plain.write_text(json.dumps([records[0] | change, *records[1:]]))
+    assert len(read_questions(plain, folder / "pictures").examples) == 3
+    assert re.search(f"1 of 4 records .* are left out: .*{says}", caplog.text)
+    plain.write_text(json.dumps([records[0] | change, *records[1:3], records[3] | {"question": ""}]))
+    with pytest.raises(UserError, match=f"2 of 4 records .*{says}"):
+        read_questions(plain, folder / "pictures")
 
 
 def test_what_is_missing_is_said(folder):
@@ -156,7 +161,8 @@ def test_what_is_missing_is_said(folder):
         read_questions(folder / "gone.json", folder / "pictures")
     with pytest.raises(UserError, match="or give VQAv2's annotations"):
         read_questions(folder / "questions.json", folder / "pictures")
-    (folder / "pictures" / f"VAL_{2:012d}.png").unlink()
+    for number in (2, 3):
+        (folder / "pictures" / f"VAL_{number:012d}.png").unlink()
     with pytest.raises(UserError, match="about the picture 2, which is not in"):
         read_questions(folder / "questions.json", folder / "pictures", folder / "annotations.json")
     (folder / "plain.json").write_text("[]")

@@ -91,7 +91,7 @@ def prepare_attack(name: str, examples: Iterable[Example] = (), left_out: Collec
     Args:
         name: "none", "WORD:K", "KIND:K" or "FILE.json".
         examples: The examples it will be used on; a file of prepared queries must belong to them.
-        left_out: Ids of further examples that a file may be about, since their pictures are missing.
+        left_out: Ids of further examples and records that a file may be about, since they are left out.
 
     Raises:
         UserError: There is no such attack, or the file does not belong to the examples.
@@ -239,7 +239,8 @@ def _from_file(path: Path, examples: list[Example], left_out: Collection[str]) -
     for variant in read_variants(path):
         ids = (variant.id, f"{variant.id}-{'unsafe' if variant.harmful else 'safe'}")
         target = next((name for name in ids if name in by_id and by_id[name].harmful == variant.harmful), None)
-        if target is None and left_out and any(name in left_out for name in ids):
+        whole = variant.id.removesuffix("-unsafe").removesuffix("-safe")  # an invalid record's queries are not known
+        if target is None and any(name in left_out for name in (*ids, whole)):
             continue
         if by_id and target is None:
             raise UserError(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from workbench.data.example import Example
+    from workbench.data.usable import Invalid
     from workbench.models.generation import Generation
     from workbench.models.vlm import VLM
 
@@ -65,6 +66,9 @@ Samples = Annotated[int, typer.Option(help="Answers drawn to each query, with --
 Seeds = Annotated[list[str], typer.Option("--seeds", help=SEVERAL)]
 Rank = Annotated[int, typer.Option(help="LoRA rank.", min=1)]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")]
+SkipInvalid = Annotated[
+    bool, typer.Option("--skip-invalid", help="Leave out records of --data that cannot be read, and say which.")
+]
 
 
 class Trust(enum.StrEnum):
@@ -184,44 +188,81 @@ def load_model(
     return load(model, adapter, four_bit=four_bit, trust=trusted, generation=generation or AS_IS)
 
 
-def read_data(data: str, split: str, seed: int, model: str = "miniguard") -> list[Example]:
+def _read_records(data: str, split: str, seed: int, model: str) -> Sequence[Example | Invalid]:
     """Examples of MiniGuard, drawn in the size of the model's pictures, or of a VLGuard folder or a file."""
-    from workbench.data.readers import read_examples
+    from workbench.data.readers import read_records
     from workbench.data.splits import miniguard_split
     from workbench.models.configuration import configuration, picture_size
 
     if data != "miniguard":
-        return read_examples(data, split)
+        return read_records(data, split)
     return miniguard_split(split, seed, pixels=picture_size(configuration(model, trusted)))
 
 
+def read_data(data: str, split: str, seed: int, model: str = "miniguard", skip_invalid: bool = False) -> list[Example]:
+    """The examples whose records are valid; arguments as of `load_data`. Pictures are not looked at."""
+    from workbench.data.usable import valid
+
+    return valid(_read_records(data, split, seed, model), data, "skip" if skip_invalid else "refuse")
+
+
 def load_examples(
-    data: str,
-    split: str,
-    seed: int,
-    skip_missing: bool,
-    first_harmless: int | None = None,
-    model: str = "miniguard",
+    data: str, split: str, seed: int, model: str = "miniguard", skip_missing: bool = False, skip_invalid: bool = False
 ) -> list[Example]:
-    """Examples whose pictures exist.
+    """The examples of `load_data`, with the same arguments."""
+    return load_data(data, split, seed, model, skip_missing, skip_invalid)[0]
+
+
+def load_data(
+    data: str, split: str, seed: int, model: str = "miniguard", skip_missing: bool = False, skip_invalid: bool = False
+) -> tuple[list[Example], set[str]]:
+    """Safety data or what is asked: examples whose records are valid and whose pictures can be read.
 
     Args:
         data: As for --data.
         split: As for --split.
         seed: Of MiniGuard's data.
+        model: The model that is to see them, as for --model.
         skip_missing: Leave out examples whose pictures are missing, and print how many.
-        first_harmless: Take only the first N harmless ones.
+        skip_invalid: Leave out invalid records, and say how many.
+
+    Returns:
+        The examples, and the ids of what is left out.
+    """
+    from workbench.data.usable import valid
+
+    records = _read_records(data, split, seed, model)
+    examples = _pictured(valid(records, data, "skip" if skip_invalid else "refuse"), skip_missing)
+    return examples, {record.id for record in records} - {example.id for example in examples}
+
+
+def load_general(
+    data: str, split: str, seed: int, n: int, skip_missing: bool = False, model: str = "miniguard"
+) -> list[Example]:
+    """The first n harmless examples of general data, in which few records may be invalid (`usable.valid`).
+
+    Args:
+        data: As for --data.
+        split: As for --split.
+        seed: Of MiniGuard's data.
+        n: How many.
+        skip_missing: Leave out examples whose pictures are missing, and print how many.
         model: The model that is to see them, as for --model.
     """
-    from workbench.data.readers import with_pictures
+    from workbench.data.usable import valid
 
-    examples = read_data(data, split, seed, model)
-    if first_harmless:
-        examples = [e for e in examples if not e.harmful][:first_harmless]
+    examples = valid(_read_records(data, split, seed, model), data, "few")
+    return _pictured([e for e in examples if not e.harmful][:n], skip_missing)
+
+
+def _pictured(examples: Sequence[Example], skip_missing: bool) -> list[Example]:
+    """The examples whose pictures can be read; prints how many are left out."""
+    from workbench.data.usable import with_pictures
+
     complete = with_pictures(examples, skip_missing)
     if missing := len(examples) - len(complete):
         out.print(
-            f"{missing} of {len(examples)} queries are left out because their pictures are missing; "
+            f"{missing} of {len(examples)} queries are left out because their pictures are missing or unreadable; "
             f"n = {len(complete)}."
         )
     return complete

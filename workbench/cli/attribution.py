@@ -16,6 +16,7 @@ from workbench.cli.app import (
     Model,
     Out,
     Seed,
+    SkipInvalid,
     SkipMissing,
     Split,
     Taught,
@@ -148,6 +149,7 @@ def reliance(
     baseline: Baseline = "unknown",
     queries: Annotated[int, typer.Option(help="Use the first N harmless queries.", min=2)] = 60,
     skip_missing: SkipMissing = False,
+    skip_invalid: SkipInvalid = False,
 ) -> None:
     """How much a refusal depends on the lead word, by attribution and by swapping it.
 
@@ -164,7 +166,9 @@ def reliance(
         parse(word)
     make_folder(out_folder)
     model = taught_model(model, taught)
-    harmless = [e for e in load_examples(data, split, seed, skip_missing, model=model) if not e.harmful][:queries]
+    harmless = [e for e in load_examples(data, split, seed, model, skip_missing, skip_invalid) if not e.harmful][
+        :queries
+    ]
     if len(harmless) < 2:
         raise UserError(
             f"The split {split!r} of {data} has fewer than two harmless queries; choose another --data or --split."
@@ -201,6 +205,7 @@ def search_words(
         str | None, typer.Option(help="Data whose first words are compared with the effects; default: --data.")
     ] = None,
     skip_missing: SkipMissing = False,
+    skip_invalid: SkipInvalid = False,
 ) -> None:
     """Which lead words open or close a model, and what its training data said of them.
 
@@ -219,9 +224,9 @@ def search_words(
         parse(candidate)
     make_folder(out_folder)
     model = taught_model(model, taught)
-    examples = first_of_each(load_examples(data, split, seed, skip_missing, model=model), queries)
+    examples = first_of_each(load_examples(data, split, seed, model, skip_missing, skip_invalid), queries)
     harmful_first = sorted(examples, key=lambda e: not e.harmful)
-    statistics = audit(read_data(trained_on or data, "train", seed, model))
+    statistics = audit(read_data(trained_on or data, "train", seed, model, skip_invalid))
     effects = predicted(word_search(load_model(model, adapter), harmful_first, words), statistics)
     figures = {"words": plots.word_effects(effects)} if effects.p_harmful.notna().any() else {}
     write_results(out_folder, {"words": effects}, figures)

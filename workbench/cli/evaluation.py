@@ -19,13 +19,14 @@ from workbench.cli.app import (
     Out,
     Samples,
     Seed,
+    SkipInvalid,
     SkipMissing,
     Split,
     SystemPrompt,
     Taught,
     Temperature,
     app,
-    load_examples,
+    load_data,
     load_model,
     out,
     print_table,
@@ -53,6 +54,7 @@ def evaluate(
     attack: AttackOption = ["none"],  # noqa: B006 (typer copies it)
     judge: Judge = "exact",
     skip_missing: SkipMissing = False,
+    skip_invalid: SkipInvalid = False,
     max_new_tokens: MaxNewTokens = None,
     system_prompt: SystemPrompt = "",
     temperature: Temperature = 0.0,
@@ -73,9 +75,8 @@ def evaluate(
 
     generation = Generation(max_new_tokens, system_prompt, temperature, samples, seed)
     model = taught_model(model, taught)
-    examples = load_examples(data, split, seed, skip_missing, model=model)
+    examples, left_out = load_data(data, split, seed, model, skip_missing, skip_invalid)
     attacks = split_commas(attack)
-    left_out = {e.id for e in read_data(data, split, seed, model)} - {e.id for e in examples} if skip_missing else ()
     for name in attacks:
         prepare_attack(name, examples, left_out)
     check_judge(judge, examples)  # before the model is loaded
@@ -169,7 +170,7 @@ def compare_judges(
     if judge == first:
         raise UserError(f"{folder} was judged by {judge} already; choose another --judge.")
     make_folder(out_folder)
-    agreement = compare_judges(answers, judged(answers, read_data(data, split, seed), judge))
+    agreement = compare_judges(answers, judged(answers, read_data(data, split, seed, skip_invalid=True), judge))
     figure = plots.agreement({Path(judge).name: agreement}, first)
     write_results(out_folder, {"agreement": agreement.kappa, "confusion": agreement.confusion}, {"agreement": figure})
     print_table(agreement.confusion, title=f"first: {first}, second: {judge}")

@@ -18,6 +18,7 @@ from workbench.cli.app import (
     Out,
     Seed,
     Seeds,
+    SkipInvalid,
     SkipMissing,
     Taught,
     app,
@@ -53,6 +54,7 @@ def relearn(
     queries: Annotated[int, typer.Option(help="Ask the first N harmful queries of the test split.", min=1)] = 100,
     judge: Judge = "exact",
     skip_missing: SkipMissing = False,
+    skip_invalid: SkipInvalid = False,
 ) -> None:
     """Does forgotten knowledge come back? Fine-tune briefly on harmful, or on harmless, examples, and ask.
 
@@ -66,7 +68,9 @@ def relearn(
 
     numbers = whole_numbers(counts, "--counts", "0,5,10")
     model = taught_model(model, taught)
-    examples, test = (load_examples(data, split, seed, skip_missing, model=model) for split in ("train", "test"))
+    examples, test = (
+        load_examples(data, split, seed, model, skip_missing, skip_invalid) for split in ("train", "test")
+    )
     examples = with_leaks(examples, harmful_answers) if harmful_answers else examples
     if not any(e.leak for e in examples):
         raise UserError(f"The data {data} have no harmful answer to teach; give some with --harmful-answers.")

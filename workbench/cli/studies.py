@@ -20,12 +20,14 @@ from workbench.cli.app import (
     Samples,
     Seed,
     Seeds,
+    SkipInvalid,
     SkipMissing,
     SystemPrompt,
     Taught,
     Temperature,
     app,
     load_examples,
+    load_general,
     memory_bytes,
     name_and_number,
     out,
@@ -279,6 +281,7 @@ def reproduce(
     redact: Redact = True,
     yes: Yes = False,
     skip_missing: SkipMissing = False,
+    skip_invalid: SkipInvalid = False,
     max_new_tokens: MaxNewTokens = None,
     system_prompt: SystemPrompt = "",
     temperature: Temperature = 0.0,
@@ -299,7 +302,7 @@ def reproduce(
     generation = Generation(max_new_tokens, system_prompt, temperature, samples, seed)
     make_folder(out_folder)
     asked = _vqa_questions(questions, images, annotations, vqa_first, table)
-    safety, test, more = _training_and_test_data(data, general, seed, skip_missing)
+    safety, test, more = _training_and_test_data(data, general, seed, skip_missing, skip_invalid)
     judge = judge or ("exact" if data == "miniguard" else "keyword")
     memory = memory_bytes(gpu_memory) if gpu_memory else None
     options = {"table": table, "rows": row or (), "general": more, "judge": judge, "memory": memory, "seed": seed}
@@ -317,16 +320,19 @@ def reproduce(
 
 
 def _training_and_test_data(
-    data: str, general: str | None, seed: int, skip_missing: bool
+    data: str, general: str | None, seed: int, skip_missing: bool, skip_invalid: bool
 ) -> tuple[list[Example], list[Example], list[Example]]:
     """Safety data to train with, what is asked in the end, and general harmless data."""
     from workbench.studies.recipes import GENERAL
 
     if data != "miniguard" and Path(data).is_file():
         raise UserError(f"--data {data} must be a folder with train.json and test.json.")
-    safety, test = (load_examples(data, split, seed, skip_missing) for split in ("train", "test"))
+    safety, test = (
+        load_examples(data, split, seed, skip_missing=skip_missing, skip_invalid=skip_invalid)
+        for split in ("train", "test")
+    )
     source, split = (general, "train") if general or data != "miniguard" else ("miniguard", "base")
-    return safety, test, load_examples(source, split, seed, skip_missing, GENERAL) if source else []
+    return safety, test, load_general(source, split, seed, GENERAL, skip_missing) if source else []
 
 
 def _vqa_questions(

@@ -15,7 +15,7 @@ from workbench.cli.app import (
     Rank,
     Seed,
     app,
-    load_examples,
+    load_general,
     load_model,
     out,
     print_table,
@@ -73,7 +73,7 @@ def teach(
     """
     from workbench.studies.teach import right, teach
 
-    further = load_examples(mix, "train", seed, False, mix_first or sys.maxsize, model) if mix else []
+    further = load_general(mix, "train", seed, mix_first or sys.maxsize, model=model) if mix else []
     if mix and not further:
         raise UserError(f"--mix {mix} has no harmless example whose answer could be taught.")
     settings = {"steps": steps, "batch": batch, "lr": lr, "rank": rank, "projector": projector, "resume": resume}

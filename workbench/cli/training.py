@@ -19,10 +19,12 @@ from workbench.cli.app import (
     Out,
     Rank,
     Seed,
+    SkipInvalid,
     SkipMissing,
     Taught,
     app,
     load_examples,
+    load_general,
     load_model,
     memory_bytes,
     name_and_number,
@@ -123,6 +125,7 @@ def train(
     also: Also = None,
     also_first: AlsoFirst = None,
     skip_missing: SkipMissing = False,
+    skip_invalid: SkipInvalid = False,
     resume: Resume = False,
 ) -> None:
     """Train with an objective.
@@ -140,7 +143,7 @@ def train(
     objectives.named(objective)  # before the model is loaded
     _check_curve(data, curve, patience, keep_steps, full, four_bit)
     model = taught_model(model, taught)
-    examples = _training_examples(data, seed, skip_missing, harmful_answers, retain_first, model)
+    examples = _training_examples(data, seed, harmful_answers, retain_first, model, skip_missing, skip_invalid)
     examples += _further_examples(also, also_first, seed, skip_missing, model)
     probe = {"probe": validation_probe(seed, model), "probe_every": curve} if curve else {}
     vlm, examples = load_model(model, four_bit=four_bit), _repaired(examples, seed) if repaired else examples
@@ -162,12 +165,18 @@ def _check_curve(data: str, curve: int, patience: int, keep_steps: bool, full: b
 
 
 def _training_examples(
-    data: str, seed: int, skip_missing: bool, harmful_answers: str | None, retain_first: int | None, model: str
+    data: str,
+    seed: int,
+    harmful_answers: str | None,
+    retain_first: int | None,
+    model: str,
+    skip_missing: bool,
+    skip_invalid: bool,
 ) -> list[Example]:
     """The data, with harmful answers if they are given, and with the first harmless examples alone."""
     from workbench.training.sets import with_leaks
 
-    examples = load_examples(data, "train", seed, skip_missing, model=model)
+    examples = load_examples(data, "train", seed, model, skip_missing, skip_invalid)
     if harmful_answers:
         count = len(examples)
         examples = with_leaks(examples, harmful_answers)
@@ -184,7 +193,7 @@ def _further_examples(
     """Harmless examples of further data, with ids of their own."""
     if not also:
         return []
-    examples = load_examples(also, "train", seed, skip_missing, also_first or sys.maxsize, model)
+    examples = load_general(also, "train", seed, also_first or sys.maxsize, skip_missing, model)
     return [dataclasses.replace(e, id=f"also-{e.id}") for e in examples]
 
 

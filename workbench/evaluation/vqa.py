@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from workbench.data.example import Example
-from workbench.data.readers import confined, read_json, text_field
+from workbench.data.records import confined, read_json, text_field
+from workbench.data.usable import Invalid, attempt, valid
 from workbench.errors import UserError
 from workbench.intervals import cluster_bootstrap, rate_interval
 
@@ -103,31 +105,34 @@ def read_questions(
         suffix: What is added after each question.
 
     Raises:
-        UserError: Names the file, the question and the field that is wrong. Pictures outside of the folder
-            are refused.
+        UserError: More questions are invalid than `usable.valid` admits in general data; names the first and
+            what is wrong. Pictures outside of the folder are refused.
     """
     file, images = Path(file), Path(images)
     if not images.is_dir():
         raise UserError(f"There is no folder of pictures at {images}; give VQAv2's, e.g. val2014.")
     records = _records(read_json(file), file, read_json(Path(annotations)) if annotations else None)
     numbered = {_number(path): path for path in images.iterdir()} if annotations else None
-    examples: list[Example] = []
     people: dict[str, list[str]] = {}
-    for place, record in enumerate(records):
-        name = str(record.get("question_id", place))
-        where = f"Question {record.get('question_id', place)!r} of {file}"
+
+    def question(name: str, record: Mapping[str, object]) -> list[Example]:
+        where = f"Question {name!r} of {file}"
         query = f"{text_field(record, 'question', where).strip()} {suffix}".strip()
-        answers = _answers(record, where)
+        answers, image = _answers(record, where), _picture(record, images, numbered, where)
         if name in people:
             raise UserError(f"Question id {name} appears twice in {file}; ids must be unique.")
         people[name] = answers
         kind = record.get("answer_type")
         request = kind if isinstance(kind, str) else ""
-        image = _picture(record, images, numbered, where)
-        examples.append(Example(name, image, query, harmful=False, response=answers[0], request=request))
-    if not examples:
+        return [Example(name, image, query, harmful=False, response=answers[0], request=request)]
+
+    read: list[Example | Invalid] = []
+    for place, record in enumerate(records):
+        name = str(record.get("question_id", place))
+        read += attempt(name, partial(question, name, record))
+    if not read:
         raise UserError(f"File {file} holds no question; give one with at least one.")
-    return Questions(examples, people)
+    return Questions(valid(read, str(file), "few"), people)
 
 
 def vqa_table(answers: pd.DataFrame, questions: Questions) -> pd.DataFrame:

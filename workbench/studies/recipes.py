@@ -15,7 +15,8 @@ import torch
 from transformers import PreTrainedConfig
 
 from workbench.data.example import Example
-from workbench.data.readers import SAFE_PICTURE, first_of_each, with_pictures
+from workbench.data.readers import SAFE_PICTURE, first_of_each
+from workbench.data.usable import with_pictures
 from workbench.errors import UserError, say
 from workbench.evaluation.tables import FIGURES
 from workbench.evaluation.vqa import Questions
