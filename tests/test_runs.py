@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tqdm.notebook import tqdm_notebook
 
-from workbench.runs import bar, kept
+from workbench.runs import bar, kept, runs_dir
 
 
 def test_the_environment_switches_bars_off(monkeypatch, capsys):
@@ -22,6 +23,17 @@ def test_the_environment_switches_bars_off(monkeypatch, capsys):
     by_hand.update(2)
     by_hand.close()
     assert len(shown) == 2
+
+
+def test_the_folder_of_runs_may_be_named_with_a_tilde_and_an_empty_name_is_none(monkeypatch, tmp_path):
+    monkeypatch.delenv("WORKBENCH_RUNS", raising=False)
+    by_default = runs_dir()
+    for empty in ("", " "):
+        monkeypatch.setenv("WORKBENCH_RUNS", empty)
+        assert runs_dir() == by_default != Path()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WORKBENCH_RUNS", "~/runs of mine")
+    assert runs_dir() == tmp_path / "runs of mine"
 
 
 MAKE = """

@@ -44,10 +44,10 @@ def runs_dir() -> Path:
     """The folder for finished work.
 
     Returns:
-        $WORKBENCH_RUNS if set; else `runs/` at the root of a checkout, or in the working folder.
+        $WORKBENCH_RUNS unless it is empty; else `runs/` at the root of a checkout, or in the working folder.
     """
-    if "WORKBENCH_RUNS" in os.environ:
-        return Path(os.environ["WORKBENCH_RUNS"])
+    if named := os.environ.get("WORKBENCH_RUNS", "").strip():
+        return Path(named).expanduser()
     root = Path(__file__).parent.parent
     return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "runs"
 

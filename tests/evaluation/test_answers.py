@@ -6,6 +6,7 @@ Nothing is asked twice, lost, or taken for something else.
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -54,15 +55,27 @@ def test_wherever_it_was_cut_off_it_goes_on_without_asking_twice(vlm, few, whole
     assert {p.name for p in tmp_path.iterdir()} == {"answers.csv", "answers.json"}
 
 
-def test_answers_with_commas_quotes_and_lines_are_read_whole(vlm, few, tmp_path, monkeypatch):
-    odd = 'a "quoted", answer\rwith a lone carriage return\nin two lines\n'
+@pytest.mark.parametrize(
+    "odd",
+    [
+        'a "quoted", answer\rwith a lone carriage return\n',
+        "=cmd|' /C calc'!A0\n",
+        "'- no formula\n",
+        "long " * 100_000 + "\n",  # Python's reader takes 131,072 letters by default
+        "\u2028 \x85 \x00 \U0001f600 \u05d0\n",
+    ],
+    ids=["quotes and lines", "a formula", "an apostrophe", "half a million letters", "signs"],
+)
+def test_odd_answers_are_read_as_they_were_written(vlm, few, tmp_path, monkeypatch, odd):
+    odd += "in two lines\n"
     monkeypatch.setattr(
         type(vlm), "written", lambda self, images, queries, **options: [Answer(odd, False)] * len(queries)
     )
     evaluate(vlm, few[:3], judge="keyword", out=tmp_path)
     text = (tmp_path / "answers.csv").read_bytes().decode()
+    assert not any(cell.startswith(("=", "-")) for cell in re.findall('(?:^|,)"([^"]*)', text))
     cut = text[: text.rindex("in two lines") + len("in two lines\n")]  # within the quotes
-    (tmp_path / "answers.csv").write_text(cut, newline="")
+    (tmp_path / "answers.csv").write_text(cut, newline="", encoding="utf-8")
     counted = Counted(vlm)
     found = evaluate(counted, few[:3], judge="keyword", out=tmp_path)
     assert len(counted.asked) == 1 and list(found.answers.answer) == [odd] * 3

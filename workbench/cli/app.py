@@ -161,9 +161,10 @@ def write_results(
 ) -> None:
     """Write tables as NAME.csv and figures as NAME.png into a folder."""
     from workbench.files import write_text
+    from workbench.spreadsheets import as_csv
 
     for name, table in (tables or {}).items():
-        write_text(folder / f"{name}.csv", table.to_csv(index=False))
+        write_text(folder / f"{name}.csv", as_csv(table))
     if figures:
         from workbench.plots.style import save
 

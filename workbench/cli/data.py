@@ -42,10 +42,11 @@ def audit(
     """
     from workbench.data.first_words import audit, predicted_effect
     from workbench.files import write_text
+    from workbench.spreadsheets import as_csv
 
     table = audit(data)
     if csv:
-        write_text(csv, table.to_csv(index=False))
+        write_text(csv, as_csv(table))
     print_table(table.head(top))
     out.print("What these words will do to a model that learns to refuse from these data:")
     for effect, description in EFFECTS.items():

@@ -135,6 +135,7 @@ def compare(
     from workbench.evaluation.answers import read_answers
     from workbench.evaluation.compare import compare
     from workbench.files import write_text
+    from workbench.spreadsheets import as_csv
 
     (first_answers, judge), (second_answers, other_judge) = read_answers(first), read_answers(second)
     if judge != other_judge:
@@ -143,7 +144,7 @@ def compare(
         )
     table = compare(first_answers, second_answers)
     if file:
-        write_text(file, table.to_csv(index=False))
+        write_text(file, as_csv(table))
     print_table(table, title=f"first: {first}, second: {second}")
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from workbench.errors import UserError
 from workbench.files import make_folder, write_text
 from workbench.runs import read_settings, same_settings
+from workbench.spreadsheets import as_text, from_text
 
 if TYPE_CHECKING:
     from workbench.attacks.kinds import Attack
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.models.vlm import VLM
 
 
+_LONGEST = 2**31 - 1  # letters of a cell; by default Python's reader takes 131,072
 SAMPLE_QUERY = "What is it?"  # whose prompt is noted, for the system prompt and the model's chat template
 
 
@@ -202,15 +204,17 @@ def redacted(answers: pd.DataFrame) -> pd.DataFrame:
 
 def _csv(rows: Iterable[Sequence]) -> str:
     text = io.StringIO()
+    safe = [[as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     # all quoted, because a carriage return without quotes would end a row
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(safe)
     return text.getvalue()
 
 
 def _whole_rows(file: Path) -> list[Row]:
     """The rows of an answers file; the last one only if it was written to its end."""
+    csv.field_size_limit(_LONGEST)
     with file.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.reader(lines))
+        rows = [list(map(from_text, row)) for row in csv.reader(lines)]
     if rows and rows[0] != ANSWER_COLUMNS:
         raise UserError(f"{file} holds no answers (it has other columns); choose another --out, or remove it.")
     if rows and not file.read_bytes().endswith(b"\n"):

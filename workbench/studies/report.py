@@ -17,6 +17,7 @@ from workbench.evaluation.answers import redacted
 from workbench.evaluation.tables import outcome_shares
 from workbench.files import make_folder, write_text
 from workbench.plots.style import save
+from workbench.spreadsheets import as_csv
 from workbench.studies.headline import Study
 from workbench.studies.methods import base_name
 from workbench.studies.paper import as_text, comparison, findings, paper_beside, paper_table
@@ -56,7 +57,7 @@ def write(study: Study, out: Path, seed: int, base: str = "miniguard") -> None:
     make_folder(out)
     tables = {"results": study.results, "outcomes": study.outcomes, "curves": study.curves, "answers": study.answers}
     for name, table in tables.items():
-        write_text(out / f"{name}.csv", table.to_csv(index=False))
+        write_text(out / f"{name}.csv", as_csv(table))
     figures = {
         "before_after": plots.before_after(study.results, paper_beside(study.results)),
         "outcomes": plots.outcomes(study.outcomes),

@@ -7,6 +7,8 @@ import io
 from html import escape
 from typing import TYPE_CHECKING
 
+from workbench.spreadsheets import as_csv
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -52,7 +54,7 @@ def table_html(table: pd.DataFrame) -> str:
 
 def csv_html(table: pd.DataFrame, name: str) -> str:
     """A link that saves a table under a file name."""
-    data = base64.b64encode(table.to_csv(index=False).encode()).decode()
+    data = base64.b64encode(as_csv(table).encode()).decode()
     link = f'href="data:text/csv;base64,{data}"'
     style = 'style="text-decoration: underline"'
     return f'<a {style} download="{escape(name)}" {link}>Export as CSV ({len(table)} rows)</a>'
