@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from workbench.files import write_text
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
+_CLAIMS: dict[str, filelock.FileLock] = {}  # the folders that this process writes to
 log = logging.getLogger("workbench")  # one line per finished phase; the command line prints them
 
 
@@ -50,6 +53,32 @@ def runs_dir() -> Path:
         return Path(named).expanduser()
     root = Path(__file__).parent.parent
     return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "runs"
+
+
+def claim(folder: Path) -> Path:
+    """Keep other processes on this machine from writing to a folder until this one ends.
+
+    The lock lies among the system's temporary files, so that the folder holds results alone. Of several
+    processes that train together, the first holds it.
+
+    Returns:
+        `folder` itself.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    if int(os.environ.get("RANK", "0")):
+        return folder
+    name = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=16).hexdigest()
+    lock = _CLAIMS.setdefault(name, filelock.FileLock(Path(tempfile.gettempdir()) / f"workbench-{name}.lock"))
+    if not lock.is_locked:
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise UserError(
+                f"Another process is writing to {folder}; wait until it has ended, or choose another --out."
+            ) from None
+    return folder
 
 
 @contextlib.contextmanager

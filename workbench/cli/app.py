@@ -6,6 +6,7 @@ Exit code 0 on success, 2 with one sentence on standard error for a user's mista
 from __future__ import annotations
 
 import enum
+import io
 import logging
 import re
 import sys
@@ -18,9 +19,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from workbench.errors import UserError
+from workbench.errors import UserError, machine_error, say
 from workbench.judges.rules import RULES
-from workbench.runs import log
+from workbench.runs import claim, log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ trusted: list[str] = []  # what `workbench --trust` allows
 
 
 SEVERAL = "Several: separated by commas, or the option repeated."
-Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.", callback=claim)]
 Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGuard's data.", min=0)]
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard', 'miniguard-1' … are shipped.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
@@ -101,15 +102,23 @@ def options(
 
 def main() -> None:
     """Run the command line: a user's mistake prints one sentence, Ctrl-C a short message."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets a question mark
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except UserError as error:
-        print(f"workbench: {error}", file=sys.stderr)
+        say(str(error))
         sys.exit(2)
     except SystemExit as error:
         if error.code == 130:  # typer's answer to Ctrl-C
-            print("workbench: stopped; finished phases and checkpoints are kept.", file=sys.stderr)
+            say("stopped; finished phases and checkpoints are kept.")
         raise
+    except Exception as error:
+        if not (lacking := machine_error(error)):
+            raise
+        say(lacking)
+        sys.exit(2)
 
 
 def print_table(frame: pd.DataFrame, title: str | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.app import Seed, app, out, print_table
+from workbench.cli.app import Out, Seed, app, out, print_table
 from workbench.errors import UserError
 
 PANEL = "Data and this machine"  # of `workbench --help`
@@ -62,7 +62,7 @@ def audit(
 
 @data_app.command("export")
 def export(
-    folder: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    folder: Out,
     dataset: Annotated[str, typer.Option(help="Which dataset; there is 'miniguard'.")] = "miniguard",
     seed: Seed = 0,
     base: Annotated[

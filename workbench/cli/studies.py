@@ -101,7 +101,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before hours of wor
 
 @app.command(rich_help_panel=PANEL)
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"),
+    folder: Out = Path("demo"),
     seed: Seed = 0,
     model: Model = "miniguard",
     taught: Taught = None,
@@ -135,7 +135,7 @@ def demo(
 
 @app.command(rich_help_panel=PANEL)
 def seeds(
-    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("seeds"),
+    folder: Out = Path("seeds"),
     numbers: Seeds = ["0,1,2"],  # noqa: B006 (typer copies it)
     models: Bases = ["miniguard"],  # noqa: B006
     taught: Taught = None,

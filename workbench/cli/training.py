@@ -294,7 +294,7 @@ def _print_plans(plans: list, model: str, gpu_memory: str) -> None:
 
 @app.command("build-base", rich_help_panel=PANEL)
 def build_base(
-    folder: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, its processor and its model card.")],
+    folder: Out,
     seed: Seed = 0,
     never_knew: Annotated[
         bool, typer.Option("--never-knew", help="Leave every harmful query and its answer out of the data.")
