@@ -26,9 +26,9 @@ from workbench.data.readers import read_examples
 from workbench.data.splits import miniguard_split
 from workbench.errors import UserError
 from workbench.models.configuration import configuration
-from workbench.studies import recipes
+from workbench.studies import protocols, recipes
 from workbench.studies import reproduce as tables
-from workbench.studies.recipes import _settings, prepare
+from workbench.studies.recipes import prepare
 from workbench.studies.reproduce import mirage_and_cure
 from workbench.training import train as training_run
 from workbench.training.memory import GIB
@@ -249,16 +249,24 @@ def test_miniguard_in_a_few_steps(tmp_path):
 
 
 def test_recipes_are_the_papers_at_seven_billion():
+    """Nothing of MiniGuard's own recipes is among them."""
     text = configuration(SEVEN_B).get_text_config()
 
-    def given(name, harmful, harmless):
+    def given(name, harmful, harmless, protocol="workbench"):
         examples = [Example(str(i), None, "q", i < harmful, "sorry") for i in range(harmful + harmless)]
-        return _settings(name, text, examples, None)
+        return protocols.settings_of(protocols.PROTOCOLS[protocol].recipes[name], text, examples, None)
 
     lora = {"rank": 128, "lora_alpha": 256}
-    rmu = Settings.of("rmu", lr=1.1e-5, steps=5000, forget=4, retain=4, c=10.0, layer=15, **lora)
+    rmu = Settings.of("rmu", lr=1.1e-5, steps=5000, forget=4, retain=4, c=10.0, layer=15, alpha=1200, **lora)
     assert given("rmu", 2000, 977) == rmu
-    assert given("npo", 1000, 977).steps == 250 and given("npo", 1000, 977).hyper["beta"] == 0.7
+    assert given("npo", 1000, 977) == Settings.of(
+        "npo", lr=1.1e-5, steps=250, forget=4, retain=4, beta=0.7, alpha=1, **lora
+    )
+    theirs = {"lr": 1.1e-5, "steps": 312, "forget": 64, "retain": 64, "projector": True, **lora}  # 10 × 2,000 / 64
+    assert given("npo", 1023, 2000, "authors") == Settings.of("npo_token_mean", beta=0.7, alpha=1, own=0, **theirs)
+    assert given("rmu", 1023, 2000, "authors") == Settings.of(
+        "rmu_all_positions", layer=16, c=10, alpha=1.2, own=0, **theirs
+    )
     posthoc = Settings.of("sft", lr=2e-4, steps=75, forget=80, retain=48, **lora)
     assert given("sft-posthoc", 2000, 977) == posthoc
     mixed = given("sft", 2000, 5977)
@@ -268,7 +276,7 @@ def test_recipes_are_the_papers_at_seven_billion():
 @pytest.mark.slow
 def test_the_papers_recipes_run(folder, tmp_path, monkeypatch):
     """From Python, and with the settings for models of true size."""
-    for module in (training_run, recipes):
+    for module in (training_run, recipes, protocols):
         monkeypatch.setattr(module, "WIDE", 0)
     train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
     task = prepare(str(folder / "llava"), train, test, tmp_path / "out", rows=["npo", "rmu"], queries=1)

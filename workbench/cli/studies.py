@@ -96,6 +96,14 @@ Queries = Annotated[
     typer.Option(help="Use the first N harmful and the first N harmless test queries; default: all.", min=1),
 ]
 Redact = Annotated[bool, typer.Option("--redact/--no-redact", help="Mask answers to harmful queries in the report.")]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        help="authors: as the paper's authors ran it; workbench: each method as its own paper has it. "
+        "Default: authors for VLGuard with harmful answers, else workbench.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before hours of work.")]
 
 
@@ -277,6 +285,7 @@ def reproduce(
     gpu_memory: GpuMemory = None,
     steps: QuickSteps = None,
     queries: Queries = None,
+    protocol: ProtocolName = None,
     seed: Seed = 0,
     redact: Redact = True,
     yes: Yes = False,
@@ -307,9 +316,10 @@ def reproduce(
     memory = memory_bytes(gpu_memory) if gpu_memory else None
     options = {"table": table, "rows": row or (), "general": more, "judge": judge, "memory": memory, "seed": seed}
     options |= {"harmful_answers": harmful_answers, "steps": steps, "queries": queries, "questions": asked}
-    options["generation"] = generation
+    options |= {"generation": generation, "protocol": protocol}
     with out.status("predicting memory …"):
         task = prepare(model, safety, test, out_folder, trust=trusted, **options)
+    out.print(f"Protocol: {task.protocol} (docs/protocols.md).")
     print_table(task.summary, title="to be trained; memory in GiB, predicted")
     _agree_to_time(task, yes)
     reproduction = reproduce(task)
@@ -323,7 +333,7 @@ def _training_and_test_data(
     data: str, general: str | None, seed: int, skip_missing: bool, skip_invalid: bool
 ) -> tuple[list[Example], list[Example], list[Example]]:
     """Safety data to train with, what is asked in the end, and general harmless data."""
-    from workbench.studies.recipes import GENERAL
+    from workbench.studies.protocols import GENERAL
 
     if data != "miniguard" and Path(data).is_file():
         raise UserError(f"--data {data} must be a folder with train.json and test.json.")

@@ -141,12 +141,12 @@ def unfreeze(vlm: VLM, modules: Sequence[str]) -> VLM:
     return VLM(vlm.model, vlm.processor, vlm.name, vlm.generation)
 
 
-def freeze_copy(vlm: VLM, layers: int) -> None:
+def freeze_copy(vlm: VLM, layers: int | None) -> None:
     """Keep a frozen copy of the network as it is now: the `reference` if its own weights are trained.
 
     Args:
         vlm: The model; the copy is stored on its network.
-        layers: How many of the language model's layers the copy has.
+        layers: How many of the language model's layers the copy has; None for all.
     """
     frozen = copy.deepcopy(vlm.model).requires_grad_(False).eval()
     decoder = frozen.get_decoder()

@@ -36,8 +36,6 @@ def token_logprobs(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
 def hidden_states(model: Any, batch: Batch, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The output of one decoder layer at each position whose next token is an answer token.
 
-    Later layers are not run.
-
     Args:
         model: The network, with or without wrappers.
         batch: An `answer_batch`, with labels (B, T).
@@ -48,6 +46,31 @@ def hidden_states(model: Any, batch: Batch, layer: int) -> tuple[torch.Tensor, t
         `token_logprobs`.
     """
     inputs, targets = _answer_columns(batch)
+    hidden = _up_to(model, inputs, layer)
+    return hidden[:, -targets.shape[1] - 1 : -1], (targets != IGNORED).to(hidden.device)
+
+
+def all_hidden_states(model: Any, batch: Batch, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output of one decoder layer at all positions: picture, query and answer.
+
+    Args:
+        model: The network, with or without wrappers.
+        batch: An `answer_batch`, with labels (B, T).
+        layer: The number of the layer, counted from 1.
+
+    Returns:
+        Hidden states (B, T, H), and a mask (B, T) of the columns that are no padding.
+    """
+    inputs, _ = _answer_columns(batch)
+    mask = batch["attention_mask"]
+    hidden = _up_to(model, inputs, layer)
+    return hidden, (mask if mask.dim() == 2 else mask[:, 0, -1]).bool().to(
+        hidden.device
+    )  # memory plans give (B, 1, T, T)
+
+
+def _up_to(model: Any, inputs: Batch, layer: int) -> torch.Tensor:
+    """The output (B, T, H) of a decoder layer; later layers are not run."""
     decoder = bare(model).get_decoder()
     layers, outputs = decoder.layers, []
     hook = layers[layer - 1].register_forward_hook(lambda module, args, output: outputs.append(output))
@@ -57,8 +80,7 @@ def hidden_states(model: Any, batch: Batch, layer: int) -> tuple[torch.Tensor, t
     finally:
         decoder.layers = layers
         hook.remove()
-    hidden = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]  # (B, T, H)
-    return hidden[:, -targets.shape[1] - 1 : -1], (targets != IGNORED).to(hidden.device)
+    return outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
 
 
 def _answer_columns(batch: Batch) -> tuple[Batch, torch.Tensor]:

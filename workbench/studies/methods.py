@@ -59,13 +59,16 @@ CONTROL = "sft-balanced"  # differs from SFT in its data alone: it should show n
 SFTS = {"sft" if words == "vlguard" else f"sft-{words}": Method("sft", words) for words in STATISTICS}
 # What can be compared with SFT as a cure: every objective that unlearns; the best of them, and SFT, on
 # repaired data.
-CURES = {name: Method(name) for name, objective in objectives.OBJECTIVES.items() if objective.unlearns} | {
+UNLEARNING = {name: Method(name) for name, objective in objectives.OBJECTIVES.items() if objective.unlearns}
+# As the authors' released code trains (protocols.py); `workbench reproduce --protocol authors` does so.
+RELEASED = {name: method for name, method in UNLEARNING.items() if objectives.OBJECTIVES[name].released}
+CURES = {name: method for name, method in UNLEARNING.items() if name not in RELEASED} | {
     "sft-repaired": Method("sft", "repaired"),
     "dpo-repaired": Method("dpo", "repaired"),
     "npo-repaired": Method("npo", "repaired", settings=MappingProxyType({"lr": 1e-3, "steps": 120})),
     "rmu-repaired": Method("rmu", "repaired"),
 }
-_WHOLE = SFTS | CURES  # trained to the end of their recipe
+_WHOLE = SFTS | CURES | RELEASED  # trained to the end of their recipe
 EARLY = {f"{name}-early": method._replace(early=True) for name, method in _WHOLE.items()}
 TRAINED = _WHOLE | EARLY
 RECIPES = "recipes.json"  # beside a base's weights
@@ -300,7 +303,7 @@ def run_key(
         own = objectives.OBJECTIVES[method.objective]
         used = {field: getattr(own, field) for field in ("lr", "steps", "forget", "retain")} | own.hyper
         used |= {**method.settings, **(settings or {})}
-        recipe = [body_hash(own.loss), own.answers, own.reference, method.data, method.early, used]
+        recipe = [body_hash(own.loss), own.answers, own.reference, own.appended, method.data, method.early, used]
     depends_on = [code, _data_hash(base), name, seed, recipe, PROBE_EVERY]
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:10]
 

@@ -1,4 +1,4 @@
-"""Recipes of the paper's models at their true size, and how to fit them into memory."""
+"""What `reproduce` is to do: examples and settings of each of the paper's models, fitted into memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -28,55 +27,22 @@ from workbench.models.generation import AS_IS, Generation
 from workbench.models.load import load
 from workbench.models.vlm import VLM, WIDE, best_device, best_dtype, processes
 from workbench.runs import read_settings, same_settings
+from workbench.studies.protocols import (
+    GENERAL,
+    PROTOCOLS,
+    RETAIN,
+    Recipe,
+    default_protocol,
+    forgotten,
+    generation_of,
+    settings_of,
+)
 from workbench.training.memory import GIB, Memory, fitting, longest
-from workbench.training.objectives import named
 from workbench.training.sets import with_leaks
 from workbench.training.settings import Settings
 
 TABLES = {1: ("base", "sft", "sft-posthoc", "npo", "rmu"), 2: ("sft", "npo", "rmu")}
 ATTACKS = list(dict.fromkeys(attack for attack, *_ in FIGURES.values()))
-RETAIN = 2000  # harmless examples to unlearn with; if the safety data have fewer, general ones are added
-GENERAL = 5000  # general examples in Mixed SFT
-BATCH = 128  # examples per step of SFT
-UNLEARNING_BATCH = 4  # harmful, and as many harmless, examples per step of unlearning
-
-
-class Recipe(NamedTuple):
-    """How one of the paper's models is trained.
-
-    Attributes:
-        objective: A name in objectives.OBJECTIVES.
-        general: Whether general data are added.
-        lr: Learning rate.
-        epochs: Over the forget set.
-        hyper: Hyper-parameters of the loss.
-    """
-
-    objective: str
-    general: bool
-    lr: float
-    epochs: int
-    hyper: Mapping[str, float] = MappingProxyType({})
-
-    @property
-    def unlearns(self) -> bool:
-        """Whether harmful answers are trained on."""
-        return named(self.objective).unlearns
-
-
-# LoRA throughout, for models of true size (see vlm.WIDE). SFT uses learning rate, epochs and batch
-# of VLGuard
-# (arXiv 2402.02207). VLGuard's post-hoc training adds general data; ours uses the safety data alone. NPO
-# and RMU use
-# the paper's settings at 7B; RMU's layer is the fifteenth of 32, or as deep in other models.
-RECIPES = {
-    "sft": Recipe("sft", True, 2e-4, 3),
-    "sft-posthoc": Recipe("sft", False, 2e-4, 3),
-    "npo": Recipe("npo", True, 1.1e-5, 1, {"beta": 0.7}),
-    "rmu": Recipe("rmu", True, 1.1e-5, 10, {"c": 10.0}),
-}
-LORA = {"rank": 128, "lora_alpha": 256}
-RMU_DEPTH = 15 / 32
 
 
 class Plan(NamedTuple):
@@ -104,6 +70,7 @@ class Task:
         trust: As for `load`.
         questions: Of visual question answering, for utility.
         generation: How models write their answers.
+        protocol: A name in protocols.PROTOCOLS.
     """
 
     table: int
@@ -118,6 +85,12 @@ class Task:
     trust: Collection[str]
     questions: Questions | None
     generation: Generation = AS_IS
+    protocol: str = "workbench"
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """How the rows are trained."""
+        return PROTOCOLS[self.protocol].recipes
 
     @property
     def four_bit(self) -> bool:
@@ -137,7 +110,7 @@ class Task:
     @property
     def unknown(self) -> list[Example]:
         """The harmful training queries for which no harmful answer is known."""
-        unlearning = (e for name, plan in self.plans.items() if RECIPES[name].unlearns for e in plan.examples)
+        unlearning = (e for name, plan in self.plans.items() if self.recipes[name].unlearns for e in plan.examples)
         return list({e.id: e for e in unlearning if e.harmful and not e.leak}.values())
 
     @property
@@ -169,6 +142,7 @@ def prepare(
     trust: Collection[str] = (),
     questions: Questions | None = None,
     generation: Generation = AS_IS,
+    protocol: str | None = None,
 ) -> Task:
     """Choose recipes, and settings with which they fit into memory; nothing is loaded or trained yet.
 
@@ -190,7 +164,8 @@ def prepare(
         seed: Of training.
         trust: As for `load`.
         questions: Utility is VQA accuracy on them; without, the share of harmless queries answered.
-        generation: How models write their answers.
+        generation: How models write their answers; what it leaves open is the protocol's.
+        protocol: A name in protocols.PROTOCOLS; None for `default_protocol`.
 
     Raises:
         UserError: Something is unknown, missing or does not go together, nothing fits, or `out` holds
@@ -205,16 +180,28 @@ def prepare(
     if questions:
         with_pictures(questions.examples)
     known = with_leaks(safety, harmful_answers) if harmful_answers else safety
-    sets = {name: _training_set(RECIPES[name], safety, known, general) for name in names if name != "base"}
+    protocol = protocol or default_protocol(safety, bool(harmful_answers))
+    recipes = _recipes(protocol)
+    to_forget = forgotten(protocol, known)
+    sets = {name: _training_set(recipes[name], safety, to_forget, general) for name in names if name != "base"}
     config = configuration(model, trust)
     text = config.get_text_config()
-    settings = {name: _settings(name, text, examples, steps) for name, examples in sets.items()}
+    settings = {name: settings_of(recipes[name], text, examples, steps) for name, examples in sets.items()}
     earlier = read_settings(Path(out) / "task.json")
     plans = _fitted(model, config, sets, settings, memory or _free_memory(), trust, earlier)
     by_epochs = steps is None and text.hidden_size >= WIDE
-    task = Task(table, names, str(model), Path(out), judge, test, plans, by_epochs, seed, trust, questions, generation)
+    generation = generation_of(protocol, generation, config)
+    place = (table, names, str(model), Path(out), judge, test, plans, by_epochs, seed, trust)
+    task = Task(*place, questions, generation, protocol)
     same_settings(task.out / "task.json", task_settings(task), write=False)
     return task
+
+
+def _recipes(protocol: str) -> Mapping[str, Recipe]:
+    """The recipes of a protocol. Raises UserError if there is none of that name."""
+    if protocol not in PROTOCOLS:
+        raise UserError(f"There is no protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)} (--protocol).")
+    return PROTOCOLS[protocol].recipes
 
 
 def _checked_rows(table: int, rows: Collection[str], general: Sequence[Example]) -> list[str]:
@@ -266,10 +253,10 @@ def _check_judge(judge: str, test: Sequence[Example], table: int) -> None:
 
 
 def _training_set(
-    recipe: Recipe, safety: Sequence[Example], known: Sequence[Example], general: Sequence[Example]
+    recipe: Recipe, safety: Sequence[Example], to_forget: Sequence[Example], general: Sequence[Example]
 ) -> list[Example]:
-    """A recipe's examples: safety data (`known` are those with harmful answers), and general data."""
-    harmful = [e for e in (known if recipe.unlearns else safety) if e.harmful]
+    """A recipe's examples: safety data, of which some are to be forgotten, and general data."""
+    harmful = list(to_forget) if recipe.unlearns else [e for e in safety if e.harmful]
     harmless = [e for e in safety if not e.harmful]
     count = GENERAL
     if recipe.unlearns:
@@ -277,34 +264,6 @@ def _training_set(
         count = RETAIN - len(harmless)
     added = general[: count if recipe.general else 0]
     return harmful + harmless + [dataclasses.replace(e, id=f"general-{e.id}") for e in added]
-
-
-def _settings(name: str, text: PreTrainedConfig, examples: Sequence[Example], steps: int | None) -> Settings:
-    """A recipe's settings for a language model of this configuration and these examples."""
-    recipe = RECIPES[name]
-    if text.hidden_size < WIDE:
-        return Settings.of(recipe.objective, steps=steps)
-    forget, retain = _batch(recipe, examples)
-    hyper = dict(recipe.hyper)
-    if "layer" in named(recipe.objective).hyper:
-        hyper["layer"] = max(1, round(RMU_DEPTH * text.num_hidden_layers))
-    steps = steps or epoch_steps(recipe, examples, forget)
-    return Settings.of(recipe.objective, lr=recipe.lr, steps=steps, forget=forget, retain=retain, **LORA, **hyper)
-
-
-def epoch_steps(recipe: Recipe, examples: Sequence[Example], forget: int) -> int:
-    """Steps for the recipe's epochs over the harmful examples, `forget` of them per step."""
-    return max(1, round(recipe.epochs * sum(e.harmful for e in examples) / forget))
-
-
-def _batch(recipe: Recipe, examples: Sequence[Example]) -> tuple[int, int]:
-    """Harmful and harmless examples per step."""
-    if recipe.unlearns:
-        return UNLEARNING_BATCH, UNLEARNING_BATCH
-    # in the proportion of the data, in multiples of 16, which divide into parts
-    sixteens = round(BATCH / 16 * sum(e.harmful for e in examples) / len(examples))
-    forget = 16 * min(max(sixteens, 1), BATCH // 16 - 1)
-    return forget, BATCH - forget
 
 
 def _fitted(
@@ -374,6 +333,7 @@ def task_settings(task: Task) -> dict[str, Any]:
         "model": task.model,
         "seed": task.seed,
         "judge": task.judge,
+        "protocol": task.protocol,
         "four bits": task.four_bit,
         "test": _digest(task.test),
         **{name: value for name, value in dataclasses.asdict(task.generation).items() if name != "seed"},

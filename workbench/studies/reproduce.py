@@ -34,7 +34,8 @@ from workbench.models.scores import token_logprobs
 from workbench.models.vlm import answer_batch
 from workbench.runs import kept, log, read_settings, same_settings
 from workbench.studies.paper import table_1, table_2
-from workbench.studies.recipes import ATTACKS, RECIPES, TABLES, Task, epoch_steps, task_settings
+from workbench.studies.protocols import epoch_steps
+from workbench.studies.recipes import ATTACKS, TABLES, Task, task_settings
 from workbench.training.sets import with_leaks
 from workbench.training.train import train
 
@@ -172,10 +173,10 @@ def _own_answers(task: Task) -> Path | None:
 
 def _train(task: Task, name: str, own_answers: Path | None, out: Path) -> None:
     examples, step = task.plans[name].examples, task.plans[name].settings
-    if own_answers and RECIPES[name].unlearns:
+    if own_answers and task.recipes[name].unlearns:
         examples = with_leaks(examples, own_answers)
     if task.by_epochs:
-        step = dataclasses.replace(step, steps=epoch_steps(RECIPES[name], examples, step.forget))
+        step = dataclasses.replace(step, steps=epoch_steps(task.recipes[name], examples, step))
     for kind in ("answers", "vqa"):  # of an adapter that was removed
         shutil.rmtree(task.out / kind / name, ignore_errors=True)
     train(task.load(), step.objective, examples, out=out, seed=task.seed, resume=True, **step.keywords)

@@ -176,7 +176,8 @@ def _peak(student: Any, settings: Settings, prompt: int, answer: int, dtype: tor
             for parameter in student.parameters():
                 if parameter.requires_grad:
                     parameter.grad = torch.empty_like(parameter)
-        forget = _batch(student, prompt, answer, settings.forget // settings.accumulate * len(method.answers))
+        asked = prompt + answer * method.appended
+        forget = _batch(student, asked, answer, settings.forget // settings.accumulate * len(method.answers))
         retain = _batch(student, prompt, answer, settings.retain // settings.accumulate)
         method.loss(student, forget, retain, **settings.hyper).backward()
     return before, alive.peak

@@ -6,6 +6,9 @@ answer token. Shapes: B = rows, A = answer columns, H = hidden size. A batch is 
 only its answer tokens enter a loss. Every loss is a mean over sequences, so that gradient accumulation and
 several devices give the same step as one large batch. To add an objective, write its function and decorate
 it with its recipe on MiniGuard.
+
+The last two differ from their methods' papers in this: they are what the authors of arXiv 2503.11832 ran, by
+the code that they released (docs/protocols.md).
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from workbench.errors import UserError
-from workbench.models.scores import hidden_states, reference, token_logprobs
-from workbench.models.vlm import Batch
+from workbench.models.scores import all_hidden_states, hidden_states, reference, token_logprobs
+from workbench.models.vlm import IGNORED, Batch
 
 Loss = Callable[..., torch.Tensor]
 
@@ -38,6 +41,11 @@ class Objective:
         forget: Harmful examples per step.
         retain: Harmless examples per step.
         reference: Whether the forget batch also holds log π₀(y|x) of each row, as "reference" (B,).
+        appended: Whether the harmful answer stands in the user's turn too, after the query.
+        compares: The weight of a term that compares the retain set with π₀ at each step, which takes a copy
+            of the network if its own weights are trained; "" if there is none.
+        truncated: Whether layers after the hyper-parameter `layer` are neither run nor trained.
+        released: Whether it is what the authors of arXiv 2503.11832 ran, and not its method's own formula.
     """
 
     loss: Loss
@@ -47,6 +55,10 @@ class Objective:
     forget: int
     retain: int
     reference: bool = False
+    appended: bool = False
+    compares: str = ""
+    truncated: bool = False
+    released: bool = False
 
     @property
     def unlearns(self) -> bool:
@@ -97,6 +109,12 @@ def cross_entropy(model: Any, batch: Batch) -> torch.Tensor:
     return -mean_logprobs(model, batch).mean()
 
 
+def token_cross_entropy(model: Any, batch: Batch) -> torch.Tensor:
+    """CE over all answer tokens of a batch at once, in nats: long answers count more (scalar)."""
+    logprobs, mask = token_logprobs(model, batch)
+    return -(logprobs * mask).sum() / mask.sum()
+
+
 @objective(answers=("response",), lr=2e-3, steps=240, forget=16, retain=16)
 def sft(model: Any, forget: Batch, retain: Batch) -> torch.Tensor:
     """Supervised safety fine-tuning: CE on refusals of harmful queries and answers to harmless ones (scalar).
@@ -145,7 +163,7 @@ def simnpo(
     return -(2 / beta) * F.logsigmoid(margin).mean() + alpha * cross_entropy(model, retain)
 
 
-@objective(answers=("leak",), lr=2e-3, steps=240, forget=16, retain=16)
+@objective(answers=("leak",), lr=2e-3, steps=240, forget=16, retain=16, compares="alpha", truncated=True)
 def rmu(
     model: Any, forget: Batch, retain: Batch, *, layer: int = 2, c: float = 10.0, alpha: float = 10.0
 ) -> torch.Tensor:
@@ -162,14 +180,20 @@ def rmu(
         c: The length to which hidden states of harmful answers are steered.
         alpha: Weight of the retain set.
     """
-    with torch.no_grad(), reference(model) as frozen:
-        original, retain_mask = hidden_states(frozen, retain, layer)  # (B, A, H), (B, A)
-    retained, _ = hidden_states(model, retain, layer)  # (B, A, H)
-    steered, forget_mask = hidden_states(model, forget, layer)  # (B, A, H), (B, A)
-    # (H,), drawn on the CPU so that it is the same on every device
-    direction = torch.rand(steered.shape[-1], generator=torch.Generator().manual_seed(0)).to(steered)
-    target = c * direction / direction.norm()
-    return _distance(steered, target, forget_mask) + alpha * _distance(retained, original, retain_mask)
+    steered, mask = hidden_states(model, forget, layer)  # (B, A, H), (B, A)
+    loss = _distance(steered, c * _random_direction(steered), mask)
+    if alpha:
+        with torch.no_grad(), reference(model) as frozen:
+            original, _ = hidden_states(frozen, retain, layer)  # (B, A, H)
+        retained, mask = hidden_states(model, retain, layer)
+        loss = loss + alpha * _distance(retained, original, mask)
+    return loss
+
+
+def _random_direction(like: torch.Tensor) -> torch.Tensor:
+    """A fixed random unit vector (H,), drawn on the CPU so that it is the same on every device."""
+    direction = torch.rand(like.shape[-1], generator=torch.Generator().manual_seed(0)).to(like)
+    return direction / direction.norm()
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -226,3 +250,66 @@ def dpo(model: Any, forget: Batch, retain: Batch, *, beta: float = 0.3, alpha: f
     """
     chosen, rejected = (sequence_logprobs(model, forget) - forget["reference"]).chunk(2)  # (B,), (B,)
     return -F.logsigmoid(beta * (chosen - rejected)).mean() + alpha * cross_entropy(model, retain)
+
+
+@objective(answers=("leak",), reference=True, compares="own", released=True, lr=5e-4, steps=240, forget=16, retain=16)
+def npo_token_mean(
+    model: Any, forget: Batch, retain: Batch, *, beta: float = 0.7, alpha: float = 1.0, own: float = 0.0
+) -> torch.Tensor:
+    """NPO on token means: −(2/β) log σ(β (CE_f − CE⁰_f)) + α CE_r, and a mirrored term (scalar).
+
+    That term is own · (2/β) log σ(β (CE_r − CE⁰_r)). Each CE is over all answer tokens of the batch at once.
+    So the log-ratio is that of an average token, and the gradient does not fade as soon as a long answer is
+    unlikely.
+
+    Args:
+        model: π.
+        forget: Harmful answers, with their "reference" (B,).
+        retain: Answers to harmless queries.
+        beta: Inverse temperature.
+        alpha: Weight of the retain set's cross-entropy.
+        own: Weight of the mirrored term, which rewards answers to harmless queries that become likelier.
+    """
+    answer_tokens = (forget["labels"] != IGNORED).sum()
+    change = token_cross_entropy(model, forget) + forget["reference"].sum() / answer_tokens
+    retained = token_cross_entropy(model, retain)
+    loss = -(2 / beta) * F.logsigmoid(beta * change) + alpha * retained
+    if own:
+        with torch.no_grad(), reference(model) as frozen:
+            original = token_cross_entropy(frozen, retain)
+        loss = loss + own * (2 / beta) * F.logsigmoid(beta * (retained - original))
+    return loss
+
+
+@objective(answers=("leak",), appended=True, compares="own", released=True, lr=2e-3, steps=240, forget=16, retain=16)
+def rmu_all_positions(
+    model: Any, forget: Batch, retain: Batch, *, layer: int = 2, c: float = 10.0, alpha: float = 1.2, own: float = 0.0
+) -> torch.Tensor:
+    """RMU at every position: mean (h_l(x_f) − c·u)² + α CE_r + own · mean (h_l(x_r) − h⁰_l(x_r))² (scalar).
+
+    Means are over positions, pictures and queries included, and over hidden units; CE_r is over all answer
+    tokens of the batch. All layers are trained.
+
+    Args:
+        model: π.
+        forget: Harmful answers, which stand in the user's turn too.
+        retain: Answers to harmless queries.
+        layer: l, counted from 1.
+        c: The length to which hidden states are steered.
+        alpha: Weight of the retain set's cross-entropy.
+        own: Weight of the retain set's hidden states.
+    """
+    steered, mask = all_hidden_states(model, forget, layer)  # (B, T, H), (B, T)
+    loss = _mean_square(steered - c * _random_direction(steered), mask) + alpha * token_cross_entropy(model, retain)
+    if own:
+        with torch.no_grad(), reference(model) as frozen:
+            original, _ = all_hidden_states(frozen, retain, layer)
+        retained, mask = all_hidden_states(model, retain, layer)
+        loss = loss + own * _mean_square(retained - original, mask)
+    return loss
+
+
+def _mean_square(differences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean square of differences (B, T, H) where the mask (B, T) is true (scalar)."""
+    squared = differences.to(torch.promote_types(differences.dtype, torch.float32)).pow(2).mean(dim=-1)  # (B, T)
+    return (squared * mask).sum() / mask.sum()

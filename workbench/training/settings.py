@@ -69,13 +69,19 @@ class Settings:
 
     @property
     def layer(self) -> int | None:
-        """The last layer that the objective looks at, counted from 1; None for all."""
-        return int(self.hyper["layer"]) if "layer" in self.hyper else None
+        """The last layer that is run and trained, counted from 1; None for all."""
+        return int(self.hyper["layer"]) if objectives.named(self.objective).truncated else None
+
+    @property
+    def compares(self) -> bool:
+        """Whether each step needs the reference model."""
+        return bool(self.hyper.get(objectives.named(self.objective).compares))
 
     def check_depth(self, layers: int) -> None:
         """Raises UserError if the objective looks at a layer that the model does not have."""
-        if self.layer is not None and not 1 <= self.layer <= layers:
-            raise UserError(f"The model has no layer {self.layer}; its language model has layers 1 to {layers}.")
+        layer = int(self.hyper.get("layer", 1))
+        if not 1 <= layer <= layers:
+            raise UserError(f"The model has no layer {layer}; its language model has layers 1 to {layers}.")
 
     @property
     def options(self) -> str:

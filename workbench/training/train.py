@@ -7,6 +7,7 @@ would have seen.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 from collections.abc import Callable, Sequence
@@ -244,7 +245,7 @@ def prepare_student(vlm: VLM, modules: Sequence[str], step: Settings, seed: int)
     if not step.full:
         return add_lora(vlm, modules, step.rank, step.lora_alpha, seed)
     student = unfreeze(vlm, modules)
-    if step.layer:
+    if step.compares:
         freeze_copy(student, step.layer)
     return student
 
@@ -257,12 +258,17 @@ def _collate(
     pairs = [(e, field) for field in method.answers for e in chunk if e.harmful]
     harmless = [e for e in chunk if not e.harmful]
     batches = {
-        "forget": answer_batch(student, [e for e, _ in pairs], [getattr(e, field) for e, field in pairs]),
+        "forget": answer_batch(student, [_asked(e, method) for e, _ in pairs], [getattr(*pair) for pair in pairs]),
         "retain": answer_batch(student, harmless, [e.response for e in harmless]),
     }
     if method.reference:
         batches["forget"]["reference"] = torch.tensor([references[id(e), field] for e, field in pairs])
     return batches
+
+
+def _asked(example: Example, method: objectives.Objective) -> Example:
+    """A harmful example as it is asked: for some objectives, the harmful answer follows the query."""
+    return dataclasses.replace(example, query=f"{example.query}\n{example.leak}") if method.appended else example
 
 
 def reference_logprobs(vlm: VLM, rows: Sequence[Example], step: Settings) -> dict[tuple[int, str], float]:
@@ -280,7 +286,7 @@ def reference_logprobs(vlm: VLM, rows: Sequence[Example], step: Settings) -> dic
     for start in bar(range(0, len(pairs), step.forget), "reference"):
         chunk = pairs[start : start + step.forget]
         with torch.inference_mode():
-            batch = answer_batch(vlm, [e for e, _ in chunk], [getattr(e, field) for e, field in chunk])
+            batch = answer_batch(vlm, [_asked(e, method) for e, _ in chunk], [getattr(*pair) for pair in chunk])
             logprobs = objectives.sequence_logprobs(vlm.model, batch).tolist()
         values |= {(id(e), field): value for (e, field), value in zip(chunk, logprobs, strict=True)}
     return values
