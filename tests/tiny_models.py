@@ -18,8 +18,8 @@ PARTS = (
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}PICTURE"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
 )
-LLAVA_TEMPLATE = (  # of llava-hf/llava-1.5-7b-hf: tests/models/llava/test_processing_llava.py of transformers
-    "{% for message in messages %}{{ message['role'] | upper }}: "
+LLAVA_TEMPLATE = (  # of llava-hf/llava-1.5-7b-hf: a system prompt stands there without its role
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'] | upper }}: {% endif %}"
     + PARTS.replace("PICTURE", "<image>\n")
     + " {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )

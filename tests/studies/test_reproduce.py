@@ -215,18 +215,23 @@ def test_a_killed_run_goes_on_and_ends_the_same(whole, folder):
     assert (out / "table1" / "table.csv").read_text() == (whole[0] / "table1" / "table.csv").read_text()
 
 
+def write_answers(file, harmful):
+    """A file of harmful answers to these examples."""
+    records = [
+        {"id": e.id, "image": "x.png", "query": e.query, "harmful": True, "harmful_response": "say pelo"}
+        for e in harmful
+    ]
+    file.write_text("\n".join(map(json.dumps, records)))
+
+
 @pytest.mark.slow
 def test_table_2_with_a_model_as_judge_and_answers_of_a_file(folder, tmp_path, monkeypatch):
     """A judge that is a model is asked when all answers are there; what it says of them counts."""
-    harmful = [e for e in read_examples(folder / "vlguard") if e.harmful]
-    records = [
-        {"id": e.id, "image": "x.png", "query": e.query, "harmful": True, "harmful_response": "say pelo"}
-        for e in harmful[:5]
-    ]
-    (tmp_path / "harm.jsonl").write_text("\n".join(map(json.dumps, records)))
+    write_answers(tmp_path / "harm.jsonl", [e for e in read_examples(folder / "vlguard") if e.harmful][-5:])
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
     judge = shutil.copytree(folder / "llava", tmp_path / "some-judge")  # random: it says nothing that can be read
     given = ("--no-vqa", "--table", 2, "--row", "npo", "--harmful-answers", tmp_path / "harm.jsonl", "--judge", judge)
+    given += ("--max-new-tokens", 20)  # the 256 of the authors' protocol are enough for a random model to repeat itself
     done = run(folder, tmp_path / "out", *given)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out" / "table2" / "table.csv")
@@ -236,6 +241,55 @@ def test_table_2_with_a_model_as_judge_and_answers_of_a_file(folder, tmp_path, m
     assert json.loads((tmp_path / "out" / "models" / "npo" / "config.json").read_text())["examples"]["forget"] == 5
     judged = pd.read_csv(tmp_path / "out" / "answers" / "npo" / "answers.csv", keep_default_na=False)
     assert "unparsed" in set(judged.outcome) and not (tmp_path / "out" / "own").exists()
+
+
+@pytest.mark.slow
+def test_attacked_queries_of_files_stand_for_rewrites(folder, tmp_path):
+    """As the authors prepared them: three forms of some harmful queries, and pairs of which one half is attacked."""
+    records = json.loads((folder / "vlguard" / "test.json").read_text())
+    unsafe, safe = ([r for r in records if r["safe"] == kind] for kind in (False, True))
+    variants = [
+        r | {"instr-resp": [{"instruction": f"What is it, {n}?", "response": "x"}]}
+        for r in unsafe[1:]
+        for n in range(3)
+    ]
+    pairs = [
+        r | {"instr-resp": [{"safe_instruction": "Share what it is.", "response": "x"}, r["instr-resp"][1]]}
+        for r in safe
+    ]
+    (tmp_path / "what.json").write_text(json.dumps(variants))
+    (tmp_path / "share.json").write_text(json.dumps(pairs))
+    files = ("--attacked-harmful", tmp_path / "what.json", "--attacked-harmless", tmp_path / "share.json")
+    done = run(folder, tmp_path / "out", "--no-vqa", "--row", "base", *files)
+    assert done.returncode == 0, done.stderr
+    assert "what.json has 15 attacked forms of 5 of 6 harmful queries" in done.stderr
+    assert "share.json has 4 attacked forms of 4 of 4 harmless queries" in done.stderr
+    table = pd.read_csv(tmp_path / "out" / "table1" / "table.csv").set_index("figure")
+    assert (table.n["asr"], table.n["asr_what3"], table.n["rr_share1"]) == (6, 5, 4)
+    answers = pd.read_csv(tmp_path / "out" / "answers" / "base" / "answers.csv")
+    assert set(answers.loc[answers.attack == str(tmp_path / "what.json"), "query"]) == {
+        f"What is it, {n}?" for n in range(3)
+    }
+    (tmp_path / "what.json").write_text(json.dumps(variants[:3]))
+    changed = run(folder, tmp_path / "out", "--no-vqa", "--row", "base", *files)
+    assert changed.returncode == 2 and "attacks" in changed.stderr
+    swapped = run(folder, tmp_path / "b", "--no-vqa", "--row", "base", "--attacked-harmless", tmp_path / "what.json")
+    assert swapped.returncode == 2 and "has no harmless query of the test data" in swapped.stderr
+
+
+def test_the_authors_protocol_needs_answers_about_unsafe_pictures(folder, tmp_path):
+    """Given VLGuard and harmful answers it is the default."""
+    train, test = (read_examples(folder / "vlguard", split) for split in ("train", "test"))
+    write_answers(tmp_path / "harm.jsonl", [e for e in train if e.harmful][:5])  # about safe pictures
+    given = {"rows": ["npo"], "harmful_answers": tmp_path / "harm.jsonl"}
+    with pytest.raises(
+        UserError, match=r"none has a harmful answer; give such answers .* or choose --protocol workbench"
+    ):
+        prepare(str(folder / "llava"), train, test, tmp_path / "out", **given)
+    task = prepare(str(folder / "llava"), train, test, tmp_path / "out", protocol="workbench", **given)
+    assert task.plans["npo"].settings.objective == "npo"
+    with pytest.raises(UserError, match="no protocol 'theirs'; choose one of workbench, authors"):
+        prepare(str(folder / "llava"), train, test, tmp_path / "out", protocol="theirs", **given)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,6 +14,7 @@ import psutil
 import torch
 from transformers import PreTrainedConfig
 
+from workbench.attacks.kinds import prepare_attack
 from workbench.data.example import Example
 from workbench.data.readers import SAFE_PICTURE, first_of_each
 from workbench.data.usable import with_pictures
@@ -43,6 +45,7 @@ from workbench.training.settings import Settings
 
 TABLES = {1: ("base", "sft", "sft-posthoc", "npo", "rmu"), 2: ("sft", "npo", "rmu")}
 ATTACKS = list(dict.fromkeys(attack for attack, *_ in FIGURES.values()))
+ATTACKED = {attack: queries for attack, queries, _ in FIGURES.values() if attack != "none"}  # on which it is counted
 
 
 class Plan(NamedTuple):
@@ -71,6 +74,8 @@ class Task:
         questions: Of visual question answering, for utility.
         generation: How models write their answers.
         protocol: A name in protocols.PROTOCOLS.
+        attacks: {attack of a figure: the same, or the file of prepared queries that stands for it}.
+        left_out: Ids of test examples that are not asked, but that such a file may be about.
     """
 
     table: int
@@ -86,6 +91,8 @@ class Task:
     questions: Questions | None
     generation: Generation = AS_IS
     protocol: str = "workbench"
+    attacks: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(zip(ATTACKS, ATTACKS, strict=True)))
+    left_out: frozenset[str] = frozenset()
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:
@@ -143,6 +150,7 @@ def prepare(
     questions: Questions | None = None,
     generation: Generation = AS_IS,
     protocol: str | None = None,
+    attacked: Mapping[str, str] = MappingProxyType({}),
 ) -> Task:
     """Choose recipes, and settings with which they fit into memory; nothing is loaded or trained yet.
 
@@ -166,13 +174,17 @@ def prepare(
         questions: Utility is VQA accuracy on them; without, the share of harmless queries answered.
         generation: How models write their answers; what it leaves open is the protocol's.
         protocol: A name in protocols.PROTOCOLS; None for `default_protocol`.
+        attacked: {attack of a figure: a file of prepared queries that stands for it}, for ATTACKED.
 
     Raises:
         UserError: Something is unknown, missing or does not go together, nothing fits, or `out` holds
             another run.
     """
+    everything = test
     test = [e for e in test if e.request != SAFE_PICTURE]
     test = first_of_each(test, queries) if queries else test
+    left_out = frozenset(e.id for e in everything) - {e.id for e in test}
+    attacks = dict(zip(ATTACKS, ATTACKS, strict=True)) | _checked_files(attacked, test, left_out)
     general = [e for e in general if not e.harmful]
     names = _checked_rows(table, rows, general)
     _check_data(safety, test, general)
@@ -183,6 +195,11 @@ def prepare(
     protocol = protocol or default_protocol(safety, bool(harmful_answers))
     recipes = _recipes(protocol)
     to_forget = forgotten(protocol, known)
+    if not to_forget and any(e.harmful for e in known) and any(recipes[n].unlearns for n in names if n != "base"):
+        raise UserError(
+            f"The protocol {protocol} forgets harmful queries about unsafe pictures alone, and none has a harmful "
+            "answer; give such answers (--harmful-answers), or choose --protocol workbench."
+        )
     sets = {name: _training_set(recipes[name], safety, to_forget, general) for name in names if name != "base"}
     config = configuration(model, trust)
     text = config.get_text_config()
@@ -192,7 +209,7 @@ def prepare(
     by_epochs = steps is None and text.hidden_size >= WIDE
     generation = generation_of(protocol, generation, config)
     place = (table, names, str(model), Path(out), judge, test, plans, by_epochs, seed, trust)
-    task = Task(*place, questions, generation, protocol)
+    task = Task(*place, questions, generation, protocol, attacks, left_out)
     same_settings(task.out / "task.json", task_settings(task), write=False)
     return task
 
@@ -202,6 +219,19 @@ def _recipes(protocol: str) -> Mapping[str, Recipe]:
     if protocol not in PROTOCOLS:
         raise UserError(f"There is no protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)} (--protocol).")
     return PROTOCOLS[protocol].recipes
+
+
+def _checked_files(attacked: Mapping[str, str], test: Sequence[Example], left_out: Collection[str]) -> dict[str, str]:
+    """The same files, each about some of the queries that its attack is counted on; says about how many."""
+    for name, file in attacked.items():
+        attack = prepare_attack(file, test, left_out)
+        asked = [e for e in test if e.kind == ATTACKED[name]]
+        count = sum(attack.of(e, 1) is not None for e in asked)
+        if not count:
+            raise UserError(f"Attack file {file} has no {ATTACKED[name]} query of the test data; give another.")
+        variants = sum(attack.of(e, shot) is not None for e in asked for shot in range(1, attack.shots + 1))
+        say(f"{file} has {variants} attacked forms of {count} of {len(asked)} {ATTACKED[name]} queries.")
+    return dict(attacked)
 
 
 def _checked_rows(table: int, rows: Collection[str], general: Sequence[Example]) -> list[str]:
@@ -334,6 +364,7 @@ def task_settings(task: Task) -> dict[str, Any]:
         "seed": task.seed,
         "judge": task.judge,
         "protocol": task.protocol,
+        "attacks": {name: name if file == name else _file_digest(file) for name, file in task.attacks.items()},
         "four bits": task.four_bit,
         "test": _digest(task.test),
         **{name: value for name, value in dataclasses.asdict(task.generation).items() if name != "seed"},
@@ -353,6 +384,10 @@ def _facts(example: Example) -> tuple[str, str, str, bool, str, str]:
     """What an example says, apart from its picture's pixels."""
     name = example.image.name if isinstance(example.image, Path) else ""
     return example.id, name, example.query, example.harmful, example.response, example.leak
+
+
+def _file_digest(file: str) -> str:
+    return hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()
 
 
 def _digest(examples: Iterable[Example]) -> str:

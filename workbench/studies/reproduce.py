@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from workbench.attacks.one_word import parse
+from workbench.attacks.kinds import prepare_attack
 from workbench.data.example import Example
 from workbench.evaluation.answers import is_complete, is_judged, read_answers, whole_answers, write_judged
 from workbench.evaluation.ask import ask
@@ -35,7 +35,7 @@ from workbench.models.vlm import answer_batch
 from workbench.runs import kept, log, read_settings, same_settings
 from workbench.studies.paper import table_1, table_2
 from workbench.studies.protocols import epoch_steps
-from workbench.studies.recipes import ATTACKS, TABLES, Task, task_settings
+from workbench.studies.recipes import TABLES, Task, task_settings
 from workbench.training.sets import with_leaks
 from workbench.training.train import train
 
@@ -57,7 +57,8 @@ def hours(task: Task) -> float:
 
 def _work_left(task: Task) -> tuple[int, int]:
     """Answers to give, and examples to pass through the network."""
-    shots = sum(parse(attack)[1] for attack in ATTACKS) * task.generation.samples
+    prepared = [prepare_attack(attack, task.test, task.left_out) for attack in task.attacks.values()]
+    shots = sum(attack.shots for attack in prepared) * task.generation.samples
     answers = shots * len(task.test) * sum(not _is_done(task.out / "answers" / name) for name in task.names)
     if not _is_done(task.out / "own"):
         answers += len(task.unknown)
@@ -123,8 +124,10 @@ def reproduce(task: Task) -> Reproduction:
         kept(f"train {name}", task.out / "models" / name, functools.partial(_train, task, name, own_answers))
     rows = [name for name in TABLES[task.table] if name in task.names or _is_done(task.out / "answers" / name)]
     answers = pd.concat(
-        [_answers(task, name, task.test, ATTACKS, task.out / "answers" / name) for name in rows], ignore_index=True
+        [_answers(task, name, task.test, task.attacks.values(), task.out / "answers" / name) for name in rows],
+        ignore_index=True,
     )
+    answers["attack"] = answers["attack"].replace({file: name for name, file in task.attacks.items()})
     results = rates(answers)
     table = table_1(results, _accuracy(task, rows)) if task.table == 1 else table_2(answers)
     write_text(task.folder / "table.csv", table.to_csv(index=False))
@@ -183,11 +186,11 @@ def _train(task: Task, name: str, own_answers: Path | None, out: Path) -> None:
     clear_device_cache(garbage_collection=True)  # before the next model is loaded
 
 
-def _answers(task: Task, name: str, examples: Sequence[Example], attacks: Sequence[str], folder: Path) -> pd.DataFrame:
+def _answers(task: Task, name: str, examples: Sequence[Example], attacks: Iterable[str], folder: Path) -> pd.DataFrame:
     """A model's judged answers; it is unloaded before they are judged, to make room for a model as judge."""
 
     def make(folder: Path) -> None:
-        answers = ask(task.load(name), examples, attacks, file=folder / "answers.csv")
+        answers = ask(task.load(name), examples, [*attacks], file=folder / "answers.csv", left_out=task.left_out)
         clear_device_cache(garbage_collection=True)
         write_judged(folder / "answers.csv", judged(answers, examples, task.judge), task.judge)
         unload()
