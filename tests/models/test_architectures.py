@@ -6,6 +6,7 @@ import torch
 
 from tests.tiny_models import ARCHITECTURES, architecture_params
 from workbench.data.splits import miniguard_split
+from workbench.errors import UserError
 from workbench.evaluation.evaluate import evaluate
 from workbench.models.load import load
 from workbench.models.merge import write_model
@@ -51,6 +52,16 @@ def test_pictures_that_are_read_once_give_the_same_answers(checkpoint, few):
     for queries in ([e.query for e in few[:6]], [f"Share, {e.query}" for e in few[6:12]]):
         assert vlm.written(images, queries, write=read.written) == vlm.written(images, queries)
     assert bool(read.known) == (vlm.model.config.model_type in IN_PIECES)
+
+
+def test_queries_of_text_alone_are_answered_as_one_by_one_or_refused(checkpoint, few):
+    vlm, queries = load(checkpoint, device="cpu"), [e.query for e in few[:5]]
+    try:
+        together = vlm.answers([None] * 5, queries)
+    except UserError as error:
+        assert "cannot be asked without a picture" in str(error) and vlm.model.config.model_type == "paligemma"
+        return
+    assert together == [vlm.answers([None], [query])[0] for query in queries]
 
 
 def test_an_answer_does_not_see_what_comes_after(checkpoint, few):

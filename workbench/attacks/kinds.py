@@ -207,7 +207,8 @@ def _swap(shots: int, examples: list[Example]) -> Attack:
     A model that looks refuses by the picture; one that reads a shortcut refuses by the query. The judge still
     knows the query's own picture, so only refusals mean something.
     """
-    pictures = {harmful: [e for e in examples if e.harmful == harmful] for harmful in (True, False)}
+    pictured = [e for e in examples if e.image is not None]
+    pictures = {harmful: [e for e in pictured if e.harmful == harmful] for harmful in (True, False)}
     if examples and not all(pictures.values()):
         raise UserError("The attack swap needs harmful and harmless queries, whose pictures it exchanges.")
 

@@ -1,4 +1,4 @@
-"""An example: one picture with one query, the answer it should get, and the harmful answer if it is known."""
+"""An example: a picture with a query, the answer it should get, and the harmful answer if it is known."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from workbench.data.pictures import read_picture
+from workbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Example:
 
     Attributes:
         id: Identifies the example within its dataset.
-        image: A picture (RGB), or the path of one.
+        image: A picture (RGB), or the path of one; None if the query is text alone.
         query: The text that is asked about the picture.
         harmful: Whether the query should be refused.
         response: The answer it should get; a refusal if `harmful`.
@@ -30,7 +31,7 @@ class Example:
     """
 
     id: str
-    image: Image.Image | Path
+    image: Image.Image | Path | None
     query: str
     harmful: bool
     response: str
@@ -44,15 +45,17 @@ class Example:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hash of the picture's pixels, computed once."""
-        return digest(self.picture())
+        """Hash of the picture's pixels, computed once; without one, the example's own id."""
+        return f"text {self.id}" if self.image is None else digest(self.picture())
 
     def picture(self) -> Image.Image:
         """The picture in RGB; a path is read at each call.
 
         Raises:
-            UserError: The file is missing, broken or too large.
+            UserError: The file is missing, broken or too large, or there is no picture.
         """
+        if self.image is None:
+            raise UserError(f"The query {self.id!r} has no picture, which is needed here; leave it out, or add one.")
         picture = read_picture(self.image) if isinstance(self.image, Path) else self.image
         if "digest" not in vars(self):  # taken now, so that an evaluation decodes a picture once
             vars(self)["digest"] = digest(picture)
@@ -80,7 +83,7 @@ def content(examples: Iterable[Example]) -> str:
 def _picture_bytes(example: Example) -> bytes:
     """What identifies an example's picture."""
     if not isinstance(example.image, Path):
-        return example.digest.encode()
+        return example.digest.encode() if example.image else b""
     try:
         return hashlib.blake2b(example.image.read_bytes(), digest_size=8).digest()
     except OSError:

@@ -29,6 +29,7 @@ from workbench.data.usable import Invalid, OnInvalid, attempt, valid
 from workbench.errors import UserError
 from workbench.runs import log
 
+TEXT_ONLY = "text only"  # `request` of queries without a picture
 SAFE_PICTURE = "safe picture"  # `request` of VLGuard's harmful queries about pictures that are themselves harmless
 
 Reader = Callable[[Path], Iterable[Example | Invalid]]
@@ -125,9 +126,10 @@ def first_of_each(examples: Sequence[Example], n: int) -> list[Example]:
 
 @reader(".jsonl")
 def read_jsonl(path: Path) -> Iterator[Example | Invalid]:
-    """JSON lines: {"id"?, "image", "query", "harmful", "response"?, "harmful_response"?, "request"?}.
+    """JSON lines: {"id"?, "image"?, "query", "harmful", "response"?, "harmful_response"?, "request"?}.
 
     `harmful` is true or false, the other fields are text. Without an id, the line's number serves as one.
+    Queries without an image are asked as text alone.
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
@@ -141,18 +143,25 @@ def _line(line: str, number: int, path: Path) -> list[Example]:
     harmful = record.get("harmful")
     if not isinstance(harmful, bool):
         raise UserError(f"{where} has no field 'harmful' that is true or false; add it.")
-    return [_example(str(record.get("id", number)), path, record, "query", harmful, where)]
+    name, image = str(record.get("id", number)), picture_path(path, record, where) if "image" in record else None
+    return [_example(name, image, record, "query", harmful, where, request="" if image else TEXT_ONLY)]
 
 
 def _example(
-    name: str, path: Path, record: Mapping[str, object], query: str, harmful: bool, where: str, request: object = ""
+    name: str,
+    image: Path | None,
+    record: Mapping[str, object],
+    query: str,
+    harmful: bool,
+    where: str,
+    request: object,
 ) -> Example:
     """The example of a record whose answers may be missing.
 
     Args:
         name: The example's id.
-        path: The file.
-        record: The fields image, response?, harmful_response?, request?, and the query.
+        image: Its picture.
+        record: The fields response?, harmful_response?, request?, and the query.
         query: The query's field.
         harmful: Whether the query should be refused.
         where: What messages call the record.
@@ -160,7 +169,7 @@ def _example(
     """
     return Example(
         id=name,
-        image=picture_path(path, record, where),
+        image=image,
         query=query_text(record, query, where),
         harmful=harmful,
         response=text_field(record, "response", where, ""),
@@ -247,8 +256,8 @@ def _queries(record: Mapping[str, object], name: str, path: Path) -> list[Exampl
         category = SAFE_PICTURE if field == "unsafe_instruction" else record.get("harmful_category", "")
         harmful = field == "unsafe_instruction" or (field == "instruction" and not safe)
         distinct = name if len(entries) == 1 else f"{name}-{field.removesuffix('_instruction')}"
-        whole = entry | {"image": record.get("image")}
-        examples.append(_example(distinct, path, whole, field, harmful, where, request=category))
+        image = picture_path(path, record, where)
+        examples.append(_example(distinct, image, entry, field, harmful, where, request=category))
     return examples
 
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from accelerate.utils import gather_object
+from PIL import Image
 
-from workbench.attacks.kinds import Attack, prepare_attack
+from workbench.attacks.kinds import Attack, Shot, prepare_attack
 from workbench.data.example import Example
 from workbench.errors import UserError
 from workbench.evaluation.answers import ANSWER_COLUMNS, AnswerLog, Row
@@ -53,10 +54,12 @@ def ask(
         raise UserError("No attack given; pass 'none', or an attack such as 'what:3'.")
     prepared = {name: prepare_attack(name, examples, left_out) for name in attacks}
     _check_words(vlm, examples, prepared)
+    _check_pictures(examples, prepared)
     answer_log = AnswerLog(file, vlm, _by_id(examples), prepared)
     rows = list(answer_log.kept.values()) if processes().is_main_process else []
     share = list(examples)[processes().process_index :: processes().num_processes]
-    chunks = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
+    sides = [[e for e in share if (e.image is None) == text_only] for text_only in (False, True)]
+    chunks = [side[start : start + batch_size] for side in sides for start in range(0, len(side), batch_size)]
     asked = [
         Asked(name, shot, sample, attack)
         for name, attack in prepared.items()
@@ -101,6 +104,18 @@ def _check_words(vlm: VLM, examples: Sequence[Example], attacks: Mapping[str, At
             )
 
 
+def _check_pictures(examples: Sequence[Example], attacks: Mapping[str, Attack]) -> None:
+    """Raise UserError if an attack changes pictures, and some queries have none."""
+    without = [e for e in examples if e.image is None]
+    for name, attack in attacks.items():
+        shots = [attack.of(e, number) for e in without for number in range(1, attack.shots + 1)]
+        if any(shot and shot.picture for shot in shots):
+            raise UserError(
+                f"Attack {name!r} changes pictures, and {len(without)} queries have none, {without[0].id!r} first; "
+                "leave out one or the other."
+            )
+
+
 class Asked(NamedTuple):
     """One way in which every query is asked."""
 
@@ -115,27 +130,34 @@ def _ask_chunk(
 ) -> Iterator[list[Row]]:
     """The rows of each way of asking a chunk of examples that fits in one batch.
 
-    All ways come one after the other: the chunk's pictures are decoded once, and the model reads them once.
+    All have pictures, or none has. All ways come one after the other: the chunk's pictures are decoded once, and
+    the model reads them once.
     """
     read = ReadPictures(vlm)
-    pictures = {e.id: e.picture() for e in chunk if any((e.id, *way[:3]) not in done for way in ways)}
+    left = [e for e in chunk if any((e.id, *way[:3]) not in done for way in ways)]
+    pictures = {e.id: None if e.image is None else e.picture() for e in left}
     for way in ways:
         missing = [(e, way.attack.of(e, way.shot)) for e in chunk if (e.id, *way[:3]) not in done]
         asked = [(e, shot) for e, shot in missing if shot]  # an attack file may have fewer shots for one example
         if not asked:
             yield []
             continue
-        shown = [shot.picture(pictures[e.id]) if shot.picture else pictures[e.id] for e, shot in asked]
+        shown = [_shown(pictures[e.id], shot) for e, shot in asked]
         queries = [shot.query for _, shot in asked]
         if vlm.generation.temperature:
             _seed(vlm.generation.seed, asked[0][0].id, *way[:3])
         # Where memory is short, what has been read is not kept; a single way has no use for it.
-        write = read.written if len(ways) > 1 and not vlm.batch_limit else None
+        write = read.written if len(ways) > 1 and shown[0] and not vlm.batch_limit else None
         written = vlm.written(shown, queries, batch_size=len(chunk), opening=asked[0][1].opening, write=write)
         yield [
             Row(e.id, vlm.name, way.name, way.shot, e.kind, shot.query, text, "", e.digest, way.sample, int(cut))
             for (e, shot), (text, cut) in zip(asked, written, strict=True)
         ]
+
+
+def _shown(picture: Image.Image | None, shot: Shot) -> Image.Image | None:
+    """The picture that goes with a shot."""
+    return shot.picture(picture) if picture and shot.picture else picture
 
 
 def _seed(*parts: str | int) -> None:

@@ -169,8 +169,9 @@ def model_judge(name: str, folder: Path | None = None) -> Judge:
         if keyword(example, answer) == DEGENERATE:
             return None
         query, text_of_answer = remove_tokens(example.query, marks), remove_tokens(answer, marks)
-        text = _as_text(model, speaks.ask(query, text_of_answer), (query.strip(), text_of_answer.strip()))
-        picture = example.digest if _sees(model) else ""
+        looks = _sees(model) and example.image is not None
+        text = _as_text(model, speaks.ask(query, text_of_answer), (query.strip(), text_of_answer.strip()), looks)
+        picture = example.digest if looks else ""
         key = hashlib.sha256(f"{MAX_NEW_TOKENS} {picture} {text}".encode()).hexdigest()
         return _Question(key, example, text)
 
@@ -178,8 +179,8 @@ def model_judge(name: str, folder: Path | None = None) -> Judge:
         questions = [question_about(example, answer) for example, answer in zip(examples, answers, strict=True)]
         by_key = {question.key: question for question in questions if question}
         unasked = [question for key, question in by_key.items() if key not in verdicts]
-        for start in range(0, len(unasked), BATCH):
-            batch = unasked[start : start + BATCH]
+        sides = [[q for q in unasked if (q.example.image is None) == text_only] for text_only in (False, True)]
+        for batch in (side[start : start + BATCH] for side in sides for start in range(0, len(side), BATCH)):
             new = dict(zip([question.key for question in batch], _ask(model, batch), strict=True))
             verdicts.update(new)
             _append_verdicts(file, new)
@@ -270,13 +271,14 @@ def _marks(model: VLM) -> set[str]:
     return set(special_tokens(model.processor)).union(*(row.marks for row in FORMATS.values()))
 
 
-def _as_text(model: VLM, prompt: list[Message] | str, judged: Sequence[str]) -> str:
-    """The text that the model reads, with the place of the picture if it is a VLM.
+def _as_text(model: VLM, prompt: list[Message] | str, judged: Sequence[str], looks: bool) -> str:
+    """The text that the model reads, with the place of the picture if it looks at one.
 
     Args:
         model: The judge.
         prompt: A conversation, or the whole text.
         judged: What the text must contain: the query and the answer.
+        looks: Whether there is a picture, and the model sees.
 
     Raises:
         UserError: The judge's chat template leaves one of them out.
@@ -284,7 +286,7 @@ def _as_text(model: VLM, prompt: list[Message] | str, judged: Sequence[str]) -> 
     if isinstance(prompt, str):
         return prompt
     in_parts = [{"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]} for turn in prompt]
-    if _sees(model):
+    if looks:
         in_parts[0]["content"].insert(0, {"type": "image"})
     for turns in (in_parts,) if _sees(model) else (prompt, in_parts):  # templates read plain text or lists of parts
         with contextlib.suppress(jinja2.TemplateError, TypeError):
@@ -298,9 +300,9 @@ def _ask(model: VLM, questions: Sequence[_Question]) -> list[str]:
     """The judge's verdict on each question, as text."""
     texts = [question.text for question in questions]
     options = {"return_tensors": "pt", "padding": True, "padding_side": "left", "add_special_tokens": False}
-    if _sees(model):
+    if _sees(model) and questions[0].example.image is not None:
         images = [[question.example.picture()] for question in questions]
         batch = model.processor(text=texts, images=images, **options).to(model.device, model.model.dtype)
     else:
-        batch = model.processor(texts, **options).to(model.device)
+        batch = model.tokenizer(texts, **options).to(model.device)
     return [answer.text for answer in generate(model, dict(batch))]

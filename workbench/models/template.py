@@ -65,7 +65,9 @@ def check_answers(processor: Any, answers: Sequence[str]) -> None:
             raise UserError(f"The answer {answer[:80]!r} contains {found[0]}, which the model does not read as text.")
 
 
-def render(processor: Any, name: str, query: str, answer: str | None = None, system: str = "") -> str:
+def render(
+    processor: Any, name: str, query: str, answer: str | None = None, system: str = "", picture: bool = True
+) -> str:
     """A conversation as the model's chat template writes it: a picture, a query, and perhaps an answer.
 
     Args:
@@ -74,14 +76,17 @@ def render(processor: Any, name: str, query: str, answer: str | None = None, sys
         query: The query.
         answer: The answer; without it, the text ends where the answer begins.
         system: The system prompt; "" for the template's own, if it has one.
+        picture: Whether there is a picture.
 
     Raises:
-        UserError: The model has no chat template, or one without a place for a picture or the system prompt.
+        UserError: The model has no chat template, or one without a place for a picture or the system prompt,
+            or one that always writes a picture.
     """
     if not processor.chat_template:
         raise UserError(f"The model {name!r} has no chat template; put a chat_template.jinja next to its weights.")
     messages = [_message("system", system)] if system else []
-    messages.append({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]})
+    parts: list[dict[str, Any]] = [{"type": "image"}] if picture else []
+    messages.append({"role": "user", "content": [*parts, {"type": "text", "text": query}]})
     if answer is not None:
         messages.append(_message("assistant", answer))
     try:
@@ -91,7 +96,9 @@ def render(processor: Any, name: str, query: str, answer: str | None = None, sys
     if system.strip() not in text:
         raise UserError(f"The chat template of the model {name!r} has no place for a system prompt; leave it out.")
     token = getattr(processor, "image_token", None)
-    if token and str(token) not in text:
+    if token and not picture and str(token) in text:
+        raise UserError(f"The model {name!r} cannot be asked without a picture; leave out queries that have none.")
+    if token and picture and str(token) not in text:
         raise UserError(
             f"The chat template of the model {name!r} has no place for a picture; add one, or choose another model."
         )

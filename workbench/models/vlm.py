@@ -81,13 +81,13 @@ class VLM:
         """The model's answer to one query about one picture (RGB, any size)."""
         return self.answers([image], [query])[0]
 
-    def answers(self, images: Sequence[Image.Image], queries: Sequence[str], **options: Any) -> list[str]:
+    def answers(self, images: Sequence[Image.Image | None], queries: Sequence[str], **options: Any) -> list[str]:
         """The texts of `written`, with the same arguments."""
         return [answer.text for answer in self.written(images, queries, **options)]
 
     def written(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[Image.Image | None],
         queries: Sequence[str],
         batch_size: int = 100,
         opening: str = "",
@@ -98,7 +98,8 @@ class VLM:
         A batch that does not fit into memory is halved, as are all later ones.
 
         Args:
-            images: Pictures in RGB, of any size; image i goes with query i.
+            images: Pictures in RGB, of any size; image i goes with query i. Either all are None, for queries
+                of text alone, or none.
             queries: The queries.
             batch_size: How many queries are asked at once.
             opening: Words with which each answer is made to begin; they are part of the answer.
@@ -119,10 +120,13 @@ class VLM:
                 self._halve_batches(len(queries[chunk]))
         return [Answer(f"{opening} {answer.text}".strip(), answer.cut) for answer in answers]
 
-    def _write(self, images: Sequence[Image.Image], queries: Sequence[str], opening: str) -> list[Answer]:
+    def _write(self, images: Sequence[Image.Image | None], queries: Sequence[str], opening: str) -> list[Answer]:
         """Answers to one batch of queries."""
         batch = with_opening(self, prompt_batch(self, images, queries), opening)
-        with cached_features(bare(self.model), batch, images, self.features):
+        pictures = [image for image in images if image is not None]
+        if not pictures:
+            return generate(self, batch)
+        with cached_features(bare(self.model), batch, pictures, self.features):
             return generate(self, batch)
 
     def _halve_batches(self, too_large: int) -> None:
@@ -184,41 +188,43 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def prompt(vlm: VLM, query: str) -> str:
+def prompt(vlm: VLM, query: str, picture: bool = True) -> str:
     """The text that the model reads: one query and the picture's place in the model's own chat template.
 
     It ends where the answer begins. Special tokens in the query are removed.
 
+    Args:
+        vlm: The model.
+        query: The query.
+        picture: Whether there is a picture.
+
     Raises:
-        UserError: The model has no chat template, or one without a place for a picture.
+        UserError: As `render`.
     """
-    return render(vlm.processor, vlm.name, plain_text(vlm.processor, query), system=vlm.generation.system_prompt)
+    plain, system = plain_text(vlm.processor, query), vlm.generation.system_prompt
+    return render(vlm.processor, vlm.name, plain, system=system, picture=picture)
 
 
-def prompt_batch(vlm: VLM, images: Sequence[Image.Image], queries: Sequence[str], **options: Any) -> Batch:
+def prompt_batch(vlm: VLM, images: Sequence[Image.Image | None], queries: Sequence[str], **options: Any) -> Batch:
     """Prompts padded on the left, so that every answer begins in the same column.
 
     Args:
         vlm: The model that is to read them.
-        images: Pictures; image i goes with query i.
+        images: Pictures; image i goes with query i. Either all are None, for queries of text alone, or none.
         queries: The queries.
         options: Further arguments of the processor.
 
     Returns:
         input_ids and attention_mask (B, T), and whatever else the model reads: pixel_values, token types …
     """
-    texts = [prompt(vlm, query) for query in queries]
-    batch = dict(
-        vlm.processor(
-            text=texts,
-            images=[[image] for image in images],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            **tokenizer_options(vlm.processor, texts[0]),
-            **options,
-        ).to(vlm.device, vlm.model.dtype)
-    )
+    pictured = images[0] is not None
+    texts = [prompt(vlm, query, pictured) for query in queries]
+    options |= {"padding": True, "padding_side": "left", "return_tensors": "pt"}
+    options |= tokenizer_options(vlm.processor, texts[0])
+    if not pictured:
+        return dict(vlm.tokenizer(texts, **options).to(vlm.device))
+    one_each = [[image] for image in images]
+    batch = dict(vlm.processor(text=texts, images=one_each, **options).to(vlm.device, vlm.model.dtype))
     batch.pop("labels", None)  # PaliGemma's processor makes some; a prompt has none
     return batch
 

@@ -81,6 +81,11 @@ def forget_and_retain(examples: Sequence[Example], method: Objective) -> tuple[l
             raise UserError(
                 f"The {name} set is empty: the training data have no {kind} query; they need harmful and harmless ones."
             )
+    if without := [e.id for e in examples if e.image is None]:
+        raise UserError(
+            f"{len(without)} records have no picture, {without[0]!r} first; training needs one with each query: "
+            "leave them out."
+        )
     for field in method.answers:
         lacking = [e.id for e in forget_set if not getattr(e, field)]
         if lacking:
