@@ -16,9 +16,11 @@ from workbench.cli.app import (
     Out,
     Samples,
     Seed,
+    Seeds,
     SkipInvalid,
     SkipMissing,
     SystemPrompt,
+    Taught,
     Temperature,
     app,
     load_examples,
@@ -26,9 +28,11 @@ from workbench.cli.app import (
     memory_bytes,
     out,
     print_table,
+    seed_numbers,
+    taught_model,
     trusted,
 )
-from workbench.cli.studies import PANEL, Queries
+from workbench.cli.studies import PANEL, Csv, Queries
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,6 +155,29 @@ def reproduce(
     title = f"Table {table}, per cent, with 95% intervals; difference: here − paper"
     print_table(as_text(reproduction.table), title=title)
     out.print(f"Written to {task.folder}: open {task.folder / 'report.html'}.")
+
+
+@app.command(rich_help_panel=PANEL)
+def protocols(
+    csv: Csv,
+    numbers: Seeds = ["0"],  # noqa: B006 (typer copies it)
+    model: Model = "miniguard",
+    taught: Taught = None,
+) -> None:
+    """What each difference between the authors' protocol and ours does: one switched at a time, on MiniGuard.
+
+    Rates are of validation queries, per cent. What is finished is kept: run the same command again to resume.
+    """
+    from workbench.files import ensure_parent, write_text
+    from workbench.parallel import process_count
+    from workbench.spreadsheets import as_csv
+    from workbench.studies.switches import switched
+
+    ensure_parent(csv)
+    table = switched(seed_numbers(numbers), taught_model(model, taught), processes=process_count())
+    write_text(csv, as_csv(table))
+    rates = ["asr", "rr", "utility", "asr_attacked", "rr_attacked", "utility_attacked"]
+    print_table(table[["switch", "seed", *rates]].round(1))
 
 
 def _training_and_test_data(

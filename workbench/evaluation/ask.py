@@ -130,8 +130,8 @@ def _ask_chunk(
 ) -> Iterator[list[Row]]:
     """The rows of each way of asking a chunk of examples that fits in one batch.
 
-    All have pictures, or none has. All ways come one after the other: the chunk's pictures are decoded once, and
-    the model reads them once.
+    All have pictures, or none has. All ways come one after the other: the chunk's pictures are decoded once,
+    and the model reads them once.
     """
     read = ReadPictures(vlm)
     left = [e for e in chunk if any((e.id, *way[:3]) not in done for way in ways)]
