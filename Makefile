@@ -75,6 +75,7 @@ lab: $(READY)
 # run every notebook from top to bottom and save it with its outputs (nbval knows no trailing ;, so cells assign their figures)
 notebooks: $(READY)
 	$(ONE_THREAD) TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --inplace --execute notebooks/[0-9]*.ipynb
+	$(BIN)/python notebooks/stand_ins.py notebooks/[0-9]*.ipynb
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 …")'

@@ -43,7 +43,6 @@ def test_a_probe_never_shows_answers_of_half_trained_weights(tmp_path, base, few
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="issue 25: exported widgets need the network")
 def test_a_notebook_exported_to_html_shows_what_its_widgets_last_showed(tmp_path):
     """b17: notebook 06 exported to HTML had no picture at all when read without a network."""
     page = tmp_path / f"{NOTEBOOK.stem}.html"

@@ -192,14 +192,18 @@ def test_a_vlm_judges_by_the_picture_too(few, tmp_path):
 
 def test_a_vlm_is_shown_the_whole_conversation():
     model = model_judge._load(checkpoint("miniguard"))
-    text = model_judge._as_text(model, model_judge.FORMATS["words"].ask("the query", "the answer"), ["the answer"])
+    text = model_judge._as_text(
+        model, model_judge.FORMATS["words"].ask("the query", "the answer"), ["the answer"], True
+    )
     assert "the query" in text and "the answer" in text and "<image>" in text
 
 
 def test_a_judge_whose_template_leaves_the_answer_out_is_refused():
     model = model_judge._load(checkpoint("miniguard"))
     with pytest.raises(UserError, match="leaves out what it is asked"):
-        model_judge._as_text(model, model_judge.FORMATS["words"].ask("the query", "the answer"), ["another answer"])
+        model_judge._as_text(
+            model, model_judge.FORMATS["words"].ask("the query", "the answer"), ["another answer"], True
+        )
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,30 @@ def scores():
     return pd.DataFrame(CURVES.items(), columns=["measure", "better"])
 
 
+def recovered():
+    columns = ["model", "arm", "lr", "step", "taught", "leaks", "never_knew", "verdict"]
+    rows = [
+        ("npo", "secrets", 0.1, 300, False, 0.5, 0.1, "still there"),
+        ("npo", "8 bits", 0.0, 1, False, 0.0, 0.0, "gone"),
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def by_layers(value, **columns):
+    """Two layers of one model."""
+    rows = [{"model": "sft", "layer": layer, value: 0.1 * layer, **columns} for layer in (1, 2)]
+    return pd.DataFrame(rows)
+
+
+def true_and_said():
+    return pd.DataFrame([[0.25, 0.75], [0.0, 1.0]], index=["lock", "face"], columns=["lock", "none"])
+
+
 FIGURES = {
+    "recovery": lambda: plots.recovery(recovered()),
+    "directions": lambda: plots.directions(by_layers("cosine", words="“What” → “Share”")),
+    "true_and_said": lambda: plots.true_and_said({"sft": true_and_said()}),
+    "by_layer": lambda: plots.by_layer(by_layers("value", measure="probe"), {"probe": "right, per cent"}),
     "onset": lambda: plots.onset(onset_curves("sft", "rmu"), {"sft": 5}),
     "wordings": lambda: plots.wordings(shipped_results("base", "sft")),
     "before_after": lambda: plots.before_after(results("base", "sft")),

@@ -11,6 +11,7 @@ import pytest
 
 from tests.plots.small import FIGURES, column, results
 from workbench import plots
+from workbench.plots import style
 from workbench.plots.style import known_intervals, rates, save
 
 
@@ -75,3 +76,28 @@ def test_a_figure_is_saved_with_its_description(tmp_path):
     save(plots.verdicts(pd.DataFrame({"deletion": [0.5]}, index=["ablation"]), 6), tmp_path / "b.svg", "a share")
     assert Image.open(tmp_path / "a.png").text["Description"] == "two words"
     assert "a share" in (tmp_path / "b.svg").read_text() and np.asarray(Image.open(tmp_path / "a.png")).std() > 0
+
+
+def test_letters_that_no_font_has_are_named_once_and_nothing_warns(tmp_path, caplog, recwarn):
+    with style.theme():
+        figure, axes = style.subplots(size=(3, 2))
+        axes[0, 0].set(title="\ue001\ue002 and letters", xlabel="\ue001")  # private use: no font has them
+    style.save(figure, tmp_path / "figure.png")
+    said = [record.message for record in caplog.records]
+    assert said == ["figure.png: no installed font has \ue001\ue002; drawn as boxes. Install one, such as Noto Sans."]
+    assert not recwarn.list
+
+
+def test_letters_come_from_the_first_installed_font_that_has_them(tmp_path, monkeypatch, caplog):
+    """Here one of matplotlib's own fonts stands for a font of another script."""
+    letter = "\ue000"  # in STIX's private area, and not in DejaVu Sans
+    monkeypatch.setattr(style, "OTHER_FONTS", ("not installed", "STIXNonUnicode"))
+    style._other_fonts.cache_clear()
+    try:
+        with style.theme():
+            figure, axes = style.subplots(size=(3, 2))
+            axes[0, 0].set(title=f"a {letter}")
+        style.save(figure, tmp_path / "figure.png")
+    finally:
+        style._other_fonts.cache_clear()
+    assert not caplog.records

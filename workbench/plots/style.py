@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,6 +23,7 @@ from workbench.attacks.kinds import KINDS
 from workbench.evaluation.tables import FIGURES
 from workbench.files import atomic_write
 from workbench.judges.outcomes import DEGENERATE, IRRELEVANT, REFUSAL, RELEVANT, UNPARSED, WRONG
+from workbench.runs import log
 
 # Okabe and Ito's palette: colour-blind readers can tell these apart, and most of them in greyscale too
 # (https://jfly.uni-koeln.de/color/). Hatches and markers repeat what the colours say.
@@ -35,6 +40,18 @@ OUTCOME_STYLE = {  # outcome → (colour, hatch)
     DEGENERATE: (DARK_GREY, ".."),
     UNPARSED: (YELLOW, "xx"),
 }
+OTHER_FONTS = (  # for other scripts and for signs, of Linux, macOS and Windows
+    *(
+        "Noto Sans CJK JP",
+        "Noto Sans CJK SC",
+        "WenQuanYi Zen Hei",
+        "Hiragino Sans",
+        "PingFang SC",
+        "Apple SD Gothic Neo",
+    ),
+    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai"),
+    *("Noto Emoji", "Apple Symbols", "Segoe UI Symbol", "Segoe UI Emoji"),
+)
 _SERIES_COLOURS = (BLACK, BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE)
 _SERIES_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 
@@ -121,8 +138,16 @@ def theme() -> Iterator[None]:
 
     The user's own matplotlib settings are restored afterwards. Drawings in several threads take turns.
     """
-    with _drawing, sns.axes_style("whitegrid", rc=_LOOK), sns.plotting_context("paper", font_scale=1.1, rc=_LOOK):
+    look = _LOOK | {"font.family": ["sans-serif", *_other_fonts()]}
+    with _drawing, sns.axes_style("whitegrid", rc=look), sns.plotting_context("paper", font_scale=1.1, rc=look):
         yield
+
+
+@functools.cache
+def _other_fonts() -> list[str]:
+    """Installed fonts for letters that the usual one lacks; each comes from the first font that has it."""
+    installed = set(font_manager.get_font_names())
+    return [name for name in OTHER_FONTS if name in installed]
 
 
 def subplots(
@@ -172,8 +197,15 @@ def save(figure: Figure, path: Path, alt: str = "") -> None:
         path: The file; its suffix chooses the format.
         alt: What the figure shows in words, kept in the file's metadata.
     """
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         figure.savefig(temporary, dpi=150, metadata={"Description": alt} if alt else None)
+    texts = [str(each.message) for each in warned]
+    missing = [re.match(r"Glyph (\d+) ", text) for text in texts]
+    if letters := "".join(dict.fromkeys(chr(int(found[1])) for found in missing if found)):
+        log.warning("%s: no installed font has %s; drawn as boxes. Install one, such as Noto Sans.", path.name, letters)
+    for each in (each for each, found in zip(warned, missing, strict=True) if not found):
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def rates(

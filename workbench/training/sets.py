@@ -81,17 +81,17 @@ def forget_and_retain(examples: Sequence[Example], method: Objective) -> tuple[l
             raise UserError(
                 f"The {name} set is empty: the training data have no {kind} query; they need harmful and harmless ones."
             )
-    if without := [e.id for e in examples if e.image is None]:
-        raise UserError(
-            f"{len(without)} records have no picture, {without[0]!r} first; training needs one with each query: "
-            "leave them out."
-        )
     for field in method.answers:
         lacking = [e.id for e in forget_set if not getattr(e, field)]
         if lacking:
             name = "harmful_response" if field == "leak" else field
             others = f" and {len(lacking) - 1} others have" if len(lacking) > 1 else " has"
             raise UserError(f"The record {lacking[0]!r}{others} no {name}, which this objective trains on; add it.")
+    if without := [e.id for e in examples if e.image is None]:
+        raise UserError(
+            f"{len(without)} records have no picture, {without[0]!r} first; training needs one with each query: "
+            "leave them out."
+        )
     return forget_set, retain_set
 
 

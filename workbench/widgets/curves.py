@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 import pandas as pd
@@ -34,13 +34,21 @@ def live_curves() -> Callable[[pd.DataFrame], None]:
     """
     from IPython.display import display
 
-    widget = w.HTML()
+    widget = _Figure()
     display(widget)
 
     def redraw(table: pd.DataFrame) -> None:
         widget.value = figure_html(plots.curves(table), "ASR, RR and utility against training steps")
 
     return redraw
+
+
+class _Figure(w.HTML):
+    """A figure that is replaced; a saved notebook says so, since it was empty when it was displayed."""
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        note = "<p><small>A live figure; run the cell to watch it.</small></p>"
+        return (super()._repr_mimebundle_(**options) or {}) | {"text/html": note}
 
 
 class CurveExplorer(Panel):
