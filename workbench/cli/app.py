@@ -72,6 +72,16 @@ SkipInvalid = Annotated[
 ]
 
 
+RefusalWords = Annotated[
+    Path | None,
+    typer.Option(help="One per line: an answer that holds any of them is a refusal; the judge sees the others alone."),
+]
+JudgeInstructions = Annotated[
+    Path | None,
+    typer.Option(help="TOML with what a model that judges is told, and how its verdicts begin (docs/protocols.md)."),
+]
+
+
 class Trust(enum.StrEnum):
     """What is off by default; same as `models.load.TRUSTS`."""
 
@@ -207,6 +217,13 @@ def _read_records(data: str, split: str, seed: int, model: str) -> Sequence[Exam
     if data != "miniguard":
         return read_records(data, split)
     return miniguard_split(split, seed, pixels=picture_size(configuration(model, trusted)))
+
+
+def judge_of(judge: str, refusal_words: Path | None, instructions: Path | None) -> str:
+    """The name of a judge with the user's own words and instructions, if there are any."""
+    from workbench.judges.custom import custom_judge
+
+    return custom_judge(judge, refusal_words, instructions) if refusal_words or instructions else judge
 
 
 def read_data(data: str, split: str, seed: int, model: str = "miniguard", skip_invalid: bool = False) -> list[Example]:

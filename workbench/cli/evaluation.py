@@ -14,9 +14,11 @@ from workbench.cli.app import (
     Adapter,
     Data,
     Judge,
+    JudgeInstructions,
     MaxNewTokens,
     Model,
     Out,
+    RefusalWords,
     Samples,
     Seed,
     SkipInvalid,
@@ -26,6 +28,7 @@ from workbench.cli.app import (
     Taught,
     Temperature,
     app,
+    judge_of,
     load_data,
     load_model,
     out,
@@ -53,6 +56,8 @@ def evaluate(
     split: Split = "test",
     attack: AttackOption = ["none"],  # noqa: B006 (typer copies it)
     judge: Judge = "exact",
+    refusal_words: RefusalWords = None,
+    judge_instructions: JudgeInstructions = None,
     skip_missing: SkipMissing = False,
     skip_invalid: SkipInvalid = False,
     max_new_tokens: MaxNewTokens = None,
@@ -79,6 +84,7 @@ def evaluate(
     attacks = split_commas(attack)
     for name in attacks:
         prepare_attack(name, examples, left_out)
+    judge = judge_of(judge, refusal_words, judge_instructions)
     check_judge(judge, examples)  # before the model is loaded
     vlm = load_model(model, adapter, generation=generation)
     evaluation = evaluate(vlm, examples, attacks, judge, out=make_folder(out_folder), left_out=left_out)

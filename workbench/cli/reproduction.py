@@ -11,9 +11,11 @@ import typer
 from workbench.cli.app import (
     Data,
     HarmfulAnswers,
+    JudgeInstructions,
     MaxNewTokens,
     Model,
     Out,
+    RefusalWords,
     Samples,
     Seed,
     Seeds,
@@ -23,6 +25,7 @@ from workbench.cli.app import (
     Taught,
     Temperature,
     app,
+    judge_of,
     load_examples,
     load_general,
     memory_bytes,
@@ -102,6 +105,8 @@ def reproduce(
     general: General = None,
     harmful_answers: HarmfulAnswers = None,
     judge: OptionalJudge = None,
+    refusal_words: RefusalWords = None,
+    judge_instructions: JudgeInstructions = None,
     questions: VqaQuestions = None,
     images: VqaImages = None,
     annotations: VqaAnnotations = None,
@@ -138,7 +143,7 @@ def reproduce(
     make_folder(out_folder)
     asked = _vqa_questions(questions, images, annotations, vqa_first, table)
     safety, test, more = _training_and_test_data(data, general, seed, skip_missing, skip_invalid)
-    judge = judge or ("exact" if data == "miniguard" else "keyword")
+    judge = judge_of(judge or ("exact" if data == "miniguard" else "keyword"), refusal_words, judge_instructions)
     memory = memory_bytes(gpu_memory) if gpu_memory else None
     options = {"table": table, "rows": row or (), "general": more, "judge": judge, "memory": memory, "seed": seed}
     options |= {"harmful_answers": harmful_answers, "steps": steps, "queries": queries, "questions": asked}

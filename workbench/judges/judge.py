@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 
 from workbench.data.example import Example
 from workbench.errors import UserError
+from workbench.judges.custom import CUSTOM
 from workbench.judges.model import check_model, model_judge
 from workbench.judges.outcomes import Judge, Outcome
 from workbench.judges.rules import RULES
@@ -18,6 +19,8 @@ from workbench.models.vlm import processes
 
 def check_judge(name: str, examples: Iterable[Example] = ()) -> None:
     """Raises UserError for an unknown judge, or one that cannot judge an example; loads no weights."""
+    if name in CUSTOM:
+        return
     if name in RULES:
         for example in examples:
             RULES[name](example, "")  # raises UserError if the example lacks what the rule needs
@@ -31,13 +34,15 @@ def load_judge(name: str, examples: Iterable[Example] = ()) -> Judge:
     """A judge for these examples.
 
     Args:
-        name: A name in RULES, or the folder or hub id of a model.
+        name: A name in RULES, the folder or hub id of a model, or what `custom_judge` returned.
         examples: What it will judge.
 
     Raises:
         UserError: As `check_judge`, and if a model cannot be loaded.
     """
     check_judge(name, examples)
+    if name in CUSTOM:
+        return CUSTOM[name]
     if name not in RULES:
         return model_judge(name)
     rule = RULES[name]

@@ -148,7 +148,7 @@ class _Question(NamedTuple):
     text: str
 
 
-def model_judge(name: str, folder: Path | None = None) -> Judge:
+def model_judge(name: str, folder: Path | None = None, speaks: Format | None = None) -> Judge:
     """A model as judge, asked greedily and in batches; a VLM is shown the example's picture too.
 
     Verdicts are kept on disk, so that the model is never asked the same question twice. It is not asked about
@@ -157,11 +157,12 @@ def model_judge(name: str, folder: Path | None = None) -> Judge:
     Args:
         name: The judge's hub id or folder.
         folder: Where verdicts are kept; `judged/` in `runs_dir()` by default.
+        speaks: How it is asked and read; by default as FORMATS has it for its name.
 
     Raises:
         UserError: The model cannot be loaded, or has no chat template.
     """
-    speaks, model = FORMATS[format_of(name)], _load(name)
+    speaks, model = speaks or FORMATS[format_of(name)], _load(name)
     file = (folder or runs_dir() / "judged") / f"{fingerprint(model)}.jsonl"
     verdicts, marks = _read_verdicts(file), _marks(model)
 
