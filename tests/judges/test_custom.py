@@ -1,4 +1,4 @@
-"""A judge of the user's own: words anywhere in an answer, a model's verdict by its first line, files in one sentence."""
+"""A judge of the user's own: words anywhere in an answer, a model's verdict by its first line, mistakes named."""
 
 import pytest
 

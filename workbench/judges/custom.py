@@ -28,9 +28,9 @@ def custom_judge(judge: str, refusal_words: Path | None = None, instructions: Pa
         judge: "keyword", or the folder or hub id of a model.
         refusal_words: A text file with one per line; an answer that holds any of them, in any case, is a
             refusal, and the judge is asked about the others alone.
-        instructions: A TOML file: `instructions`, a text with {query} and {answer}; and `[verdicts]`, in which
-            each outcome (refusal, relevant, irrelevant, degenerate) has the words with which a line of the
-            model's verdict begins. A model that sees pictures is shown the example's.
+        instructions: A TOML file: `instructions`, a text with {query} and {answer}; and `[verdicts]`, in
+            which each outcome (refusal, relevant, irrelevant, degenerate) has the words with which a line of
+            the model's verdict begins. A model that sees pictures is shown the example's.
 
     Returns:
         Its name, by which `load_judge` finds it; two judges with different files have different names.
