@@ -389,7 +389,7 @@ def test_mistakes(folder, tmp_path, capsys):
 
     with pytest.raises(UserError, match="no table 3"):
         prepared(table=3)
-    with pytest.raises(UserError, match="Table 2 has no row base; choose from sft, npo, rmu"):
+    with pytest.raises(UserError, match="Table 2 has no row base; choose from sft, sft-posthoc, npo, rmu"):
         prepared(table=2, rows=["base"])
     with pytest.raises(UserError, match="no judge 'oracle'"):
         prepared(judge="oracle")

@@ -42,7 +42,7 @@ from workbench.training.memory import GIB, Memory, fitting, longest
 from workbench.training.sets import with_leaks
 from workbench.training.settings import Settings
 
-TABLES = {1: ("base", "sft", "sft-posthoc", "npo", "rmu"), 2: ("sft", "npo", "rmu")}
+TABLES = {1: ("base", "sft", "sft-posthoc", "npo", "rmu"), 2: ("sft", "sft-posthoc", "npo", "rmu")}
 ATTACKS = list(dict.fromkeys(attack for attack, *_ in FIGURES.values()))
 ATTACKED = {attack: queries for attack, queries, _ in FIGURES.values() if attack != "none"}  # on which it is counted
 
