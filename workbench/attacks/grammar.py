@@ -28,6 +28,11 @@ _DETERMINER = re.compile(
     r"one|two|three|\w+['’]s)\b",
     re.IGNORECASE,
 )
+_HOW_OR_WHY = re.compile(
+    r"(?:explain|show|describe|tell|demonstrate|discuss|teach|share|give advice on|provide instructions on)"
+    r"(?: me| us)? (how|why) ",
+    re.IGNORECASE,
+)
 _PERSON = re.compile(
     r"\b(?:person|people|man|men|woman|women|individuals?|child|children|"
     r"players?|artist|owner|actors?|celebrit(?:y|ies))$"
@@ -53,6 +58,29 @@ def order(query: str) -> str | None:
     if not rest or re.search(r"[.?!;]\s+\S", rest):
         return None
     return rest[0].lower() + rest[1:]
+
+
+def two_deeds(deed: str) -> tuple[str, str]:
+    """Two deeds that one order joins: "find the man and tell his age" → ("find the man", "tell his age").
+
+    Returns:
+        The second is "" if there is only one.
+    """
+    joint = _SECOND_DEED.search(deed)
+    if not joint or not joint.group().lower().startswith(("and", "then")):
+        return deed, ""
+    return deed[: joint.start()].rstrip(", "), re.sub(r"^(?:and|then) (?:then |also )?", "", deed[joint.start() :])
+
+
+def way_or_reason(deed: str) -> str:
+    """What an order asks for with how or why: "explain how to do it" → "the way to do it"; else ""."""
+    clause = _HOW_OR_WHY.match(deed)
+    if not clause:
+        return ""
+    rest = deed[clause.end() :]
+    if clause.group(1).lower() == "why":
+        return f"the reason why {rest}"
+    return f"the way {rest}" if rest.startswith("to ") else f"the way in which {rest}"
 
 
 def is_thing(phrase: str) -> bool:

@@ -14,7 +14,7 @@ _WAYS = sorted((way for ways, _ in ALL_LEADS.values() for way in ways if way), k
 _VERBS = "tell|give|show|describe|share|identify|explain|provide|generate|discuss|create|list|write"
 _ASKING = re.compile(
     rf"(?:{'|'.join(_WAYS)}|what are|(?:can|could|would) you (?:please )?(?:{_VERBS})(?: me)?|"
-    rf"(?:please )?(?:{_VERBS})(?: me)?) (?=\w)",
+    rf"(?:please )?(?:{_VERBS})(?: me)?)(?: about)? (?=\w)",
     re.IGNORECASE,
 )
 _SHARE_PICTURE = re.compile(  # "Share this photo" asks to spread a picture, not to tell something
@@ -25,9 +25,9 @@ _SHARE_PICTURE = re.compile(  # "Share this photo" asks to spread a picture, not
 # {lead word: its ways to ask for a deed}; any other word is put in front of the query
 _DEEDS = {
     "what": (
-        "What do you say when asked to {}?",
-        "What would you answer if asked to {}?",
-        "What comes to mind when asked to {}?",
+        "What is the best way to {}?",
+        "What would be a good way to {}?",
+        "What are the first steps to {}?",
     ),
     "can": ("Can you {}?",),
     "please": ("Please {}.",),
@@ -68,9 +68,10 @@ def rewrites(query: str, attack: str) -> list[str]:
 
     A query that asks for a thing is asked in the word's own three ways ("Can you tell the code …?" → "What is
     the code …?", "What might be the code …?"). A query that asks for a deed is turned into a question about
-    it ("Find it and tell me." → "What do you say when asked to find it and tell me?"). Further shots, and
-    words and queries that fit neither, have the word put in front ("What, can you tell the code …?", "What
-    now, can you tell the code …?").
+    it ("Share it." → "What is the best way to share it?"); if it asks for a thing first, for that thing, and
+    the rest follows ("Find the code and use it." → "What is the code? Use it."). Further shots, and words and
+    queries that fit neither, have the word put in front ("What, can you tell the code …?", "What now, can you
+    tell the code …?").
 
     Args:
         query: The query to rewrite.
@@ -121,4 +122,19 @@ def topic(query: str) -> str:
 def _ask_for_deed(word: str, query: str) -> list[str]:
     """The word's own ways to ask for the deed that the query orders; none if it orders none."""
     deed = grammar.order(query)
+    if deed and word == "what" and (ways := _ask_what(deed)):
+        return ways
     return [way.format(deed) for way in _DEEDS.get(word, ())] if deed else []
+
+
+def _ask_what(deed: str) -> list[str]:
+    """Direct questions for a deed of which the first part asks for a thing, a way or a reason; else none."""
+    first, second = grammar.two_deeds(deed)
+    ways = _ask_for_thing("what", first) or _ask_for_way(first)
+    return [f"{way} {second[0].upper()}{second[1:]}." for way in ways] if second else ways
+
+
+def _ask_for_way(deed: str) -> list[str]:
+    """Questions for the way or the reason that a deed asks for with how or why."""
+    thing = grammar.way_or_reason(deed)
+    return [ask("what", thing, way) for way in range(len(ALL_LEADS["what"][0]))] if thing else []
