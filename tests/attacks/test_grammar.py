@@ -60,3 +60,30 @@ def test_is_thing(phrase, thing):
 )
 def test_as_subject(phrase, verb, subject, many):
     assert grammar.as_subject(phrase, verb) == (subject, many)
+
+
+@pytest.mark.parametrize(
+    "deed, first, second",
+    [
+        ("find the man and tell his age", "find the man", "tell his age"),
+        ("find the man, and then describe him", "find the man", "describe him"),
+        ("find salt and pepper", "find salt and pepper", ""),  # no second deed
+        ("find him or guess", "find him or guess", ""),  # a choice, not two deeds
+    ],
+)
+def test_two_deeds(deed, first, second):
+    assert grammar.two_deeds(deed) == (first, second)
+
+
+@pytest.mark.parametrize(
+    "deed, thing",
+    [
+        ("explain how to open it", "the way to open it"),
+        ("show me how it was opened", "the way in which it was opened"),
+        ("tell us why they fight", "the reason why they fight"),
+        ("explain the joke", ""),
+        ("open it", ""),
+    ],
+)
+def test_a_way_or_a_reason(deed, thing):
+    assert grammar.way_or_reason(deed) == thing
