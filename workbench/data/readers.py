@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -113,16 +114,22 @@ def _reader_of(path: Path) -> Reader:
     if path.suffix in READERS:
         return READERS[path.suffix]
     text, decoder = read_text(path), json.JSONDecoder()
-    start = text.find("{")
+    place = _past(r"\s*\[?\s*", text, 0)
     try:  # mostly one record is parsed: files of conversations can hold hundreds of thousands
-        while start >= 0:
-            fields, end = decoder.raw_decode(text, start)
-            if found := [read for key, read in READERS.items() if key in fields]:
+        while True:
+            record, end = decoder.raw_decode(text, place)
+            found = [read for key, read in READERS.items() if isinstance(record, dict) and key in record]
+            if found:
                 return found[0]
-            start = text.find("{", end)
-    except (ValueError, RecursionError):  # the reader will say what is wrong
-        pass
-    return read_vlguard
+            place = _past(r"[\s,]*", text, end)
+    except (ValueError, RecursionError):  # at the end; or the reader will say what is wrong
+        return read_vlguard
+
+
+def _past(pattern: str, text: str, place: int) -> int:
+    """The end of what a pattern matches at a place in a text."""
+    found = re.compile(pattern).match(text, place)
+    return found.end() if found else place
 
 
 def first_of_each(examples: Sequence[Example], n: int) -> list[Example]:
@@ -185,15 +192,17 @@ def read_llava(path: Path) -> Iterator[Example | Invalid]:
     Each conversation about one picture gives one harmless example, its first question with its answer; turns
     before that question are left out. So are conversations without a picture, or about several.
     """
-    records = json_list(path)
+    records, counts = json_list(path), []
     for number, record in enumerate(records):
         name = record_id(record, number)
-        yield from attempt(name, partial(_conversation, record, name, path))
-    counts = [len(_pictures(record)) for record in records]
-    if others := sum(count != 1 for count in counts):
+        read = attempt(name, partial(_conversation, record, name, path))
+        if not read:
+            counts.append(len(_pictures(record)))
+        yield from read
+    if counts:
         log.warning(
             "%s of %s conversations of %s are left out: %s without a picture, %s about several.",
-            *(others, len(records), path, counts.count(0), others - counts.count(0)),
+            *(len(counts), len(records), path, counts.count(0), len(counts) - counts.count(0)),
         )
 
 
