@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 
+_LINE = 500  # letters of another library's error
 _QUOTED = 100  # letters of a text that is quoted within a sentence
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -26,7 +27,8 @@ def printable(text: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Another library's error in one line, to quote within a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= _LINE else f"{line[:_LINE]} …"
 
 
 def machine_error(error: BaseException) -> str:
