@@ -215,7 +215,10 @@ def test_a_rewrite_that_loses_the_query_is_found():
 
 
 NUMBERS = st.sampled_from([math.nan, math.inf, -math.inf, -1, 0, 0.5, 1, 2, 2.5, 1e300, 10**40])
+FEW_NUMBERS = st.sampled_from([math.nan, 0.5, 2, 2.5])
 SETTINGS = st.tuples(
+    st.just("rmu"), st.dictionaries(st.sampled_from(["layer", "c"]), FEW_NUMBERS, min_size=1, max_size=1), st.just({})
+) | st.tuples(
     st.sampled_from([*OBJECTIVES, "", "adam"]),
     st.dictionaries(st.sampled_from(["lr", "beta", "alpha", "gamma", "layer", "c", "other"]), NUMBERS, max_size=3),
     st.dictionaries(
@@ -315,7 +318,7 @@ def audits(command, case):
             assert not out or len(Path(out).read_text().splitlines()) >= len(audit("data.jsonl")) + 1
 
 
-@cases(AUDITS)
+@cases(AUDITS, share=0.2)
 def test_an_audit_counts_or_says_what_is_wrong(case):
     audits(run, case)
 
@@ -329,7 +332,7 @@ def test_a_command_that_prints_data_as_they_are_is_found():
 
 
 VALUES = WORD.filter(lambda text: "\0" not in text) | st.sampled_from(
-    ["gone", "gone/model", "gone.json", "x" * 5000, ".", "/", "what:9"]
+    ["gone", "gone/model", "gone.json", "x" * 300, ".", "/", "what:9"]
 )
 WRONG = {  # command: options of which each refuses most values before a model is loaded
     "evaluate": [
@@ -379,7 +382,7 @@ def fails_early(command, arguments):
         assert not [file for file in Path().rglob("*") if file.is_file()]
 
 
-@cases(commands(), share=1.5)
+@cases(commands(), share=0.5)
 def test_a_command_that_cannot_work_says_so_before_it_starts(case):
     fails_early(run, case)
 

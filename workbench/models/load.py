@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 from collections.abc import Collection
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 from safetensors import safe_open
 
 from workbench.errors import UserError, say
@@ -18,7 +20,7 @@ from workbench.models.architectures import ARCHITECTURES
 from workbench.models.configuration import checkpoint, configuration, loading
 from workbench.models.generation import AS_IS, Generation
 from workbench.models.processor import load_processor
-from workbench.models.vlm import VLM, best_device, best_dtype, quiet
+from workbench.models.vlm import VLM, best_device, best_dtype, prompt_batch, quiet
 
 TRUSTS = ("remote-code", "pickles")
 _PACKED = 16  # weights at most that a quantized checkpoint may pack into one number
@@ -69,6 +71,8 @@ def load(
         generation,
         stored_dtype=getattr(torch, str(config.dtype).removeprefix("torch."), None),
     )
+    with loading(str(model)), contextlib.suppress(UserError):  # such as no chat template: said when it is asked
+        prompt_batch(vlm, [Image.new("RGB", (32, 32))], ["What?"])
     return vlm if adapter is None else with_adapter(vlm, Path(adapter), "pickles" in trust)
 
 
