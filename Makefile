@@ -1,5 +1,6 @@
 # make demo: the study on MiniGuard. make test: checks, tests and notebooks. make test-fast: unit tests, for daily work.
-# make test-slow: tests that take minutes. make kills: every resumable command, killed. make test-lowest: with the lowest
+# make test-slow: tests that take minutes. make kills: every resumable command, killed.
+# make fuzz: random inputs. make audit-dependencies: known vulnerabilities. make test-lowest: with the lowest
 # versions. make tables: the shipped study; tables-check: parts of it again; release-check: is it up to date?
 # make test-browser: the widgets in Chromium. make lab: the notebooks.
 PYTHON ?= python3
@@ -12,7 +13,7 @@ RUNS := WORKBENCH_RUNS=$(CURDIR)/build/runs
 ONE_THREAD := OMP_NUM_THREADS=1 $(RUNS)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
-.PHONY: demo check test test-fast test-slow kills test-lowest tables tables-check release-check test-browser lab notebooks clean
+.PHONY: demo check test test-fast test-slow fuzz audit-dependencies kills test-lowest tables tables-check release-check test-browser lab notebooks clean
 
 demo: $(READY)
 	$(BIN)/workbench demo --out demo
@@ -36,6 +37,14 @@ test-fast: $(READY)
 # what takes minutes: whole studies killed, all methods trained, several processes, and memory plans of large models
 test-slow: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 -m long
+
+# thousands of random inputs, each right or one sentence; a few of each kind are in make test
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 WORKBENCH_FUZZ=fuzz $(BIN)/python -m pytest -q tests/fuzz
+
+# known vulnerabilities of what is installed; it asks a database on the network, and is no test
+audit-dependencies: $(READY)
+	-$(BIN)/pip-audit --progress-spinner off --skip-editable
 
 # every command that can be resumed, killed twenty times at random moments
 kills: $(READY)

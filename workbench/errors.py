@@ -4,6 +4,8 @@ import errno
 import os
 import sys
 
+_LINE = 500  # letters of another library's error
+_QUOTED = 100  # letters of a text that is quoted within a sentence
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_MEMORY = ("out of memory", "allocate memory", "bad allocation", os.strerror(errno.ENOMEM).lower())
@@ -13,9 +15,20 @@ class UserError(Exception):
     """A user's mistake. The command line prints it as one sentence and exits with 2."""
 
 
+def quoted(text: str) -> str:
+    """A text from data within a sentence, in quotes; of a long one, both ends."""
+    return repr(text if len(text) <= _QUOTED else f"{text[: _QUOTED // 2]} … {text[-_QUOTED // 2 :]}")
+
+
+def printable(text: str) -> str:
+    """A text from data for a terminal: control characters, which could move its cursor, are written out."""
+    return "".join(each if each.isprintable() or each in "\t\n" else ascii(each)[1:-1] for each in text)
+
+
 def first_line(error: BaseException) -> str:
     """Another library's error in one line, to quote within a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= _LINE else f"{line[:_LINE]} …"
 
 
 def machine_error(error: BaseException) -> str:
@@ -32,6 +45,8 @@ def machine_error(error: BaseException) -> str:
     def told(codes: tuple[int, ...]) -> bool:
         return getattr(error, "errno", None) in codes or any(os.strerror(code).lower() in text for code in codes)
 
+    if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+        return f"{quoted(str(where))} is too long for a file's name; choose a shorter one."
     if told(_NO_ROOM):
         what = where or "what is to be written"
         return f"There is no room on the disk for {what} ({first_line(error)}); free some, then run the command again."
@@ -46,4 +61,4 @@ def machine_error(error: BaseException) -> str:
 
 def say(text: str) -> None:
     """Print a warning to standard error."""
-    print(f"workbench: {text}", file=sys.stderr)
+    print(f"workbench: {printable(text)}", file=sys.stderr)

@@ -5,21 +5,23 @@ Exit code 0 on success, 2 with one sentence on standard error for a user's mista
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import io
 import logging
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from workbench.errors import UserError, machine_error, say
+from workbench.errors import UserError, machine_error, printable, quoted, say
 from workbench.judges.rules import RULES
 from workbench.runs import claim, log
 
@@ -33,13 +35,28 @@ if TYPE_CHECKING:
     from workbench.models.vlm import VLM
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-out = Console(highlight=False, markup=False, emoji=False)  # paths and cells may hold brackets
+
+
+class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:  # words of data could move the cursor
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
+out = _Console(highlight=False, markup=False, emoji=False)  # paths and cells may hold brackets
 trusted: list[str] = []  # what `workbench --trust` allows
+
+
+def finite(value: float | None, option: typer.CallbackParam) -> float | None:
+    """Callback of options that are numbers; "nan" and "inf" are none. Raises UserError that names it."""
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"--{option.name} {value} must be a number, as in 0.001.")
+    return value
 
 
 SEVERAL = "Several: separated by commas, or the option repeated."
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.", callback=claim)]
-Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGuard's data.", min=0)]
+LARGEST = 2**32 - 1  # of a seed, for numpy
+Seed = Annotated[int, typer.Option(help="Random seed of training, and of MiniGuard's data.", min=0, max=LARGEST)]
 Model = Annotated[str, typer.Option(help="Hub id or folder of a VLM; 'miniguard', 'miniguard-1' … are shipped.")]
 Data = Annotated[str, typer.Option(help="'miniguard', a VLGuard folder, or a .json or .jsonl file.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of an adapter that `workbench train` wrote.")]
@@ -62,7 +79,9 @@ MaxNewTokens = Annotated[
     int | None, typer.Option(help="Longest answer, in tokens; default: the checkpoint's own limit, else 64.", min=1)
 ]
 SystemPrompt = Annotated[str, typer.Option(help="What the model is told first; default: its template's own, if any.")]
-Temperature = Annotated[float, typer.Option(help="Above 0, answers are drawn at random; 0 is greedy.", min=0.0)]
+Temperature = Annotated[
+    float, typer.Option(help="Above 0, answers are drawn at random; 0 is greedy.", min=0.0, callback=finite)
+]
 Samples = Annotated[int, typer.Option(help="Answers drawn to each query, with --temperature; a leak if any is.", min=1)]
 Seeds = Annotated[list[str], typer.Option("--seeds", help=SEVERAL)]
 Rank = Annotated[int, typer.Option(help="LoRA rank.", min=1)]
@@ -134,7 +153,7 @@ def main() -> None:
 def print_table(frame: pd.DataFrame, title: str | None = None) -> None:
     """Print a whole table, however narrow the terminal: cells wrap between words, and nothing is cut off."""
     texts = {
-        str(name): [f"{value:.3f}" if isinstance(value, float) else str(value) for value in values]
+        str(name): [f"{value:.3f}" if isinstance(value, float) else printable(str(value)) for value in values]
         for name, values in frame.items()
     }
     columns = [[name, *cells] for name, cells in texts.items()]
@@ -308,23 +327,27 @@ def seed_numbers(values: Sequence[str]) -> list[int]:
 def whole_numbers(values: Sequence[str], option: str, example: str) -> list[int]:
     """The whole numbers that an option was given. Raises UserError with the option and an example."""
     parts = split_commas(values)
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise UserError(f"{option} {','.join(values)!r} must be whole numbers separated by commas, as in {example}.")
-    return [int(part) for part in parts]
+    if not parts or not all(part.isdecimal() and len(part) <= 10 and int(part) <= LARGEST for part in parts):
+        raise UserError(
+            f"{option} {quoted(','.join(values))} must be whole numbers up to {LARGEST}, separated by commas, as in "
+            f"{example}."
+        )
+    return list(dict.fromkeys(int(part) for part in parts))
 
 
 def name_and_number(pair: str, option: str = "--hyper") -> tuple[str, float]:
     """NAME=NUMBER as a pair. Raises UserError that names the option."""
-    name, _, value = pair.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise UserError(f"{option} {pair!r} must be NAME=NUMBER, as in beta=0.5.") from None
+    name, _, value = (part.strip() for part in pair.partition("="))
+    with contextlib.suppress(ValueError):
+        if name and math.isfinite(number := float(value)):
+            return name, number
+    raise UserError(f"{option} {quoted(pair)} must be NAME=NUMBER, as in beta=0.5.")
 
 
 def memory_bytes(text: str) -> int:
     """The bytes of a size such as 24GiB or 80GB; without a unit, GiB."""
     size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)?", text.strip(), re.IGNORECASE)
-    if not size or not float(size[1]):
-        raise UserError(f"--gpu-memory {text!r} must be a size, as in 24GiB.")
-    return int(float(size[1]) * (10**9 if (size[2] or "").lower() == "gb" else 2**30))
+    number = float(size[1]) * (10**9 if (size[2] or "").lower() == "gb" else 2**30) if size else 0
+    if not 1 <= number < math.inf:
+        raise UserError(f"--gpu-memory {quoted(text)} must be a size, as in 24GiB.")
+    return int(number)

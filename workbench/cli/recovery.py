@@ -22,6 +22,7 @@ from workbench.cli.app import (
     SkipMissing,
     Taught,
     app,
+    finite,
     load_examples,
     load_model,
     print_table,
@@ -48,7 +49,7 @@ def relearn(
     harmful_answers: HarmfulAnswers = None,
     counts: Annotated[list[str], typer.Option(help=f"How many examples to teach. {SEVERAL}")] = ["0,5,10,20,50"],  # noqa: B006 (typer copies it)
     steps: Annotated[int, typer.Option(help="Optimiser steps, however many examples there are.", min=1)] = 30,
-    lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 5e-4,
+    lr: Annotated[float, typer.Option(help="Learning rate.", min=0, callback=finite)] = 5e-4,
     batch: Annotated[int, typer.Option(help="Examples per step, on each device.", min=1)] = 16,
     checkpointing: Checkpointing = False,
     queries: Annotated[int, typer.Option(help="Ask the first N harmful queries of the test split.", min=1)] = 100,

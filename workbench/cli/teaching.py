@@ -15,6 +15,7 @@ from workbench.cli.app import (
     Rank,
     Seed,
     app,
+    finite,
     load_general,
     load_model,
     out,
@@ -50,7 +51,8 @@ def teach(
     steps: Annotated[int, typer.Option(help="Optimiser steps at most.", min=1)] = 600,
     batch: Annotated[int, typer.Option(help="Examples per step.", min=1)] = 16,
     lr: Annotated[
-        float, typer.Option(help="Learning rate of the adapter; five times that for the projector.", min=0)
+        float,
+        typer.Option(help="Learning rate of the adapter; five times that for the projector.", min=0, callback=finite),
     ] = 4e-4,
     rank: Rank = 16,
     projector: Annotated[

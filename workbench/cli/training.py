@@ -23,6 +23,7 @@ from workbench.cli.app import (
     SkipMissing,
     Taught,
     app,
+    finite,
     load_examples,
     load_general,
     load_model,
@@ -54,7 +55,9 @@ Objective = Annotated[str, typer.Option(help=f"Training objective: {OBJECTIVES}.
 Method = Annotated[str, typer.Option("--method", help=f"Training objective: {OBJECTIVES}.")]
 LearningRate = Annotated[
     float | None,
-    typer.Option(help="Learning rate; the default suits MiniGuard and is far too high for large models.", min=0),
+    typer.Option(
+        help="Learning rate; the default suits MiniGuard and is far too high for large models.", min=0, callback=finite
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps; default: the objective's on MiniGuard.", min=1)]
 Forget = Annotated[

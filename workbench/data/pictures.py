@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import struct
 import warnings
 from pathlib import Path
@@ -16,7 +17,10 @@ from workbench.errors import UserError, first_line
 from workbench.runs import log
 
 MAX_PIXELS = 50_000_000  # larger pictures are refused before they are decoded, which could exhaust the memory
-_BROKEN = (OSError, ValueError, SyntaxError, struct.error, EOFError, Image.DecompressionBombError)
+_BROKEN = (
+    *(OSError, ValueError, SyntaxError, struct.error, EOFError, RuntimeError),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -34,16 +38,15 @@ def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures and refuses only huge ones; MAX_PIXELS replaces both limits.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(
-                        f"{name} has {image.width} × {image.height} pixels; "
-                        f"scale it below {MAX_PIXELS // 10**6} million."
-                    )
+                _check(image, name)
                 if getattr(image, "is_animated", False):
                     _say_animated()
+                # An icon can hold a picture that is larger than it says.
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
                 image.load()
+                _check(image, name)
                 return as_seen(image, name)
     except FileNotFoundError:
         raise UserError(f"Picture {name} not found; add the file or remove its record.") from None
@@ -53,12 +56,22 @@ def read_picture(path: Path | BinaryIO, name: str = "") -> Image.Image:
         ) from None
 
 
+def _check(image: Image.Image, name: str) -> None:
+    """Raise UserError if a picture is too large, or a program."""
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"{name} has {image.width} × {image.height} pixels; scale it below {MAX_PIXELS // 10**6} million."
+        )
+    if image.format == "EPS":  # Pillow would run Ghostscript
+        raise UserError(f"Picture {name} is PostScript, which is a program and is not run; save it as PNG.")
+
+
 def problem(path: Path) -> str:
     """What is wrong with a picture file: "missing", "unreadable", or "" if nothing is."""
     try:
         read_picture(path)
     except UserError:
-        return "unreadable" if path.is_file() else "missing"
+        return "unreadable" if os.path.isfile(path) else "missing"
     return ""
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,23 +19,25 @@ from pathlib import Path
 from workbench.data.example import Example
 from workbench.data.records import (
     as_record,
+    check_id,
     json_list,
     parse_json,
     picture_path,
     query_text,
     read_text,
+    record_id,
     text_field,
 )
 from workbench.data.splits import miniguard_split
 from workbench.data.usable import Invalid, OnInvalid, attempt, valid
-from workbench.errors import UserError
+from workbench.errors import UserError, quoted
 from workbench.runs import log
 
 TEXT_ONLY = "text only"  # `request` of queries without a picture
 SAFE_PICTURE = "safe picture"  # `request` of VLGuard's harmful queries about pictures that are themselves harmless
 
 Reader = Callable[[Path], Iterable[Example | Invalid]]
-READERS: dict[str, Reader] = {}  # {file suffix, or field of the first record in a JSON list: its reader}
+READERS: dict[str, Reader] = {}  # {file suffix, or field of the records in a JSON list: its reader}
 
 
 def reader(recognised_by: str) -> Callable[[Reader], Reader]:
@@ -81,9 +85,9 @@ def _records(data: str | Path, split: str = "") -> list[Example | Invalid]:
     if str(data) == "miniguard":
         return list(miniguard_split(split))
     path = Path(data)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / f"{split}.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # also of a name that no file can have
         raise UserError(
             f"There is no data at {path}; give 'miniguard', a VLGuard folder with {split}.json, "
             "or a .json or .jsonl file."
@@ -107,15 +111,26 @@ def _with_distinct_ids(records: Sequence[Example | Invalid]) -> list[Example | I
 
 
 def _reader_of(path: Path) -> Reader:
-    """The reader for a file: by its suffix, else by the fields of its first record, else VLGuard's."""
+    """The reader for a file: by its suffix, else by the first record with a known field, else VLGuard's."""
     if path.suffix in READERS:
         return READERS[path.suffix]
-    text = read_text(path)
-    try:  # only that record is parsed: files of conversations can hold hundreds of thousands
-        fields, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
-    except ValueError:  # the reader will say what is wrong
-        fields = {}
-    return next((read for key, read in READERS.items() if key in fields), read_vlguard)
+    text, decoder = read_text(path), json.JSONDecoder()
+    place = _past(r"\s*\[?\s*", text, 0)
+    try:  # mostly one record is parsed: files of conversations can hold hundreds of thousands
+        while True:
+            record, end = decoder.raw_decode(text, place)
+            found = [read for key, read in READERS.items() if isinstance(record, dict) and key in record]
+            if found:
+                return found[0]
+            place = _past(r"[\s,]*", text, end)
+    except (ValueError, RecursionError):  # at the end; or the reader will say what is wrong
+        return read_vlguard
+
+
+def _past(pattern: str, text: str, place: int) -> int:
+    """The end of what a pattern matches at a place in a text."""
+    found = re.compile(pattern).match(text, place)
+    return found.end() if found else place
 
 
 def first_of_each(examples: Sequence[Example], n: int) -> list[Example]:
@@ -143,7 +158,8 @@ def _line(line: str, number: int, path: Path) -> list[Example]:
     harmful = record.get("harmful")
     if not isinstance(harmful, bool):
         raise UserError(f"{where} has no field 'harmful' that is true or false; add it.")
-    name, image = str(record.get("id", number)), picture_path(path, record, where) if "image" in record else None
+    check_id(record, where)
+    name, image = record_id(record, number), picture_path(path, record, where) if "image" in record else None
     return [_example(name, image, record, "query", harmful, where, request="" if image else TEXT_ONLY)]
 
 
@@ -185,21 +201,24 @@ def read_llava(path: Path) -> Iterator[Example | Invalid]:
     Each conversation about one picture gives one harmless example, its first question with its answer; turns
     before that question are left out. So are conversations without a picture, or about several.
     """
-    records = json_list(path)
+    records, counts = json_list(path), []
     for number, record in enumerate(records):
-        name = str(record.get("id", number))
-        yield from attempt(name, partial(_conversation, record, name, path))
-    counts = [len(_pictures(record)) for record in records]
-    if others := sum(count != 1 for count in counts):
+        name = record_id(record, number)
+        read = attempt(name, partial(_conversation, record, name, path))
+        if not read:
+            counts.append(len(_pictures(record)))
+        yield from read
+    if counts:
         log.warning(
             "%s of %s conversations of %s are left out: %s without a picture, %s about several.",
-            *(others, len(records), path, counts.count(0), others - counts.count(0)),
+            *(len(counts), len(records), path, counts.count(0), len(counts) - counts.count(0)),
         )
 
 
 def _conversation(record: Mapping[str, object], name: str, path: Path) -> list[Example]:
     """The example of a conversation about one picture; none of another."""
-    where = f"Record {name!r} of {path}"
+    where = f"Record {quoted(name)} of {path}"
+    check_id(record, where)
     exchange, pictures = _first_exchange(record, where), _pictures(record)
     if len(pictures) != 1:
         return []
@@ -238,22 +257,23 @@ def read_vlguard(path: Path) -> Iterator[Example | Invalid]:
     picture is not `safe`.
     """
     for number, record in enumerate(json_list(path)):
-        name = str(record.get("id", number))
+        name = record_id(record, number)
         yield from attempt(name, partial(_queries, record, name, path))
 
 
 def _queries(record: Mapping[str, object], name: str, path: Path) -> list[Example]:
     """The examples of VLGuard's record about a picture."""
-    where = f"Record {name!r} of {path}"
+    where = f"Record {quoted(name)} of {path}"
+    check_id(record, where)
     safe, entries = record.get("safe"), record.get("instr-resp")
     if not isinstance(safe, bool):
         raise UserError(f"{where} has no field 'safe' that is true or false; add it.")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{where} has no field 'instr-resp' with a list of queries; add it.")
     examples = []
-    for entry in entries:
+    for entry in map(as_record, entries):
         field = _query_field(entry, where)
-        category = SAFE_PICTURE if field == "unsafe_instruction" else record.get("harmful_category", "")
+        category = SAFE_PICTURE if field == "unsafe_instruction" else text_field(record, "harmful_category", where, "")
         harmful = field == "unsafe_instruction" or (field == "instruction" and not safe)
         distinct = name if len(entries) == 1 else f"{name}-{field.removesuffix('_instruction')}"
         image = picture_path(path, record, where)
@@ -263,7 +283,10 @@ def _queries(record: Mapping[str, object], name: str, path: Path) -> list[Exampl
 
 def _query_field(entry: Mapping[str, object], where: str) -> str:
     """The field of a VLGuard entry that holds its query."""
-    for field in ("safe_instruction", "unsafe_instruction", "instruction"):
-        if field in entry:
-            return field
-    raise UserError(f"{where} has an entry without safe_instruction, unsafe_instruction or instruction; add one.")
+    names = ("safe_instruction", "unsafe_instruction", "instruction")
+    fields = [name for name in names if name in entry]
+    if not fields:
+        raise UserError(f"{where} has an entry without safe_instruction, unsafe_instruction or instruction; add one.")
+    if len(fields) > 1:
+        raise UserError(f"{where} has an entry with both {' and '.join(fields)}; give each query its own.")
+    return fields[0]

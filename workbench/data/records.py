@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import UserError
+from workbench.errors import UserError, first_line, quoted
 
 PICTURE_MARKER = "<image>"
 
@@ -22,11 +25,26 @@ def read_json(path: Path) -> Any:  # whatever JSON can hold; callers check it
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse JSON; `where` is what messages call the text."""
+    """Parse JSON; `where` is what messages call the text.
+
+    Raises:
+        UserError: It is not valid, is nested too deeply, or gives a field of an object twice.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise UserError(f"{where} is nested too deeply to be data; fix it or export it again.") from None
     except ValueError as error:
-        raise UserError(f"{where} is not valid JSON ({error}); fix it or export it again.") from None
+        raise UserError(f"{where} is not valid JSON ({first_line(error)}); fix it or export it again.") from None
+
+
+def _object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object. Raises ValueError if it gives a field twice, of which Python would take the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the field {quoted(twice)} is there twice in one object")
+    return fields
 
 
 def read_text(path: Path) -> str:
@@ -53,6 +71,20 @@ def as_record(value: object) -> Mapping[str, object]:
     Tables that are exported as JSON have null where a row lacks a column.
     """
     return {name: each for name, each in value.items() if each is not None} if isinstance(value, dict) else {}
+
+
+def record_id(record: Mapping[str, object], number: int, field: str = "id") -> str:
+    """What a record is called: its id, or its number if it has none."""
+    return str(record.get(field, number))
+
+
+def check_id(record: Mapping[str, object], where: str, field: str = "id") -> None:
+    """Raises UserError unless a record's id, if it has one, is text or a number."""
+    value = record.get(field, 0)
+    if isinstance(value, str):
+        text_field(record, field, where, "")
+    elif type(value) is not int and not (isinstance(value, float) and math.isfinite(value)):
+        raise UserError(f"{where} has a field {field!r} that is neither text nor a number; correct it.")
 
 
 def text_field(
@@ -82,7 +114,7 @@ def picture_path(file: Path, record: Mapping[str, object], where: str) -> Path:
     """Path of a record's picture, which must lie in the file's own folder."""
     name, root = text_field(record, "image", where), file.parent.resolve()
     candidates = [root / file.stem / name, root / "images" / name, root / name]
-    path = next((candidate for candidate in candidates if candidate.is_file()), candidates[-1])
+    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), candidates[-1])
     return confined(path, name, root, where)
 
 
@@ -100,11 +132,14 @@ def confined(path: Path, name: str, root: Path, where: str) -> Path:
         `path` itself.
 
     Raises:
-        UserError: The picture lies outside of the folder.
+        UserError: The picture lies outside of the folder, or no file can have such a name.
     """
-    inside = path.resolve().is_relative_to(root.resolve()) or _in_the_hubs_cache(path, root.resolve())
+    try:
+        inside = path.resolve().is_relative_to(root.resolve()) or _in_the_hubs_cache(path, root.resolve())
+    except (OSError, ValueError, RuntimeError):  # a null byte, or links in a circle
+        raise UserError(f"{where} names the image {quoted(name)}, which can be no file; correct it.") from None
     if not inside or ".." in Path(name).parts:
-        raise UserError(f"{where} names the image {name!r} outside of {root}; move it inside.")
+        raise UserError(f"{where} names the image {quoted(name)} outside of {root}; move it inside.")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from workbench.data.example import Example
 from workbench.data.pictures import problem
-from workbench.errors import UserError
+from workbench.errors import UserError, printable
 from workbench.runs import bar, log
 
 OnInvalid = Literal["refuse", "skip", "few"]
@@ -84,7 +85,7 @@ def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> li
     """
     paths = list(dict.fromkeys(e.image for e in examples if isinstance(e.image, Path)))
     if len(paths) > DECODED:
-        found = ["" if path.is_file() else "missing" for path in paths]
+        found = ["" if os.path.isfile(path) else "missing" for path in paths]
     else:
         with ThreadPoolExecutor() as threads:
             found = list(bar(threads.map(problem, paths), "checking pictures", len(paths) > 200, total=len(paths)))
@@ -98,7 +99,7 @@ def with_pictures(examples: Sequence[Example], skip_missing: bool = False) -> li
 
 def _named(problems: Mapping[Path, str], what: str) -> str:
     """The pictures with a problem, counted, and the first five named; "" if there are none."""
-    names = [str(path) for path, problem in problems.items() if problem == what]
+    names = [printable(str(path)) for path, problem in problems.items() if problem == what]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     verb = "picture is" if len(names) == 1 else "pictures are"
     return f"{len(names)} {verb} {what}: {', '.join(names[:_NAMED])}{more}" if names else ""

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jinja2
 import transformers
-from safetensors import SafetensorError
 
 from workbench.data.example import Example
 from workbench.errors import UserError, first_line
@@ -224,7 +223,9 @@ def check_model(name: str) -> None:
 def _not_loaded_named(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises any kind of error about broken files
         raise UserError(
             f"The judge {name!r} cannot be loaded ({first_line(error)}); give {', '.join(RULES)}, a folder or a hub id."
         ) from None

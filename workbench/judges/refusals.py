@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 OPENING = 300  # characters searched: later in an answer, these words are mostly about other things
-_APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u02b9\u00b4\u0060\u2032\uff07"), "'")
+_APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bb\u02bc\u02b9\u00b4\u0060\uff40\u2032\uff07"), "'")
 # Several ways to say a thing become one before an answer is searched: (pattern, what takes its place)
 _SAME = [
     (r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb|(?<!\w)'[^']+'(?!\w)", "it"),  # what is quoted

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,28 @@ def configuration(
         source = checkpoint(str(model))
     if "remote-code" in trust:
         warn_of_code(str(model))
-    try:
+    with loading(str(model)):
         stored = transformers.PreTrainedConfig.get_config_dict(source)[0]
         _check_format(str(model), stored)
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code="remote-code" in trust)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise not_loaded(str(model), error) from None
 
 
-def _check_format(model: str, stored: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Within this block, whatever is wrong with a model's files is a sentence; transformers raises any error.
+
+    Raises:
+        UserError: Says why the model cannot be loaded, and what to do.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise not_loaded(model, error) from None
+
+
+def _check_format(model: str, stored: Any) -> None:
     """Raise UserError if a configuration belongs to a checkpoint that must be converted first.
 
     Read as it is, it would make a network of default sizes, tens of gigabytes large.
@@ -57,6 +71,8 @@ def _check_format(model: str, stored: dict[str, Any]) -> None:
         model: The folder or hub id.
         stored: What its config.json holds.
     """
+    if not isinstance(stored, dict):
+        raise UserError(f"The model {model!r} has a config.json that holds no fields; download it again.")
     if "mm_projector_type" in stored or "mm_vision_tower" in stored:
         raise UserError(
             f"The model {model!r} is in the format of LLaVA's own repository; give it in that of transformers, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ class Generation:
         """Check the settings against each other."""
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UserError(f"--max-new-tokens must be at least 1, not {self.max_new_tokens}.")
-        if self.temperature < 0 or self.samples < 1:
+        if not 0 <= self.temperature < math.inf or self.samples < 1:
             raise UserError("--temperature must be at least 0, and --samples at least 1.")
         if self.samples > 1 and not self.temperature:
             raise UserError("Greedy answers are all the same: several --samples need a --temperature above 0.")

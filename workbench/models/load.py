@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from PIL import Image
+from safetensors import safe_open
 
 from workbench.errors import UserError, say
 from workbench.models.adapter_files import with_adapter
 from workbench.models.architectures import ARCHITECTURES
-from workbench.models.configuration import checkpoint, configuration, not_loaded
+from workbench.models.configuration import checkpoint, configuration, loading
 from workbench.models.generation import AS_IS, Generation
 from workbench.models.processor import load_processor
-from workbench.models.vlm import VLM, best_device, best_dtype, quiet
+from workbench.models.vlm import VLM, best_device, best_dtype, prompt_batch, quiet
 
 TRUSTS = ("remote-code", "pickles")
+_PACKED = 16  # weights at most that a quantized checkpoint may pack into one number
 
 
 def load(
@@ -67,6 +71,8 @@ def load(
         generation,
         stored_dtype=getattr(torch, str(config.dtype).removeprefix("torch."), None),
     )
+    with loading(str(model)), contextlib.suppress(UserError):  # such as no chat template: said when it is asked
+        prompt_batch(vlm, [Image.new("RGB", (32, 32))], ["What?"])
     return vlm if adapter is None else with_adapter(vlm, Path(adapter), "pickles" in trust)
 
 
@@ -76,19 +82,49 @@ def _read_checkpoint(
     """A checkpoint's network and processor; its weights must all be there."""
     source = checkpoint(model)
     auto_model: Any = transformers.AutoModelForImageTextToText
-    try:
-        with quiet():
-            network, loading = auto_model.from_pretrained(
-                source, trust_remote_code=remote_code, output_loading_info=True, **options
-            )
-            processor = load_processor(source, config, remote_code)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise not_loaded(model, error) from None
-    if missing := sorted(loading["missing_keys"]):
+    with loading(model), quiet():
+        if not remote_code:
+            _check_size(model, Path(source), auto_model, config)
+        network, info = auto_model.from_pretrained(
+            source, trust_remote_code=remote_code, output_loading_info=True, **options
+        )
+        processor = load_processor(source, config, remote_code)
+        _check_picture_token(model, processor, config)
+    if missing := sorted(info["missing_keys"]):
         raise UserError(
             f"The checkpoint {model!r} lacks {len(missing)} of its weights, e.g. {missing[0]}; download it again."
         )
     return network, processor
+
+
+def _check_size(model: str, folder: Path, auto_model: Any, config: transformers.PreTrainedConfig) -> None:
+    """Raise UserError if a folder's configuration describes a network far larger than its weights.
+
+    Where a part is missing, it would be of a default size: tens of gigabytes beside a file of some kilobytes.
+    """
+    stored = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            stored += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    if not stored:
+        return
+    with torch.device("meta"):
+        described = sum(parameter.numel() for parameter in auto_model.from_config(config).parameters())
+    if described > _PACKED * stored:
+        raise UserError(
+            f"The config.json of {model!r} describes {described:,} weights, and its files hold {stored:,}; download "
+            "it again."
+        )
+
+
+def _check_picture_token(model: str, processor: Any, config: Any) -> None:
+    """Raise UserError if the processor writes another token for pictures than the network looks for."""
+    written, read = getattr(processor, "image_token_id", None), getattr(config, "image_token_id", None)
+    if None not in (written, read) and written != read:
+        raise UserError(
+            f"The processor of {model!r} marks pictures by token {written}, and its config.json by {read}; download "
+            "it again."
+        )
 
 
 def _check_architecture(network: Any, model: str) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from workbench.data.example import Example
-from workbench.errors import UserError
+from workbench.errors import UserError, first_line
 from workbench.models.architectures import ARCHITECTURES
 from workbench.models.features import FeatureCache, cached_features
 from workbench.models.generation import AS_IS, Answer, Generation
@@ -330,7 +330,15 @@ def generate(vlm: VLM, batch: Batch, **options: Any) -> list[Answer]:
     stops = [*_stops(vlm.model), *([vlm.form.ending[-1]] if hasattr(vlm.processor, "image_processor") else [])]
     options = vlm.generation.options(vlm.model) | {"pad_token_id": vlm.tokenizer.pad_token_id} | options
     with torch.inference_mode(), quiet():
-        ids = vlm.model.generate(**batch, eos_token_id=sorted(set(stops)) or None, **options)
+        try:
+            ids = vlm.model.generate(**batch, eos_token_id=sorted(set(stops)) or None, **options)
+        except ValueError as error:
+            if "do not match" not in str(error):
+                raise
+            raise UserError(
+                f"The processor of the model {vlm.name!r} does not fit its network ({first_line(error)}); download "
+                "the checkpoint again."
+            ) from None
     written = ids[:, batch["input_ids"].shape[1] :]  # (B, new tokens)
     ended = torch.isin(written, torch.tensor(stops, device=written.device)).any(dim=1).tolist()
     texts = vlm.processor.batch_decode(written, skip_special_tokens=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -204,7 +205,13 @@ def _run(trainer: _Trainer, checkpoint: Path | None) -> None:
         if trainer.args.load_best_model_at_end:
             trainer._load_best_model()
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except pickle.UnpicklingError:  # torch reads tensors and numbers alone, and runs nothing
+            raise UserError(
+                f"The checkpoint {checkpoint} holds more than tensors and numbers, or is broken; remove it, and "
+                "the run resumes from an earlier one."
+            ) from None
 
 
 def _out_of_patience(state: TrainerState) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -40,7 +41,8 @@ class Settings:
                 objective's recipe on MiniGuard.
 
         Raises:
-            UserError: An unknown objective or hyper-parameter, or a step that cannot be taken in equal parts.
+            UserError: An unknown objective or hyper-parameter, a value that makes no sense, or a step that
+                cannot be taken in equal parts.
         """
         recipe = objectives.named(objective)
         given = {name: value for name, value in given.items() if value is not None}
@@ -51,8 +53,14 @@ class Settings:
             raise UserError(f"The objective {objective} has no hyper-parameter {', '.join(unknown)}; it has {known}.")
         settings = {name: getattr(recipe, name) for name in ("lr", "steps", "forget", "retain")} | given
         settings["targets"] = tuple(settings.get("targets", ()))
-        # whole numbers where the defaults are whole
-        settings["hyper"] = {name: type(default)(hyper.get(name, default)) for name, default in recipe.hyper.items()}
+        settings["hyper"] = {
+            name: _like(default, name, hyper.get(name, default)) for name, default in recipe.hyper.items()
+        }
+        for name in ("steps", "forget", "retain", "accumulate", "rank", "lora_alpha"):
+            if settings.get(name, 1) < 1:
+                raise UserError(f"{name} is {settings[name]}; it must be at least 1.")
+        if not 0 <= settings["lr"] < math.inf:
+            raise UserError(f"lr is {settings['lr']}; it must be a number of at least 0.")
         made = cls(objective=objective, **settings)
         if made.forget % made.accumulate or made.retain % made.accumulate:
             raise UserError(
@@ -103,3 +111,14 @@ class Settings:
         parts += ["checkpointing"] if self.checkpointing else []
         parts += ["4 bits"] if self.four_bit else []
         return ", ".join(parts) or "as they are"
+
+
+def _like(default: float, name: str, value: float) -> float:
+    """A hyper-parameter, whole where its default is. Raises UserError if it is no such number."""
+    if not math.isfinite(value):
+        raise UserError(f"{name}={value} is no number; give one, as in {name}={default}.")
+    if name == "beta" and value <= 0:  # losses divide by it
+        raise UserError(f"beta={value} must be above 0.")
+    if isinstance(default, int) and value != int(value):
+        raise UserError(f"{name}={value} must be a whole number, as in {name}={default}.")
+    return type(default)(value)
