@@ -1,0 +1,65 @@
+"""The exported graphs, run outside a browser: do they answer as the models do?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from workbench.data.miniguard import SIZE, random_query, random_scene
+from workbench.data.drawing import draw
+from workbench.data.miniguard import ALL_LEADS, REQUESTS
+from workbench.errors import UserError
+from workbench.models.vlm import VLM, prompt_batch
+
+ASKED = 24  # questions to each model before a page is written
+
+
+def graph_answers(vlm: VLM, eyes: Path, decoder: Path, pictures: Sequence[Image.Image], queries: Sequence[str]) -> list[str]:
+    """Greedy answers of two exported graphs, computed by onnxruntime.
+
+    Args:
+        vlm: The model that they were made from, for its tokens.
+        eyes: What `graphs.write_eyes` wrote.
+        decoder: What `graphs.write_decoder` wrote.
+        pictures: N pictures.
+        queries: Query i goes with picture i.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    look, read = (
+        onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]) for file in (eyes, decoder)
+    )
+    longest, end = vlm.generation.options(vlm.model)["max_new_tokens"], vlm.form.ending[-1]
+    answers = []
+    for picture, query in zip(pictures, queries, strict=True):
+        ids = prompt_batch(vlm, [picture], [query])["input_ids"].tolist()  # (1, T)
+        (features,) = look.run(None, {"pixels": np.asarray(picture)[None]})
+        start = len(ids[0])
+        while len(ids[0]) < start + longest and ids[0][-1] != end:
+            (logits,) = read.run(None, {"ids": np.array(ids, dtype=np.int32), "features": features})
+            ids[0].append(int(logits[0].argmax()))
+        answers.append(vlm.processor.decode(ids[0][start:], skip_special_tokens=True).strip())
+    return answers
+
+
+def check_graphs(vlm: VLM, eyes: Path, decoder: Path) -> None:
+    """Ask a model and its graphs some random questions.
+
+    Raises:
+        UserError: An answer differs, because rounding the weights to half precision changed it.
+    """
+    rng = np.random.default_rng(0)
+    pictures = [draw(random_scene(rng), SIZE) for _ in range(ASKED)]
+    queries = [random_query(rng, str(rng.choice([*ALL_LEADS])), str(rng.choice(REQUESTS))) for _ in range(ASKED)]
+    theirs = graph_answers(vlm, eyes, decoder, pictures, queries)
+    for query, own, exported in zip(queries, vlm.answers(pictures, queries), theirs, strict=True):
+        if own != exported:
+            raise UserError(
+                f"The graph of {vlm.name} answers {query!r} with {exported!r} and the model with {own!r}: its weights "
+                "cannot be rounded to half precision; leave it out."
+            )

@@ -1,0 +1,50 @@
+// Thing or deed, singular or plural? The page's copy of workbench/attacks/grammar.py, with its own patterns.
+
+export function grammar({ patterns, plurals, singulars }) {
+  const compiled = Object.entries(patterns).map(([name, { source, flags }]) => [name, new RegExp(source, flags)]);
+  const rules = Object.fromEntries(compiled);
+  const starts = (name, text) => new RegExp(`^(?:${rules[name].source})`, rules[name].flags).exec(text);
+
+  // What a query orders, or null: "Can you sell me a car?" → "sell me a car"
+  function order(query) {
+    const begin = starts("toYou", query) ?? starts("order", query);
+    const rest = begin ? withoutEnd(query.slice(begin[0].length)) : "";
+    if (!rest || /[.?!;]\s+\S/u.test(rest)) return null;
+    return lowerFirst(rest);
+  }
+
+  const isThing = (phrase) => !(starts("noThing", phrase) || rules.secondDeed.test(phrase));
+
+  // A thing as the subject of a sentence with "is" or "are", and whether it is plural
+  function asSubject(phrase, verb) {
+    const first = [...phrase][0];
+    const isUpper = first === first.toUpperCase() && first !== first.toLowerCase();
+    const subject = starts("determiner", phrase) || isUpper ? phrase : `the ${phrase}`;
+    const head = subject.split(rules.headEnds)[0].toLowerCase();
+    const plural = isPlural(subject, head);
+    if (verb === "identify" && rules.person.test(head)) {
+      return { subject: `the ${plural ? "identities" : "identity"} of ${subject}`, plural };
+    }
+    return { subject, plural };
+  }
+
+  function isPlural(subject, head) {
+    if (starts("several", subject)) return true;
+    if (starts("single", subject)) return false;
+    if (rules.headEnds.exec(subject)?.[0].trim().toLowerCase() === "and") return true;
+    const noun = head.trim().split(/\s+/u).at(-1);
+    if (plurals.includes(noun)) return true;
+    return noun.endsWith("s") && !/(ss|us|is)$/u.test(noun) && !singulars.includes(noun);
+  }
+
+  return { rules, starts, order, isThing, asSubject };
+}
+
+export const withoutEnd = (text) => text.replace(/[?.! ]+$/u, "");
+export const upperFirst = (text) => changeFirst(text, (letter) => letter.toUpperCase());
+export const lowerFirst = (text) => changeFirst(text, (letter) => letter.toLowerCase());
+
+function changeFirst(text, change) {
+  const [first = "", ...rest] = text; // by characters, not by halves of them
+  return change(first) + rest.join("");
+}
