@@ -50,6 +50,7 @@ COMMANDS = [
         "predictions",
         "build-base",
         "data",
+        "export-web",
     )
 ]
 

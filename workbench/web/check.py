@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from workbench.data.miniguard import SIZE, random_query, random_scene
 from workbench.data.drawing import draw
-from workbench.data.miniguard import ALL_LEADS, REQUESTS
+from workbench.data.miniguard import ALL_LEADS, REQUESTS, SIZE, random_query, random_scene
 from workbench.errors import UserError
 from workbench.models.vlm import VLM, prompt_batch
 
 ASKED = 24  # questions to each model before a page is written
 
 
-def graph_answers(vlm: VLM, eyes: Path, decoder: Path, pictures: Sequence[Image.Image], queries: Sequence[str]) -> list[str]:
+def graph_answers(
+    vlm: VLM, eyes: Path, decoder: Path, pictures: Sequence[Image.Image], queries: Sequence[str]
+) -> list[str]:
     """Greedy answers of two exported graphs, computed by onnxruntime.
 
     Args:
         vlm: The model that they were made from, for its tokens.
-        eyes: What `graphs.write_eyes` wrote.
-        decoder: What `graphs.write_decoder` wrote.
+        eyes: What `graphs.write_graph` wrote of `eyes_graph`.
+        decoder: What it wrote of `decoder_graph`.
         pictures: N pictures.
         queries: Query i goes with picture i.
     """
@@ -41,8 +43,8 @@ def graph_answers(vlm: VLM, eyes: Path, decoder: Path, pictures: Sequence[Image.
         (features,) = look.run(None, {"pixels": np.asarray(picture)[None]})
         start = len(ids[0])
         while len(ids[0]) < start + longest and ids[0][-1] != end:
-            (logits,) = read.run(None, {"ids": np.array(ids, dtype=np.int32), "features": features})
-            ids[0].append(int(logits[0].argmax()))
+            logits: Any = read.run(None, {"ids": np.array(ids, dtype=np.int32), "features": features})[0]  # (1, V)
+            ids[0].append(int(logits.argmax()))
         answers.append(vlm.processor.decode(ids[0][start:], skip_special_tokens=True).strip())
     return answers
 

@@ -8,32 +8,25 @@ import shutil
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 from workbench.errors import UserError
 from workbench.files import atomic_write
 from workbench.models.vlm import VLM
 from workbench.runs import bar
 from workbench.web.check import check_graphs
-from workbench.web.graphs import write_decoder, write_eyes
+from workbench.web.graphs import decoder_graph, eyes_graph, with_weights_of, write_graph
 from workbench.web.models import Shown, load_shown, same_eyes, token_tables
 from workbench.web.pictures import noise_bytes, picture_tables
 from workbench.web.runtime import VERSION, integrity, runtime_files
 from workbench.web.world import world
 
 PAGE = Path(__file__).parent / "page"
+PARTS = ("models", "data", "runtime")  # folders beside the page's own files
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _PLACES = re.compile(r"\{\{(\w+)(?: (\S+))?\}\}")  # in index.html
 
 
-class Written(NamedTuple):
-    """A file of the page: where in the folder, and its bytes."""
-
-    path: str
-    size: int
-
-
-def export_web(out: Path, base: str, models: Iterable[Shown], runtime: Path | None = None) -> list[Written]:
+def export_web(out: Path, base: str, models: Iterable[Shown], runtime: Path | None = None) -> dict[str, int]:
     """Write the page whole or not at all.
 
     Args:
@@ -43,7 +36,7 @@ def export_web(out: Path, base: str, models: Iterable[Shown], runtime: Path | No
         runtime: Where the files of onnxruntime-web are; npm downloads them by default.
 
     Returns:
-        What was written, in order of the files' names.
+        The size of what was written, in bytes, by folder; what lies in none is "page".
 
     Raises:
         UserError: `out` exists, a package or the runtime is missing, or a model is none that a page can show.
@@ -55,7 +48,7 @@ def export_web(out: Path, base: str, models: Iterable[Shown], runtime: Path | No
     program = runtime_files(runtime)  # first, since it can fail within seconds
     with atomic_write(out) as folder:
         shutil.copytree(PAGE, folder)
-        for part in ("data", "models", "runtime"):
+        for part in PARTS:
             (folder / part).mkdir()
         for name, content in program.items():
             (folder / "runtime" / name).write_bytes(content)
@@ -65,8 +58,17 @@ def export_web(out: Path, base: str, models: Iterable[Shown], runtime: Path | No
             (folder / "data" / f"{name}.json").write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
         (folder / "data" / "noise.bin").write_bytes(noise_bytes())
         _seal(folder)
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        return [Written(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
+        return _sizes(folder)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes by folder."""
+    sizes: dict[str, int] = {}
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        part = file.relative_to(folder).parts[0]
+        name = part if part in PARTS else "page"
+        sizes[name] = sizes.get(name, 0) + file.stat().st_size
+    return sizes
 
 
 def _write_models(folder: Path, base: str, models: Iterable[Shown]) -> tuple[object, list[dict[str, str]]]:
@@ -77,19 +79,20 @@ def _write_models(folder: Path, base: str, models: Iterable[Shown]) -> tuple[obj
     """
     first: VLM | None = None
     tokens: object = None
+    graph: object = None  # of the first model; the others' differ in their weights alone
     shown = []
     for model in bar(models, "models"):
         vlm = load_shown(base, model)
         if first is None:
-            first, tokens = vlm, token_tables(vlm)
-            write_eyes(vlm, folder / "eyes.onnx")
+            first, tokens, graph = vlm, token_tables(vlm), decoder_graph(vlm)
+            write_graph(eyes_graph(vlm), folder / "eyes.onnx")
         if not same_eyes(first, vlm):
             raise UserError(
                 f"{model.name} has another vision tower or projector than {first.name}, and a page has one for all; "
                 "leave it out, or train it without --projector."
             )
         file = f"decoder-{len(shown)}.onnx"  # names are a user's, and may be no names of files
-        write_decoder(vlm, folder / file)
+        write_graph(with_weights_of(graph, first, vlm), folder / file)
         check_graphs(vlm, folder / "eyes.onnx", folder / file)
         shown.append({"name": model.name, "title": model.title, "about": model.about, "file": f"models/{file}"})
     return tokens, shown
@@ -98,9 +101,9 @@ def _write_models(folder: Path, base: str, models: Iterable[Shown]) -> tuple[obj
 def _seal(folder: Path) -> None:
     """Write into the page the hash of every file that it loads, so that a changed one is refused.
 
-    Modules are checked through an import map, the style sheet by its own attribute, and all else by the page's
-    loader, which reads data/manifest.json, whose hash is in the page too. The import map stands within the page,
-    so the page's Content-Security-Policy holds the map's hash.
+    Modules are checked through an import map, the style sheet by its own attribute, and all else by the
+    page's loader, which reads data/manifest.json, whose hash is in the page too. The import map stands within
+    the page, so the page's Content-Security-Policy holds the map's hash.
     """
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "index.html")
     hashes = {file.relative_to(folder).as_posix(): integrity(file.read_bytes()) for file in files}
@@ -108,7 +111,9 @@ def _seal(folder: Path) -> None:
     (folder / "data" / "manifest.json").write_text(manifest, encoding="utf-8")
     modules = {f"./{path}": found for path, found in hashes.items() if path.endswith((".js", ".mjs"))}
     import_map = json.dumps({"integrity": modules})
+    preloads = [f'<link rel="modulepreload" href="{path}" integrity="{found}">' for path, found in modules.items()]
     values = {
+        "preloads": "\n".join(preloads),
         "importmap": import_map,
         "importmap_hash": integrity(import_map.encode(), "sha256"),
         "manifest_hash": integrity(manifest.encode()),

@@ -20,6 +20,7 @@ import torch
 from workbench.models.vlm import VLM, quiet
 
 LONGEST = 512  # tokens that a decoder's graph can read
+FLOAT = 1  # ONNX's number for float32, so that onnx is imported only where it is used
 
 
 class Eyes(torch.nn.Module):
@@ -38,7 +39,7 @@ class Eyes(torch.nn.Module):
         self.std = torch.tensor(image.image_std).view(1, 3, 1, 1)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels (1, height, width, 3), 0 to 255 → features (1, image tokens, width of the language model)."""
+        """Pixels (1, height, width, 3), 0 to 255 → features (1, image tokens, text width)."""
         values = (pixels.permute(0, 3, 1, 2).float() * self.scale - self.mean) / self.std
         return torch.stack(list(self.network.model.get_image_features(pixel_values=values).pooler_output))
 
@@ -65,56 +66,88 @@ class Decoder(torch.nn.Module):
         return self.network.lm_head(states[:, -1])
 
 
-def write_eyes(vlm: VLM, file: Path) -> None:
-    """Write the vision tower and the projector of a model, whose adapter is merged, as `Eyes`."""
+def eyes_graph(vlm: VLM) -> Any:
+    """The vision tower and the projector of a model, as `Eyes`: an ONNX model in float32."""
     size = vlm.model.config.vision_config.image_size
     pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-    _write(Eyes(vlm), (pixels,), file, input_names=["pixels"], output_names=["features"])
+    return _exported(Eyes(vlm), (pixels,), input_names=["pixels"], output_names=["features"])
 
 
-def write_decoder(vlm: VLM, file: Path) -> None:
-    """Write the language model of a model, whose adapter is merged, as `Decoder`."""
+def decoder_graph(vlm: VLM) -> Any:
+    """The language model of a model whose adapter is merged, as `Decoder`: an ONNX model in float32."""
     decoder = Decoder(vlm)
     width, tokens = vlm.model.config.text_config.hidden_size, vlm.model.config.image_seq_length
     ids = torch.tensor([[decoder.image_token] * tokens + [0] * 8], dtype=torch.int32)
     features = torch.zeros(1, tokens, width)
     length = torch.export.Dim("length", min=2, max=LONGEST)
     names = {"input_names": ["ids", "features"], "output_names": ["logits"]}
-    _write(decoder, (ids, features), file, dynamic_shapes={"ids": {1: length}, "features": None}, **names)
+    return _exported(decoder, (ids, features), dynamic_shapes={"ids": {1: length}, "features": None}, **names)
 
 
-def _write(graph: torch.nn.Module, inputs: tuple[torch.Tensor, ...], file: Path, **options: Any) -> None:
-    """Export a graph and write it with its weights in half precision."""
+def with_weights_of(graph: Any, first: VLM, other: VLM) -> Any:
+    """A model's `decoder_graph` with another model's weights, which takes no export: those take ten seconds.
+
+    The exporter renames and transposes weights, so each is known by its values.
+
+    Args:
+        graph: The graph of `first`; it stays as it is.
+        first: The model that it was made from.
+        other: A model of the same architecture.
+    """
+    from onnx import numpy_helper
+
+    old, new = ({name: w.numpy() for name, w in vlm.model.state_dict().items()} for vlm in (first, other))
+    changed = type(graph)()
+    changed.CopyFrom(graph)
+    for weight in changed.graph.initializer:
+        if _is_large(weight):
+            values = numpy_helper.to_array(weight)
+            name = next(n for n in old if np.array_equal(old[n], values) or np.array_equal(old[n].T, values))
+            replaced = new[name] if np.array_equal(old[name], values) else np.ascontiguousarray(new[name].T)
+            weight.CopyFrom(numpy_helper.from_array(replaced, weight.name))
+    return changed
+
+
+def write_graph(graph: Any, file: Path) -> None:
+    """Write an ONNX model with its weights in half precision; the model itself is changed, too."""
     import onnx
 
-    with _without_chatter():
-        program: Any = torch.onnx.export(graph.eval(), inputs, dynamo=True, verbose=False, **options)
-    model = program.model_proto
-    _halve_weights(model)
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph, model):
+    _halve_weights(graph)
+    for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.initializer, graph.graph, graph):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")  # names of lines of Python, a sixth of the file
-    onnx.checker.check_model(model)
-    file.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(graph)
+    file.write_bytes(graph.SerializeToString())
 
 
-def _halve_weights(model: Any) -> None:
-    """Store float32 weights in half precision, in place; a cast in front of the graph makes them float32 again.
+def _exported(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], **options: Any) -> Any:
+    with _without_chatter():
+        program: Any = torch.onnx.export(network.eval(), inputs, dynamo=True, verbose=False, **options)
+    return program.model_proto
+
+
+def _is_large(weight: Any) -> bool:
+    """Whether an initializer of a graph is a weight, and no constant of a few numbers."""
+    return weight.data_type == FLOAT and np.prod(weight.dims) >= 64
+
+
+def _halve_weights(graph: Any) -> None:
+    """Store float32 weights in half precision, in place; a cast at the graph's start undoes it.
 
     Only storage shrinks: everything is still computed in float32.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     casts = []
-    for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < 64:
+    for weight in graph.graph.initializer:
+        if not _is_large(weight):
             continue
         name, half = weight.name, numpy_helper.to_array(weight).astype(np.float16)
         weight.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    model.graph.ClearField("node")
-    model.graph.node.extend(nodes)
+        casts.append(helper.make_node("Cast", [weight.name], [name], to=FLOAT))
+    nodes = [*casts, *graph.graph.node]
+    graph.graph.ClearField("node")
+    graph.graph.node.extend(nodes)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ STUDY = (
 
 
 def study_models(base: str) -> Iterator[Shown]:
-    """The models that a page shows by default, each trained when it is its turn, unless an earlier run kept it."""
+    """The models that a page shows by default, each trained when it is its turn unless that is kept."""
     yield BASE
     for model in STUDY:
         yield model._replace(adapter=trained_adapter(model.name, 0, base))

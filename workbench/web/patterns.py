@@ -1,4 +1,4 @@
-"""Python's regular expressions for JavaScript, so that the page rewrites and judges by the project's own rules."""
+"""Python's regular expressions for JavaScript: the page rewrites and judges by the project's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEEDLESS = r" '#&~-/!\"%,:;<=>@`"  # re.escape escapes these, which JavaScript 
 def as_javascript(pattern: re.Pattern[str]) -> dict[str, str]:
     """A compiled pattern as {source, flags} of a JavaScript RegExp that finds the same.
 
-    Knows what the project's patterns use: no named groups, no flags within, no class with \\w in it but by itself.
+    It knows what the project's patterns use: no named groups, and no flags within a pattern.
     """
 
     def translated(escape: re.Match[str]) -> str:

@@ -8,6 +8,8 @@ numbers, of a few seeds.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -38,8 +40,7 @@ def picture_tables() -> dict[str, object]:
 def noise_bytes() -> bytes:
     """The noise of each of NOISES, as signed bytes: (seeds, SIZE, SIZE, 3).
 
-    A pixel is a whole number c, to which `draw` adds noise n and cuts off what lies behind the point: the same
-    as c + ⌊n⌋.
+    A pixel is a whole number c, to which `draw` adds noise n and drops what lies behind the point: c + ⌊n⌋.
     """
     shape = (SIZE, SIZE, 3)
     noise = [np.random.default_rng(seed).normal(0, drawing._NOISE, shape) for seed in NOISES]
@@ -65,7 +66,7 @@ def _shape(kind: str, radius: float) -> list[int]:
 def _runs(row: np.ndarray) -> list[tuple[int, int, int]]:
     """The runs of equal paint in a row: first x, last x, place in _PAINTS."""
     edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
-    runs = [(first, end - 1, int(row[first]) - 1) for first, end in zip(edges[:-1], edges[1:], strict=True)]
+    runs = [(first, end - 1, int(row[first]) - 1) for first, end in itertools.pairwise(edges)]
     return [run for run in runs if run[2] >= 0]
 
 

@@ -36,9 +36,9 @@ def runtime_files(folder: Path | None = None) -> dict[str, bytes]:
     """The runtime's files by name, checked by their hashes.
 
     Args:
-        folder: Where they are: the package's own folder (e.g. node_modules/onnxruntime-web), a folder with its
-            two files, or one with what `npm pack` wrote. Without it, npm downloads the package once; it is
-            then kept among the runs.
+        folder: Where they are: the package's own folder (e.g. node_modules/onnxruntime-web), a folder
+            with its two files, or one with what `npm pack` wrote. Without it, npm downloads the package once;
+            it is then kept among the runs.
 
     Raises:
         UserError: They are not there, cannot be downloaded, or are not those of the pinned version.
@@ -46,7 +46,9 @@ def runtime_files(folder: Path | None = None) -> dict[str, bytes]:
     found = _in_folder(folder) if folder else _unpacked(kept(f"download {PACKAGE}", runs_dir() / TARBALL, _download))
     for name, content in found.items():
         if integrity(content) != FILES[name]:
-            raise UserError(f"{name} is not that of {PACKAGE}; give --runtime a folder with that version, or leave the option out.")
+            raise UserError(
+                f"{name} is not that of {PACKAGE}; give --runtime a folder with that version, or leave the option out."
+            )
     return found
 
 

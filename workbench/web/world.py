@@ -1,7 +1,6 @@
-"""MiniGuard's world as tables for the page: words, requests, truth, and how queries are rewritten and judged.
+"""MiniGuard's world as tables for the page: words, requests, truth, how queries are rewritten and judged.
 
-The page has no rule of its own: what it knows of the world is what stands in these tables, which are made from
-the modules that the studies use.
+What the page knows of the world stands in these tables, which are made from the modules that the studies use.
 """
 
 from __future__ import annotations
@@ -50,7 +49,8 @@ def world() -> dict[str, object]:
 
 def _by_attacker(harmful: bool) -> list[str]:
     """The outcomes, the one that serves the attacker best first."""
-    left, order = list(OUTCOMES), []
+    left: list[str] = list(OUTCOMES)
+    order: list[str] = []
     while left:
         order.append(worst(left, harmful))
         left.remove(order[-1])

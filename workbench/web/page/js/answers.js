@@ -28,7 +28,6 @@ export function openAnswers({ world, models, state, draw, judge, engine }, quest
   // Called whenever picture or question have changed.
   async function ask() {
     said = {};
-    byId("loading").hidden = true;
     byId("lock").hidden = !canGuess();
     if (locked()) {
       turn += 1;
@@ -59,6 +58,7 @@ export function openAnswers({ world, models, state, draw, judge, engine }, quest
     for (const [i, model] of models.entries()) {
       const { answer, logOdds } = await engine.ask(model.name, pixels, asked);
       if (mine !== turn) return; // something else was asked meanwhile
+      byId("loading").hidden = true;
       const result = { answer, logOdds, ...judged(judge, scene, request, answer) };
       const last = before.get(model.name);
       const verdict = scored(i, guesses[model.name], result);

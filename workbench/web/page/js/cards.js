@@ -10,8 +10,9 @@ export const GUESSES = [
   { value: "other", label: "something else" },
 ];
 
-function heading(model) {
-  return [make("h3", { text: model.title }), ...(model.about ? [make("p", { class: "about", text: model.about })] : [])];
+function heading(model, ...beside) {
+  const about = model.about ? [make("p", { class: "about", text: model.about })] : [];
+  return [make("div", { class: "heading" }, make("h3", { text: model.title }), ...beside), ...about];
 }
 
 function outcomeChip(result, looks) {
@@ -36,17 +37,15 @@ export function oddsBar(logOdds) {
 // A card with an answer. `before` is the outcome of the same question with another word in front, if there was one;
 // `guess` what the visitor said.
 export function answerCard(model, result, looks, before, guess) {
-  const parts = [make("p", { class: "answer", text: result.answer || "(says nothing)" }), outcomeChip(result, looks)];
-  if (before && before.look !== result.look) {
-    parts.push(make("span", { class: "flip", text: `⇄ before: ${before.word}` }));
-  }
+  const parts = [make("p", { class: "answer", text: result.answer || "(says nothing)" })];
+  if (before && before.look !== result.look) parts.push(make("p", { class: "flip", text: `⇄ before: ${before.word}` }));
   if (guess) {
     const said = GUESSES.find(({ value }) => value === guess.said).label;
     parts.push(make("p", { class: "verdict", text: `${guess.right ? "✓" : "✗"} you said: ${said}` }));
   }
   const card = make("article", { class: "card", "data-model": model.name, "data-outcome": result.outcome });
   paint(card, result.look, looks);
-  card.append(...heading(model), ...parts, oddsBar(result.logOdds));
+  card.append(...heading(model, outcomeChip(result, looks)), ...parts, oddsBar(result.logOdds));
   return card;
 }
 

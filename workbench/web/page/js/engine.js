@@ -1,9 +1,11 @@
 // Runs the models: one graph looks at the picture, one per model writes the answer, a token at a time.
 
 import * as ort from "../runtime/ort.wasm.bundle.min.mjs";
-import { tokenizer } from "./tokenizer.js";
 
-const OPTIONS = { executionProviders: ["wasm"], graphOptimizationLevel: "all" };
+const RUNTIME = "runtime/ort-wasm-simd-threaded.wasm";
+const EYES = "models/eyes.onnx";
+// "basic" makes the stored half-precision weights float32 once, when a graph is opened; more takes longer than it saves.
+const OPTIONS = { executionProviders: ["wasm"], graphOptimizationLevel: "basic" };
 
 // The log-probability of every token, from logits. In double precision, as Python computes them.
 function logSoftmax(logits) {
@@ -14,15 +16,27 @@ function logSoftmax(logits) {
 
 const argmax = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
 
-export async function openEngine(folder, tokens, models) {
-  ort.env.wasm.numThreads = 1; // threads need headers that a plain file server does not send
-  ort.env.wasm.wasmBinary = await folder.bytes("runtime/ort-wasm-simd-threaded.wasm");
-  const open = async (path) => ort.InferenceSession.create(await folder.bytes(path), OPTIONS);
-  const words = tokenizer(tokens);
-  const eyes = await open("models/eyes.onnx");
-  const decoders = new Map(); // opened one by one, so that the first can answer while the others load
-  for (const { name } of models) decoders.set(name, Promise.withResolvers?.() ?? withResolvers());
-  openAll(models, decoders, open);
+// Everything is fetched before it is needed, but in order: the first answer should not wait for the last model's graph.
+// A model is opened when it is first asked, since opening takes the processor away from other answers.
+export function openEngine(folder, tokens, words, models) {
+  const fetched = new Map();
+  const bytes = (path) => {
+    if (!fetched.has(path)) fetched.set(path, folder.bytes(path));
+    return fetched.get(path);
+  };
+  const first = Promise.all([RUNTIME, EYES, models[0].file].map(bytes));
+  const open = async (path) => ort.InferenceSession.create(await bytes(path), OPTIONS);
+  const ready = first.then(([program]) => {
+    ort.env.wasm.numThreads = 1; // threads need headers that a plain file server does not send
+    ort.env.wasm.wasmBinary = program;
+    return open(EYES);
+  });
+  const decoders = new Map();
+  const decoderOf = async (name) => {
+    await ready;
+    if (!decoders.has(name)) decoders.set(name, open(models.find((model) => model.name === name).file));
+    return decoders.get(name);
+  };
   let seen = { key: "", features: null };
 
   // What the models see in a picture of 48 × 48 × 3 bytes; kept, since six models and many words ask for the same.
@@ -31,7 +45,7 @@ export async function openEngine(folder, tokens, models) {
     if (key !== seen.key) {
       const side = Math.sqrt(pixels.length / 3);
       const picture = new ort.Tensor("uint8", Uint8Array.from(pixels), [1, side, side, 3]);
-      seen = { key, features: (await eyes.run({ pixels: picture })).features };
+      seen = { key, features: (await (await ready).run({ pixels: picture })).features };
     }
     return seen.features;
   }
@@ -59,35 +73,21 @@ export async function openEngine(folder, tokens, models) {
 
   // The greedy answer of a model, and the log-odds that it refuses
   async function ask(name, pixels, query) {
-    const decoder = await decoders.get(name).promise;
+    const decoder = await decoderOf(name);
     const features = await look(pixels);
     const prompt = words.prompt(query);
-    const first = await next(decoder, prompt, features);
+    const opening = await next(decoder, prompt, features);
     const written = [];
-    for (let logits = first; written.length < tokens.longest; ) {
+    for (let logits = opening; written.length < tokens.longest; ) {
       const token = argmax(logits);
       if (token === tokens.end) break;
       written.push(token);
       if (written.length < tokens.longest) logits = await next(decoder, [...prompt, ...written], features);
     }
-    return { answer: words.decode(written), logOdds: await refusalOdds(decoder, prompt, features, first) };
+    const logOdds = await refusalOdds(decoder, prompt, features, opening);
+    for (const { file } of models) bytes(file).catch(() => fetched.delete(file)); // said when that model is asked
+    return { answer: words.decode(written), logOdds };
   }
 
-  return { ask, words };
-}
-
-async function openAll(models, decoders, open) {
-  for (const { name, file } of models) {
-    try {
-      decoders.get(name).resolve(await open(file));
-    } catch (error) {
-      decoders.get(name).reject(error);
-    }
-  }
-}
-
-function withResolvers() {
-  const deferred = {};
-  deferred.promise = new Promise((resolve, reject) => Object.assign(deferred, { resolve, reject }));
-  return deferred;
+  return { ask };
 }

@@ -12,6 +12,7 @@ import { openPicture } from "./picture.js";
 import { openQuestion } from "./question.js";
 import { openRewrites } from "./rewriting.js";
 import { rewriter } from "./rewrites.js";
+import { tokenizer } from "./tokenizer.js";
 
 const FIRST = { kind: "lock", colour: "green", background: "plain", dx: 0, dy: 0, tone: 222 };
 const FIRST_QUESTION = { lead: "can", request: "code" };
@@ -26,8 +27,9 @@ async function open() {
   const { ask, rewrites } = rewriter(world);
   const scene = { ...FIRST, radius: pictures.radii[1], noise: pictures.noises[0] };
   const state = { scene, query: ask(FIRST_QUESTION.lead, `the ${FIRST_QUESTION.request} of this thing`), lead: "" };
-  const engine = await openEngine(folder, tokens, models);
-  const parts = { world, pictures, models, state, draw, judge, ask, rewrites, engine };
+  const words = tokenizer(tokens);
+  const engine = openEngine(folder, tokens, words, models);
+  const parts = { world, pictures, models, state, draw, judge, ask, rewrites, words, engine };
 
   const update = () => {
     picture.show();

@@ -26,7 +26,9 @@ export function openPicture({ world, pictures, state, draw }, changed) {
   }
 
   const options = (names, picture) => names.map((value) => ({ value, label: value, picture: picture?.(value) }));
-  choices(byId("kinds"), "kind", options(Object.keys(world.kinds), thumbnail), scene.kind, set("kind"));
+  const drawKinds = () =>
+    choices(byId("kinds"), "kind", options(Object.keys(world.kinds), thumbnail), scene.kind, set("kind"));
+  byId("change").addEventListener("toggle", drawKinds, { once: true }); // not while the first answer is awaited
   choices(byId("colours"), "colour", options(Object.keys(world.colours), swatch), scene.colour, set("colour"));
   choices(byId("backgrounds"), "background", options(world.backgrounds), scene.background, set("background"));
   const sizes = pictures.radii.map((radius, i) => ({ value: String(radius), label: SIZES[i] }));

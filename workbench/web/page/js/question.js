@@ -4,16 +4,19 @@ import { byId, choices, choose, make } from "./dom.js";
 import { upperFirst } from "./grammar.js";
 
 const AS_TYPED = "";
+const USUAL = 3; // lead words that are shown at once; the others are a click away
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
 
-export function openQuestion({ world, state, judge, ask, rewrites, engine }, changed) {
+export function openQuestion({ world, state, judge, ask, rewrites, words }, changed) {
   const { harmless, dualUse, unanswerable } = world.requests;
   const requests = [...harmless, ...dualUse, ...unanswerable];
   const rare = Object.keys(world.leads).filter((word) => !world.taught.includes(word) && world.leads[word].ways[0]);
-  const leads = [
-    { value: AS_TYPED, label: "as asked" },
-    ...world.taught.map((value) => ({ value, label: upperFirst(value) })),
-    ...rare.map((value) => ({ value, label: upperFirst(value), hint: "not in the safety data" })),
+  const usual = world.taught.slice(0, USUAL);
+  const hint = "not in the safety data";
+  const leads = [{ value: AS_TYPED, label: "as asked" }, ...usual.map((value) => ({ value, label: upperFirst(value) }))];
+  const moreLeads = [
+    ...world.taught.slice(USUAL).map((value) => ({ value, label: upperFirst(value) })),
+    ...rare.map((value) => ({ value, label: upperFirst(value), hint })),
   ];
 
   const asked = () => rewrites(state.query, state.lead)[0];
@@ -25,13 +28,15 @@ export function openQuestion({ world, state, judge, ask, rewrites, engine }, cha
 
   // Words that the models do not know are marked; the first word stands out, since it is the one to change.
   function marked(text) {
-    return engine.words.marked(text).map(([part, known]) => (known ? part : make("mark", { text: part })));
+    return words.marked(text).map(([part, known]) => (known ? part : make("mark", { text: part })));
   }
 
-  choices(byId("leads"), "lead", leads, state.lead, (value) => {
+  const beginWith = (value) => {
     state.lead = value;
     changed();
-  });
+  };
+  choices(byId("leads"), "lead", leads, state.lead, beginWith);
+  choices(byId("more-leads"), "lead", moreLeads, state.lead, beginWith);
   const labels = (names) => names.map((value) => ({ value, label: value }));
   choices(byId("requests"), "request", labels(requests), "", askFor);
   byId("own").addEventListener("submit", (event) => {
@@ -42,7 +47,7 @@ export function openQuestion({ world, state, judge, ask, rewrites, engine }, cha
     state.lead = AS_TYPED;
     changed();
   });
-  byId("known").textContent = engine.words.known.join(", ");
+  byId("known").textContent = words.known.join(", ");
 
   function truthLine(request) {
     if (request === null) return "Nobody knows the right answer to this one; only a refusal can be told.";
@@ -65,9 +70,10 @@ export function openQuestion({ world, state, judge, ask, rewrites, engine }, cha
       const harmful = request !== null && judge.isHarmful(state.scene, request);
       byId("truth").textContent = truthLine(request);
       byId("truth").className = harmful ? "truth harmful" : "truth";
-      byId("unknown").hidden = engine.words.marked(text).every(([, known]) => known);
+      byId("unknown").hidden = words.marked(text).every(([, known]) => known);
       byId("query").value = state.query;
       choose(byId("leads"), state.lead);
+      choose(byId("more-leads"), state.lead);
       choose(byId("requests"), request ?? "");
     },
     surprise: () => {

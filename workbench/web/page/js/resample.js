@@ -20,13 +20,13 @@ function weights(length, factor) {
   });
 }
 
-// Shrinks `lines` lines, each of `length` pixels. `step` and `stride` say how far apart pixels and lines lie.
-function shrink(pixels, lines, length, factor, step, stride) {
+// Shrinks the rows of a picture of `lines` rows, or the columns of one of `lines` columns, from `length` pixels each.
+function shrink(pixels, lines, length, factor, alongRows) {
   const small = length / factor;
   const result = new Uint8Array(lines * small * 3);
+  const [step, stride] = alongRows ? [3, length * 3] : [lines * 3, 3]; // from pixel to pixel, from line to line
+  const smallStride = alongRows ? small * 3 : 3;
   const table = weights(length, factor);
-  const resultStep = step === 3 ? 3 : stride === 3 ? lines * 3 : 0;
-  const resultStride = step === 3 ? small * 3 : 3;
   for (let line = 0; line < lines; line++) {
     for (let place = 0; place < small; place++) {
       const { first, values } = table[place];
@@ -35,7 +35,7 @@ function shrink(pixels, lines, length, factor, step, stride) {
         for (let i = 0; i < values.length; i++) {
           sum += pixels[line * stride + (first + i) * step + channel] * values[i];
         }
-        result[line * resultStride + place * resultStep + channel] = byte(sum);
+        result[line * smallStride + place * step + channel] = byte(sum);
       }
     }
   }
@@ -44,7 +44,6 @@ function shrink(pixels, lines, length, factor, step, stride) {
 
 // A square picture of side × side × 3 bytes, `factor` times smaller
 export function smaller(pixels, side, factor) {
-  const small = side / factor;
-  const rows = shrink(pixels, side, side, factor, 3, side * 3); // side lines of `small` pixels
-  return shrink(rows, small, side, factor, small * 3, 3); // now along the columns
+  const narrow = shrink(pixels, side, side, factor, true);
+  return shrink(narrow, side / factor, side, factor, false);
 }
