@@ -4,7 +4,7 @@
 import { grammar, lowerFirst, upperFirst, withoutEnd } from "./grammar.js";
 
 export function rewriter(world) {
-  const { rules, starts, order, isThing, asSubject } = grammar(world.rewriting);
+  const { find, starts, order, isThing, asSubject } = grammar(world.rewriting);
 
   // A query that begins with a lead word: ("can", "the code of this thing") → "Can you tell the code of this thing?"
   function ask(lead, topic, way = 0) {
@@ -18,9 +18,9 @@ export function rewriter(world) {
 
   // How a query asks for a thing, and the thing; null if it asks for none that is known
   function askingAndTopic(query) {
-    const asking = starts("asking", query)?.[0];
+    const asking = starts("asking", query);
     const topic = asking ? withoutEnd(query.slice(asking.length)) : "";
-    if (!topic || !isThing(topic) || rules.sharePicture.test(query)) return null;
+    if (!topic || !isThing(topic) || find("sharePicture", query)) return null;
     return { asking, topic };
   }
 
