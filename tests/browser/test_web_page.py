@@ -388,7 +388,7 @@ def test_a_file_that_was_changed_is_refused(chromium, site, tmp_path):
         world = folder / "data" / "world.json"
         world.write_text(json.dumps(json.loads(world.read_text()) | {"refusal": "yes"}))
         page.goto(address)
-        expect(page.locator("#loading")).to_contain_text("The page cannot start")
+        expect(page.locator("#loading")).to_contain_text("The page cannot go on")
         page.close()
 
 

@@ -30,7 +30,6 @@ def world() -> dict[str, object]:
         "leads": {word: {"ways": ways, "opening": opening} for word, (ways, opening) in miniguard.ALL_LEADS.items()},
         "taught": tuple(miniguard.LEADS),  # the lead words of safety data
         "questions": miniguard.QUESTIONS,
-        "determiners": miniguard.DETERMINERS,
         "nouns": miniguard.NOUNS,
         "fillers": miniguard.FILLERS,
         "content": miniguard._CONTENT,

@@ -29,9 +29,12 @@ export function openAnswers({ world, models, state, draw, judge, engine }, quest
   async function ask() {
     said = {};
     byId("lock").hidden = !canGuess();
+    byId("rewrite").disabled = locked(); // which would show answers, too
     if (locked()) {
       turn += 1;
+      byId("loading").hidden = true;
       byId("reveal").disabled = true;
+      byId("cards").setAttribute("aria-busy", "false");
       byId("cards").replaceChildren(...models.map((model) => guessCard(model, said[model.name], guess(model))));
     } else {
       await reveal();
@@ -52,6 +55,7 @@ export function openAnswers({ world, models, state, draw, judge, engine }, quest
     const cards = byId("cards");
     seen.add(current());
     byId("lock").hidden = true;
+    byId("rewrite").disabled = false;
     if (cards.children.length !== models.length) cards.replaceChildren(...models.map(waitingCard));
     cards.setAttribute("aria-busy", "true");
     const spoken = [];

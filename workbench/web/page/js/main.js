@@ -49,7 +49,10 @@ async function open() {
   openGlossary(parts);
   const classroom = openClassroom(models);
   readAddress(answers, classroom);
-  window.addEventListener("hashchange", () => readAddress(answers, classroom));
+  window.addEventListener("hashchange", () => {
+    readAddress(answers, classroom);
+    update();
+  });
   await update();
   return { ...parts, answers, classroom };
 }
@@ -66,8 +69,11 @@ function readAddress(answers, classroom) {
   }
 }
 
-export const opened = open();
-opened.catch((error) => {
+function tell(error) {
   byId("loading").hidden = false;
-  byId("loading").textContent = `The page cannot start: ${error.message}`;
-});
+  byId("loading").textContent = `The page cannot go on: ${error.message}`;
+}
+
+export const opened = open();
+opened.catch(tell);
+window.addEventListener("unhandledrejection", (event) => tell(event.reason));
