@@ -1,11 +1,16 @@
 """Which models a page takes, and why it refuses others: one sentence each."""
 
+import copy
+
 import pytest
+import torch
+from PIL import Image
 
 from workbench.errors import UserError
 from workbench.models.load import load
+from workbench.models.vlm import VLM, prompt_batch
 from workbench.web import models
-from workbench.web.models import BASE, STUDY, Shown, load_shown, named_models, token_tables
+from workbench.web.models import BASE, STUDY, Shown, load_shown, named_models, same_eyes, same_shape, token_tables
 
 
 def test_the_study_is_shown_by_default():
@@ -51,12 +56,9 @@ def test_another_vocabulary_is_refused(tmp_path):
 
 
 def test_a_prompt_is_made_of_three_parts(vlm):
-    from workbench.models.vlm import prompt_batch
-
     tables = token_tables(vlm)
     vocabulary = tables["vocabulary"]
-    picture = load_picture()
-    ids = prompt_batch(vlm, [picture], ["What is the code?"])["input_ids"][0].tolist()
+    ids = prompt_batch(vlm, [Image.new("RGB", (48, 48))], ["What is the code?"])["input_ids"][0].tolist()
     words = [vocabulary[word] for word in ("what", "is", "the", "code", "?")]
     assert ids == [*tables["before"], *words, *tables["after"]]
     assert (tables["longest"], tables["refusals"]) == (
@@ -65,7 +67,11 @@ def test_a_prompt_is_made_of_three_parts(vlm):
     )
 
 
-def load_picture():
-    from PIL import Image
-
-    return Image.new("RGB", (48, 48))
+def test_models_of_other_layers_are_told_apart(vlm):
+    other = VLM(copy.deepcopy(vlm.model), vlm.processor, "other")
+    assert same_shape(vlm, other) and same_eyes(vlm, other)
+    other.model.lm_head = torch.nn.Linear(128, 5)
+    assert not same_shape(vlm, other) and same_eyes(vlm, other)
+    with torch.no_grad():
+        other.model.model.multi_modal_projector.linear_1.bias += 1
+    assert not same_eyes(vlm, other)

@@ -15,7 +15,7 @@ from workbench.models.vlm import VLM
 from workbench.runs import bar
 from workbench.web.check import check_graphs
 from workbench.web.graphs import decoder_graph, eyes_graph, with_weights_of, write_graph
-from workbench.web.models import Shown, load_shown, same_eyes, token_tables
+from workbench.web.models import Shown, load_shown, same_eyes, same_shape, token_tables
 from workbench.web.pictures import noise_bytes, picture_tables
 from workbench.web.runtime import VERSION, integrity, runtime_files
 from workbench.web.world import world
@@ -86,6 +86,8 @@ def _write_models(folder: Path, base: str, models: Iterable[Shown]) -> tuple[obj
         if first is None:
             first, tokens, graph = vlm, token_tables(vlm), decoder_graph(vlm)
             write_graph(eyes_graph(vlm), folder / "eyes.onnx")
+        if not same_shape(first, vlm):
+            raise UserError(f"{model.name} has other layers than {first.name}, and a page shows models of one shape.")
         if not same_eyes(first, vlm):
             raise UserError(
                 f"{model.name} has another vision tower or projector than {first.name}, and a page has one for all; "

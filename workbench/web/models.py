@@ -12,9 +12,10 @@ from PIL import Image
 from workbench.attribution.target import REFUSALS, opening_tokens
 from workbench.data.miniguard import SIZE
 from workbench.errors import UserError
-from workbench.models.configuration import configuration
+from workbench.models.configuration import checkpoint, configuration
 from workbench.models.load import load
 from workbench.models.merge import merge_adapter
+from workbench.models.processor import load_processor
 from workbench.models.template import special_tokens
 from workbench.models.vlm import VLM, prompt_batch
 from workbench.studies.methods import trained_adapter
@@ -108,8 +109,15 @@ def _check_vocabulary(vlm: VLM, source: str) -> None:
             f"{source} has {parameters:,} parameters, and the page takes models of at most {LARGEST:,}; "
             "choose one of MiniGuard's size."
         )
-    if vlm.tokenizer.get_vocab() != load("miniguard", device="cpu").tokenizer.get_vocab():
+    known = load_processor(checkpoint("miniguard"), configuration("miniguard")).tokenizer.get_vocab()
+    if vlm.tokenizer.get_vocab() != known:
         raise UserError(f"{source} has another vocabulary than MiniGuard, which the page cannot read; choose another.")
+
+
+def same_shape(one: VLM, other: VLM) -> bool:
+    """Whether two models have the same layers, so that the graph of one is that of the other."""
+    mine, theirs = ({n: w.shape for n, w in vlm.model.state_dict().items()} for vlm in (one, other))
+    return mine == theirs
 
 
 def same_eyes(one: VLM, other: VLM) -> bool:
