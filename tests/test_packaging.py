@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIRED = [
     Requirement(r)
-    for group in (PROJECT["dependencies"], EXTRAS["test"], EXTRAS["gpu"], EXTRAS["browser"])
+    for group in (PROJECT["dependencies"], EXTRAS["test"], EXTRAS["gpu"], EXTRAS["browser"], EXTRAS["web"])
     for r in group
 ]
 

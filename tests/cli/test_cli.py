@@ -51,6 +51,7 @@ COMMANDS = [
         "predictions",
         "build-base",
         "data",
+        "export-web",
     )
 ]
 

@@ -27,8 +27,7 @@ def write_model(vlm: VLM, out: Path) -> None:
     """
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out, or remove it.")
-    if hasattr(vlm.model, "merge_and_unload"):
-        _merge(vlm)
+    merge_adapter(vlm)
     if vlm.stored_dtype:
         vlm.model.to(vlm.stored_dtype)
     with atomic_write(out) as folder, quiet():
@@ -36,8 +35,14 @@ def write_model(vlm: VLM, out: Path) -> None:
         vlm.processor.save_pretrained(folder)
 
 
-def _merge(vlm: VLM) -> None:
-    """Merge a model's adapter into its weights, and check that it says the same."""
+def merge_adapter(vlm: VLM) -> None:
+    """Merge a model's adapter, if it has one, into its weights, in place, and check that it says the same.
+
+    Raises:
+        UserError: The merged model is not the one with the adapter.
+    """
+    if not hasattr(vlm.model, "merge_and_unload"):
+        return
     if getattr(bare(vlm.model), "is_quantized", False):
         raise UserError("Quantised weights cannot take up an adapter; load the model without --four-bit.")
     before = _logprobs(vlm)
