@@ -32,21 +32,15 @@ def cases(strategy, share=1.0):
 
 
 def assert_found(check, strategy):
-    """The planted error is found by this property, within five times as many cases as the quick profile tries."""
-    profile = settings.get_profile("quick")
-    quick = settings(
-        profile,
-        max_examples=5 * profile.max_examples,
-        phases=[Phase.generate],
-        report_multiple_bugs=False,
-        print_blob=False,
-    )
+    """The planted error is found by this property, within as many cases as the large profile tries."""
+    quick = settings.get_profile("quick")
+    search = settings(quick, max_examples=400, phases=[Phase.generate], report_multiple_bugs=False, print_blob=False)
 
     def run(case):
         check(case)
 
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        quick(given(case=strategy)(run))()
+        search(given(case=strategy)(run))()
 
 
 @contextlib.contextmanager

@@ -191,7 +191,7 @@ PLAIN = [
     "I must decline.",
 ]
 APOSTROPHES = "'\u2018\u2019\u201b\u02bb\u02bc\u02b9\u00b4`\uff40\u2032\uff07"
-SPACE = st.text(" \n\t\r\u00a0\u2003\u3000", max_size=400)
+SPACE = st.text(" \n\t\r\u00a0\u2003\u3000", max_size=20) | st.sampled_from(["\n" * 150, " \u3000" * 200])
 
 
 @st.composite

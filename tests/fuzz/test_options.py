@@ -172,7 +172,8 @@ def has_the_shots_it_is_asked_for(prepare, case):
                     assert (seen.mode, seen.size) == ("RGB", (side, 40))
 
 
-NAMED = st.tuples(ATTACKS, QUERY, st.integers(1, 40))
+RIGHT = st.tuples(st.sampled_from([*KINDS, "swap"]), st.just(":"), st.integers(1, MAX_SHOTS).map(str))
+NAMED = st.tuples(RIGHT | ATTACKS, QUERY, st.integers(1, 40))
 
 
 @cases(NAMED, share=2)

@@ -120,7 +120,8 @@ def vlguard_records(draw, number):
 
 @st.composite
 def llava_records(draw, number):
-    name, picture, (written, query), answer = draw(NAMES), draw(PICTURES), draw(queries()), draw(TEXT)
+    name, picture, (written, query) = draw(NAMES), draw(PICTURES), draw(queries())
+    answer = draw(st.sampled_from(["", " ", "\n"])) + draw(TEXT) + draw(st.sampled_from(["", " \n"]))
     turns = [{"from": "human", "value": written}, {"from": "gpt", "value": answer}]
     before = draw(
         st.sampled_from([[], [{"from": "system", "value": "Be brief."}], [{"from": "gpt", "value": "Hello."}]])

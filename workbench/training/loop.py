@@ -209,8 +209,8 @@ def _run(trainer: _Trainer, checkpoint: Path | None) -> None:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except pickle.UnpicklingError:  # torch reads tensors and numbers alone, and runs nothing
             raise UserError(
-                f"The checkpoint {checkpoint} holds more than tensors and numbers, or is broken; remove it, and "
-                "the run resumes from an earlier one."
+                f"The checkpoint {checkpoint} holds more than tensors and numbers, or is broken; remove that folder, "
+                "and the run resumes from an earlier one."
             ) from None
 
 
