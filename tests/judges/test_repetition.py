@@ -32,7 +32,9 @@ def test_words_that_are_all_different_do_not_repeat(words):
     assert not repeats(" ".join(words))
 
 
-@pytest.mark.parametrize("text", ["", "a", "ha ha ha", "-" * 500, "| --- " * 50, "5" * 20, "no, no, no"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "ha ha ha", "-" * 500, "| --- " * 50, "Yes: " + "-" * 500, "5" * 20, "no, no, no"]
+)
 def test_what_is_no_endless_repetition(text):
     assert not repeats(text)
 
